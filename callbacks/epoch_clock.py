@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""Wall clock, throughput and peak memory of each training epoch."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+
+class EpochClock(Callback):
+    """Logs `time/epoch_seconds`, `time/samples_per_second` and `memory/peak_mb` once per training epoch.
+
+    The clock runs from the first batch to the end of the last optimiser step, waits for the device, and leaves
+    validation out. Peak memory is that of the process since the epoch began (Linux's high-water mark, reset where
+    the kernel allows it), or of the CUDA allocator on a GPU; in MiB.
+    """
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Starts the clock."""
+        reset_peak_memory(module.device)
+        _wait(module.device)
+        self._samples, self._start = 0, time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int
+    ) -> None:
+        """Counts samples; stops the clock after the last batch."""
+        self._samples += len(batch[1]) * trainer.world_size
+        if trainer.is_last_batch:
+            _wait(module.device)
+            seconds = time.perf_counter() - self._start
+            values = {
+                "time/epoch_seconds": seconds,
+                "time/samples_per_second": self._samples / seconds,
+                "memory/peak_mb": peak_memory_mb(module.device),
+            }
+            module.log_dict(values, on_step=False, on_epoch=True)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def reset_peak_memory(device: torch.device | str = "cpu") -> None:
+    """Starts a new measurement of peak memory; without effect where the kernel does not allow it."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass
+
+
+def peak_memory_mb(device: torch.device | str = "cpu") -> float:
+    """Peak memory since the last reset in MiB: resident set of the process, or CUDA allocations of the device."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

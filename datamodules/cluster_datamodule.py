@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: MIT
+"""The data of one sub-network: the only place that maps global identities to local classes.
+
+Axes: N samples of the cluster, B batch, D embedding dimension, C classes of the cluster.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+
+from datamodules.embedding_set import CHUNK_ROWS, EmbeddingSet
+from datamodules.splits import Split, Splits
+
+RESIDENT_BYTES = 2 << 30  # a cluster up to this size is read once and kept; a larger one stays memory-mapped
+
+
+def local_split(split: Split, members_C: np.ndarray) -> Split:
+    """Those samples of a split whose identity is in a cluster, with local labels.
+
+    Args:
+        split: samples with enrolled identities as labels, non-decreasing.
+        members_C: (C,) identities of the cluster, ascending; the place in it is the local label.
+
+    Returns:
+        The samples, labels in [0, C).
+    """
+    place = np.searchsorted(members_C, split.labels)
+    inside = members_C[np.minimum(place, len(members_C) - 1)] == split.labels
+    return Split(split.rows[inside], place[inside].astype(np.int32))
+
+
+class IndexBatches:
+    """Batches gathered by index, no Python per sample; Lightning takes it as a data loader.
+
+    The order of a shuffled epoch depends on (seed, stream, epoch) alone: not on what ran before, so that a resumed
+    or moved job sees the same batches. Rank r of w takes every w-th sample of each global batch of w x B.
+
+    Args:
+        embeddings_ND: all rows of the embedding set, memory-mapped or not.
+        split: the rows to serve and their local labels.
+        batch_size: B per process, samples.
+        seed: of the order.
+        stream: number of the sub-network, so that two sub-networks of a run have different orders.
+        shuffle: whether to shuffle each epoch; otherwise the rows come in order.
+        rank, world_size: which process of how many this is.
+        resident_bytes: up to this size the rows are read once and kept in memory.
+    """
+
+    def __init__(
+        self,
+        embeddings_ND: np.ndarray,
+        split: Split,
+        batch_size: int,
+        seed: int = 0,
+        stream: int = 0,
+        shuffle: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        resident_bytes: int = RESIDENT_BYTES,
+    ):
+        self.embeddings_ND, self.rows = embeddings_ND, split.rows
+        self.target_N = torch.from_numpy(split.labels.astype(np.int64))
+        self.batch_size, self.seed, self.stream, self.shuffle = batch_size, seed, stream, shuffle
+        self.rank, self.world_size, self.epoch = rank, world_size, 0
+        bytes_needed = len(split) * embeddings_ND.shape[1] * embeddings_ND.dtype.itemsize
+        self.resident_ND = self._read(slice(None)) if bytes_needed <= resident_bytes else None
+
+    batch_sampler = None  # Lightning asks for it wherever there is a sampler
+
+    @property
+    def sampler(self) -> "IndexBatches":
+        """Lightning announces each epoch to `loader.sampler`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of the next pass; called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // (self.batch_size * self.world_size))
+
+    def order(self) -> Tensor:
+        """The order of the current epoch: (N,) int64."""
+        if not self.shuffle:
+            return torch.arange(len(self.rows))
+        seed = np.random.SeedSequence([self.seed, self.stream, self.epoch]).generate_state(2, np.uint32)
+        generator = torch.Generator().manual_seed(int(seed[0]) << 32 | int(seed[1]))
+        return torch.randperm(len(self.rows), generator=generator)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = self.order()
+        step = self.batch_size * self.world_size
+        for start in range(0, len(order), step):
+            index_B = order[start + self.rank : start + step : self.world_size]
+            if self.resident_ND is not None:
+                yield self.resident_ND[index_B], self.target_N[index_B]
+            else:
+                yield self._read(index_B.numpy()), self.target_N[index_B]
+
+    def _read(self, index: slice | np.ndarray) -> Tensor:
+        rows = self.rows[index]
+        read = np.empty((len(rows), self.embeddings_ND.shape[1]), dtype=self.embeddings_ND.dtype)
+        order = np.argsort(rows)  # ascending reads: a memory map on a disk wants them so
+        for start in range(0, len(rows), CHUNK_ROWS):
+            chunk = order[start : start + CHUNK_ROWS]
+            read[chunk] = self.embeddings_ND[rows[chunk]]
+        return torch.from_numpy(read)
+
+
+class ClusterDataModule(LightningDataModule):
+    """Training and validation batches of one cluster.
+
+    Args:
+        embedding_set: the data.
+        splits: who is enrolled, and the role of each sample.
+        members_C: (C,) identities of the cluster, ascending.
+        batch_size: B per process, samples.
+        seed: of the batch order.
+        stream: number of the sub-network.
+    """
+
+    def __init__(
+        self,
+        embedding_set: EmbeddingSet,
+        splits: Splits,
+        members_C: np.ndarray,
+        batch_size: int = 256,
+        seed: int = 0,
+        stream: int = 0,
+    ):
+        super().__init__()
+        self.embedding_set, self.members_C = embedding_set, members_C
+        self.train_split = local_split(splits.train, members_C)
+        self.val_split = local_split(splits.val, members_C)
+        self.batch_size, self.seed, self.stream = batch_size, seed, stream
+
+    @property
+    def n_classes(self) -> int:
+        """C, the classes of the sub-network."""
+        return len(self.members_C)
+
+    def _batches(self, split: Split, batch_size: int, shuffle: bool) -> IndexBatches:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return IndexBatches(
+            self.embedding_set.embeddings, split, batch_size, self.seed, self.stream, shuffle, rank, world
+        )
+
+    def train_dataloader(self) -> IndexBatches:
+        """Shuffled training batches: (B, D) embeddings as stored, (B,) int64 local labels."""
+        return self._batches(self.train_split, self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> IndexBatches:
+        """Validation batches in order."""
+        return self._batches(self.val_split, max(self.batch_size, 1024), shuffle=False)

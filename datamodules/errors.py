@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: MIT
+"""The one exception for what a user can mend: a single line with got, expected and cure."""
+
+
+class InputError(ValueError):
+    """Something that the user gave cannot be used.
+
+    The commands print it as one line on standard error and leave with exit code 2.
+
+    Args:
+        got: what was found, with its numbers ("labels.npy has 990 rows").
+        expected: what would have been right ("1000, one per embedding").
+        cure: what to do about it ("write the set again with EmbeddingSet.write").
+
+    >>> print(InputError("m = 5", "at most 3 identities' worth", "lower n_subnets"))
+    got m = 5; expected at most 3 identities' worth; cure: lower n_subnets
+    """
+
+    def __init__(self, got: str, expected: str, cure: str):
+        super().__init__(f"got {got}; expected {expected}; cure: {cure}")
+        self.got, self.expected, self.cure = got, expected, cure
+
+    def __reduce__(self):
+        # Three arguments, one message: the default would rebuild it from the message alone, and a launcher
+        # that sends exceptions between processes would fail on the exception itself.
+        return type(self), (self.got, self.expected, self.cure)

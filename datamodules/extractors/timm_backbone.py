@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""Any image backbone of timm with global average pooling."""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from datamodules.alignment import Aligner, Resize
+from datamodules.errors import InputError
+from datamodules.extractors.base import Extractor, load_weights, seeded, state_digest
+
+
+class TimmExtractor(Extractor):
+    """Pooled features of a timm model before its classifier; size, mean and deviation as timm states them.
+
+    Args:
+        model: timm's name, such as "resnet50.a1_in1k"; `timm.list_models(pretrained=True)` lists them.
+        weights: "pretrained" (timm's own download), "random", or a file with the model's state dict.
+        image_size: side of the input in pixels; None takes what the model was trained with.
+        seed: of random weights.
+    """
+
+    def __init__(
+        self,
+        model: str = "resnet50.a1_in1k",
+        weights: str | Path = "pretrained",
+        image_size: int | None = None,
+        seed: int = 0,
+    ):
+        timm = _timm()
+        if not timm.is_model(model.split(".")[0]):
+            near = ", ".join(difflib.get_close_matches(model.split(".")[0], timm.list_models(), n=5)) or "none"
+            raise InputError(f"extractor.model = {model!r}", "a model of timm", f"similar names: {near}")
+        size = {"img_size": image_size} if image_size and "vit" in model else {}
+        with seeded(seed):
+            try:
+                network = timm.create_model(model, pretrained=False, num_classes=0, global_pool="avg", **size)
+            except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+                detail = " ".join(str(error).split())[:160]
+                raise InputError(
+                    f"{model}, which cannot be pooled ({detail})", "a backbone with average pooling", "choose another"
+                ) from None
+        data = timm.data.resolve_model_data_config(network)
+        name = network.pretrained_cfg.get("hf_hub_id") or network.pretrained_cfg.get("url") or model
+        super().__init__(
+            name=f"timm-{model}",
+            embedding_dim=network.num_features,
+            image_size=image_size or data["input_size"][-1],
+            channel_order="RGB",
+            value_range=(0.0, 1.0),
+        )
+        self.fraction = float(data["crop_pct"])
+        self.network = network
+        load_weights(
+            network,
+            weights,
+            lambda: timm.create_model(model, pretrained=True, num_classes=0, global_pool="avg", **size).state_dict(),
+            f"the download of {name} into timm's cache",
+            self._without_classifier,
+        )
+        self.register_buffer("mean", torch.tensor(data["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(data["std"]).view(1, 3, 1, 1), persistent=False)
+        self.eval().requires_grad_(False)
+
+    def embed(self, x_BCHW: Tensor) -> Tensor:
+        return self.network((x_BCHW - self.mean) / self.std)
+
+    def default_aligner(self) -> Aligner:
+        return Resize(self.image_size, self.fraction)
+
+    def weights_digest(self) -> str:
+        return state_digest(self.network)
+
+    def _without_classifier(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        # A file with the whole model holds a classifier that is not built here.
+        classifier = self.network.pretrained_cfg.get("classifier") or ()
+        heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+        return {key: value for key, value in state.items() if not key.startswith(tuple(f"{head}." for head in heads))}
+
+
+def _timm():
+    try:
+        import timm
+    except ImportError:
+        raise InputError("no package timm", "timm for this extractor", "pip install 'clusterface[timm]'") from None
+    return timm

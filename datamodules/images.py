@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""From the bytes of a picture, whatever its kind, to 8-bit RGB pixels; or a reason why not.
+
+Pictures are untrusted input: sizes are checked before anything is decoded, and only formats that Pillow decodes
+by itself are tried (PostScript would start another program).
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, JpegImagePlugin
+
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP", "JPEG2000", "AVIF")
+# HEIC is not decoded but listed, so that it is rejected with a reason instead of vanishing without a word.
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .ppm .pgm .pbm .pnm .bmp .gif .tif .tiff .webp .jp2 .avif .heic .heif".split()
+)
+MAX_FILE_BYTES = 512 * 2**20
+MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs, 0.5 GB of RGB
+MAX_JPEG_PIXELS = 400_000_000  # 20,000 x 20,000; a baseline JPEG is decoded at 1/2, 1/4 or 1/8 of its size, row by row
+
+
+class RejectedImage(Exception):
+    """An image that cannot be used. A run goes on without it and notes the reason.
+
+    Args:
+        reason: one line for `rejected.csv`.
+    """
+
+    def __init__(self, reason: str):
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """Pixels, upright, and how much smaller than the original they are.
+
+    Attributes:
+        pixels_HWC: (H, W, 3) uint8 RGB.
+        scale: pixels per pixel of the original (upright) image, at most 1.
+    """
+
+    pixels_HWC: np.ndarray
+    scale: float
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """Reads an image file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        RejectedImage: it is no file, cannot be read, or is larger than MAX_FILE_BYTES.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():  # a pipe or a device would block for ever
+            raise RejectedImage("no such file")
+        if (size := path.stat().st_size) > MAX_FILE_BYTES:
+            raise RejectedImage(f"file of {size:,} bytes, over the limit of {MAX_FILE_BYTES:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise RejectedImage(f"unreadable file: {error.strerror}") from None
+
+
+def decode(content: bytes, max_side: int = 2048) -> DecodedImage:
+    """Decodes a picture by its content; the name of its file plays no part.
+
+    Turned upright by its EXIF orientation; 16-bit values scaled to 8 bits; greyscale, palette and CMYK converted;
+    transparent parts laid on white; of several frames the first.
+
+    Args:
+        content: the bytes of the file.
+        max_side: longer side in pixels beyond which the picture is shrunk, by area averaging.
+
+    Raises:
+        RejectedImage: empty, truncated, no picture, too many pixels, or a value range that is not defined.
+    """
+    if not content:
+        raise RejectedImage("empty file (0 bytes)")
+    if content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
+        raise RejectedImage("HEIC image: convert it to JPEG or PNG")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF data, and of the size, which is checked here
+            image = _open(content)
+            long_side = max(image.size)
+            # JPEG decodes at 1/2, 1/4 or 1/8 for a fraction of the time and memory; others ignore this.
+            image.draft(None, tuple(max(1, side * max_side // long_side) for side in image.size))
+            _check_size(image.size, MAX_PIXELS)
+            image.load()
+            image = ImageOps.exif_transpose(image)
+            image = _to_rgb(image)
+            if (factor := max(image.size) / max_side) > 1:
+                size = tuple(max(1, round(side / factor)) for side in image.size)
+                image = image.resize(size, Image.Resampling.BOX)
+            return DecodedImage(np.asarray(image), max(image.size) / long_side)
+    except RejectedImage:
+        raise
+    except Image.UnidentifiedImageError:
+        raise RejectedImage("not an image of a known format") from None
+    except Exception as error:  # damaged files make the decoders raise nearly every exception there is
+        detail = " ".join(str(error).split())[:120]
+        raise RejectedImage(f"damaged image: {detail or type(error).__name__}") from None
+
+
+def _open(content: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(content), formats=FORMATS)
+    except Image.DecompressionBombError:
+        if not content.startswith(b"\xff\xd8"):
+            raise RejectedImage(f"over the limit of {MAX_PIXELS:,} pixels") from None
+    # Image.open refuses a JPEG by its full size, but it is decoded at a fraction of it.
+    image = JpegImagePlugin.JpegImageFile(io.BytesIO(content))
+    # A progressive one cannot be: its coefficients are kept for all pixels.
+    _check_size(image.size, MAX_PIXELS if image.info.get("progressive") else MAX_JPEG_PIXELS)
+    return image
+
+
+def _check_size(size: tuple[int, int], limit: int) -> None:
+    if size[0] * size[1] > limit:
+        raise RejectedImage(f"{size[0]} x {size[1]} pixels, over the limit of {limit:,}")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bit(values_HW: np.ndarray) -> np.ndarray:
+    low, high = values_HW.min(), values_HW.max()
+    if np.issubdtype(values_HW.dtype, np.integer) and 0 <= low and high <= 65_535:
+        return ((values_HW.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if np.issubdtype(values_HW.dtype, np.floating) and 0 <= low and high <= 255:
+        return np.round(values_HW * (255 if high <= 1 else 1)).astype(np.uint8)
+    raise RejectedImage(f"grey values from {low:g} to {high:g}; known are 0 to 65535, and 0 to 1 or 255 for floats")

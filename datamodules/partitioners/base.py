@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""Partition: which identity belongs to which cluster; Partitioner: what makes one.
+
+Axes: K identities, D embedding dimension, M clusters.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.errors import InputError
+from datamodules.files import atomic_folder, open_npy, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Partition:
+    """K identities in M clusters, none empty; disjoint, or overlapping where `extra` says so.
+
+    Attributes:
+        cluster_of: (K,) int32 in [0, M): the home cluster of each identity, to which a router sends its probes.
+        n_clusters: M.
+        extra: (E, 2) int32 rows (identity, cluster) of memberships beside the home; empty for a disjoint partition.
+        provenance: partitioner, its arguments, seed, hash of the class means.
+    """
+
+    cluster_of: np.ndarray
+    n_clusters: int
+    extra: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int32))
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        home = np.asarray(self.cluster_of, dtype=np.int32)
+        extra = np.asarray(self.extra, dtype=np.int32).reshape(-1, 2)
+        object.__setattr__(self, "cluster_of", home)
+        object.__setattr__(self, "extra", extra)
+        if home.ndim != 1 or len(home) == 0 or home.min() < 0 or home.max() >= self.n_clusters:
+            raise InputError(
+                f"a partition of {home.shape} identities into clusters {home.min() if home.size else '-'} to "
+                f"{home.max() if home.size else '-'}",
+                f"clusters 0 to {self.n_clusters - 1}",
+                "make the partition anew",
+            )
+        empty = np.flatnonzero(np.bincount(home, minlength=self.n_clusters) == 0)
+        if len(empty):
+            raise InputError(
+                f"{len(empty)} empty clusters (first: {empty[0]}) of {self.n_clusters}", "none empty", "ask for fewer clusters"
+            )
+        if len(extra) and (extra.min() < 0 or extra[:, 0].max() >= len(home) or extra[:, 1].max() >= self.n_clusters):
+            raise InputError("memberships of unknown identities or clusters", "known ones", "make the partition anew")
+
+    @property
+    def n_identities(self) -> int:
+        """K, the number of identities."""
+        return len(self.cluster_of)
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether any identity belongs to more than one cluster."""
+        return len(self.extra) > 0
+
+    @cached_property
+    def _csr(self) -> tuple[np.ndarray, np.ndarray]:
+        # Members of all clusters one after another, and where each cluster starts.
+        identity = np.concatenate([np.arange(self.n_identities, dtype=np.int32), self.extra[:, 0]])
+        cluster = np.concatenate([self.cluster_of, self.extra[:, 1]])
+        pairs = np.unique(np.stack([cluster, identity], axis=1), axis=0)
+        return pairs[:, 1], np.searchsorted(pairs[:, 0], np.arange(self.n_clusters + 1))
+
+    def members(self, cluster: int) -> np.ndarray:
+        """The identities of a cluster in ascending order, (C,) int32: the place in it is the local label."""
+        identities, starts = self._csr
+        return identities[starts[cluster] : starts[cluster + 1]]
+
+    def sizes(self) -> np.ndarray:
+        """Identities per cluster, (M,) int64; with overlap they sum to more than K."""
+        return np.diff(self._csr[1])
+
+    def hash(self) -> str:
+        """A hash of who belongs where, independent of how it was found."""
+        identities, starts = self._csr
+        digest = hashlib.sha256(np.ascontiguousarray(identities).tobytes())
+        digest.update(np.ascontiguousarray(starts, dtype=np.int64).tobytes())
+        digest.update(np.ascontiguousarray(self.cluster_of).tobytes())
+        return digest.hexdigest()[:16]
+
+    def describe(self) -> str:
+        """One line: number, sizes and maker of the clusters."""
+        sizes = self.sizes()
+        return (
+            f"{self.n_identities} identities in {self.n_clusters} clusters of {sizes.min()} to {sizes.max()} "
+            f"(median {np.median(sizes):g}) by {self.provenance.get('partitioner', 'hand')}"
+        )
+
+    def save(self, path: Path | str) -> None:
+        """Writes partition.npy, partition.json and, with overlap, partition_extra.npy into a new folder."""
+        with atomic_folder(path) as folder:
+            np.save(folder / "partition.npy", self.cluster_of)
+            if self.overlapping:
+                np.save(folder / "partition_extra.npy", self.extra)
+            facts = {"n_clusters": self.n_clusters, "sizes": self.sizes().tolist(), "hash": self.hash()}
+            write_json(folder / "partition.json", {**self.provenance, **facts})
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Partition":
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: a missing, damaged or foreign file.
+        """
+        folder = Path(path)
+        facts = read_json(folder / "partition.json", cure="remove the folder, the partition is made anew")
+        home = np.array(open_npy(folder / "partition.npy", ("int32",), ndim=1))
+        extra_file = folder / "partition_extra.npy"
+        extra = np.array(open_npy(extra_file, ("int32",), ndim=2)) if extra_file.exists() else np.zeros((0, 2), np.int32)
+        n_clusters, stated = facts.get("n_clusters"), facts.get("hash")
+        if not isinstance(n_clusters, int) or not 1 <= n_clusters <= len(home) or extra.shape[1] != 2:
+            raise InputError(f"{folder}: n_clusters = {n_clusters}", f"1 to {len(home)}", "make the partition anew")
+        provenance = {key: value for key, value in facts.items() if key not in ("n_clusters", "sizes", "hash")}
+        loaded = cls(home, n_clusters, extra, provenance)
+        if stated != loaded.hash():
+            raise InputError(
+                f"{folder} with hash {loaded.hash()}", f"{stated}, as partition.json states", "make the partition anew"
+            )
+        return loaded
+
+
+class Partitioner(ABC):
+    """Base of all partitioners: hyper-parameters in `__init__`, data in `fit`, nothing kept between two fits."""
+
+    @abstractmethod
+    def assign(self, class_means_KD: np.ndarray, m: int, seed: int) -> np.ndarray:
+        """The method itself.
+
+        Args:
+            class_means_KD: (K, D) float32, rows of unit length.
+            m: number of clusters, 1 <= m <= K.
+            seed: of everything random.
+
+        Returns:
+            (K,) integers in [0, m), each value at least once.
+        """
+
+    def fit(self, class_means_KD: np.ndarray, m: int, seed: int = 0) -> Partition:
+        """Partitions K identities into m clusters.
+
+        Args:
+            class_means_KD: (K, D) float32, rows of unit length.
+            m: number of clusters.
+            seed: of everything random; the same seed gives the same partition.
+
+        Raises:
+            InputError: m < 1 or m > K.
+        """
+        k = len(class_means_KD)
+        if not 1 <= m <= k:
+            raise InputError(f"m = {m} clusters for {k} identities", f"1 to {k}", "lower n_subnets or enrol more identities")
+        trivial = np.zeros(k, np.int32) if m == 1 else np.arange(k, dtype=np.int32) if m == k else None
+        home = self.assign(class_means_KD, m, seed) if trivial is None else trivial
+        return Partition(home, m, provenance=self.provenance(class_means_KD, seed))
+
+    def provenance(self, class_means_KD: np.ndarray, seed: int) -> dict[str, Any]:
+        """What to note beside a partition: the maker, its arguments, the seed and a hash of what it saw."""
+        means_hash = hashlib.sha256(np.ascontiguousarray(class_means_KD).tobytes()).hexdigest()[:16]
+        arguments = {key: value for key, value in vars(self).items() if not key.endswith("_")}
+        return {"partitioner": type(self).__name__, "arguments": arguments, "seed": seed, "class_means_hash": means_hash}

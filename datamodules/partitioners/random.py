@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: MIT
+"""Random partition: independent of the embeddings, as in the independent softmax model (ISM)."""
+
+import numpy as np
+
+from datamodules.errors import InputError
+from datamodules.partitioners.base import Partitioner
+
+
+class RandomPartitioner(Partitioner):
+    """Identities in uniformly random order, dealt to the clusters.
+
+    ISM: Wu, Li, Kong & Fu, "Deep CNN with Independent Softmax for Large Scale Face Recognition", ACM MM 2016.
+
+    Args:
+        sizes: "equal", sizes differ by at most one; or "binomial", each identity chooses a cluster independently, as
+            the public MixMaxSim code does (a cluster that nobody chose gets one identity of the largest).
+    """
+
+    def __init__(self, sizes: str = "equal"):
+        if sizes not in ("equal", "binomial"):
+            raise InputError(f"sizes = {sizes!r}", "'equal' or 'binomial'", "correct partitioner.sizes")
+        self.sizes = sizes
+
+    def assign(self, class_means_KD: np.ndarray, m: int, seed: int) -> np.ndarray:
+        """Looks at the number of identities only; see `Partitioner.assign`."""
+        random, k = np.random.default_rng([seed, 3]), len(class_means_KD)
+        if self.sizes == "equal":
+            return random.permutation(np.arange(k) % m)
+        cluster_of = random.integers(m, size=k)
+        for empty in np.flatnonzero(np.bincount(cluster_of, minlength=m) == 0):
+            largest = np.bincount(cluster_of, minlength=m).argmax()
+            cluster_of[random.choice(np.flatnonzero(cluster_of == largest))] = empty
+        return cluster_of

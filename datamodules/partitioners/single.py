@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: MIT
+"""One cluster that holds every identity: no distribution is m = 1 of the same code."""
+
+import numpy as np
+
+from datamodules.partitioners.base import Partition, Partitioner
+
+
+class SinglePartitioner(Partitioner):
+    """Puts everybody into one cluster, whatever m is asked for."""
+
+    def assign(self, class_means_KD: np.ndarray, m: int, seed: int) -> np.ndarray:
+        """Zeros; see `Partitioner.assign`."""
+        return np.zeros(len(class_means_KD), dtype=np.int32)
+
+    def fit(self, class_means_KD: np.ndarray, m: int = 1, seed: int = 0) -> Partition:
+        """One cluster; `m` is not looked at. See `Partitioner.fit`."""
+        return super().fit(class_means_KD, 1, seed)

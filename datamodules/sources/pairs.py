@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+"""Verification pairs in the format of LFW's pairs.txt, resolved to rows of an EmbeddingSet.
+
+Axis: P pairs.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from datamodules.embedding_set import EmbeddingSet
+from datamodules.errors import InputError
+
+MAX_BYTES = 1 << 30  # ten thousand times LFW's own file
+FORMAT = "LFW's format: a first line 'folds pairs', then 'name i j' for the same person and 'name i other j' for two"
+_ABSENT, _AMBIGUOUS = -1, -2
+
+
+@dataclass(frozen=True)
+class VerificationPairs:
+    """P pairs of images, some of the same person, in folds.
+
+    Attributes:
+        left: (P,) int64 row of the first image in the EmbeddingSet.
+        right: (P,) int64 row of the second.
+        same: (P,) bool, whether both show one person.
+        fold: (P,) int64 in [0, n_folds).
+        n_folds: number of folds, each with pairs of both kinds.
+    """
+
+    left: np.ndarray
+    right: np.ndarray
+    same: np.ndarray
+    fold: np.ndarray
+    n_folds: int
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    @classmethod
+    def read(cls, path: Path | str, embedding_set: EmbeddingSet) -> "VerificationPairs":
+        """Reads a pairs file; each fold holds as many pairs of one person as of two, in this order.
+
+        Image i of a person is the file in the folder of that name whose own name ends in the number i
+        (`Ann/Ann_0007.jpg`, `Ann/7.png`), or the file `Ann_0007` where the names carry no folder.
+
+        Args:
+            path: the file.
+            embedding_set: with `files`, in which the names are looked up.
+
+        Raises:
+            InputError: another format, or images that the set does not hold.
+        """
+        rows_of = _rows_by_person_and_number(embedding_set)
+        lines = _read_lines(Path(path))
+        n_folds, per_kind = _header(path, lines[0])
+        body = lines[1:]
+        if len(body) != 2 * n_folds * per_kind:
+            raise InputError(
+                f"{path} with {len(body)} pairs",
+                f"{2 * n_folds * per_kind}, as its first line states ({n_folds} folds of 2 x {per_kind})",
+                "restore the file",
+            )
+        place = np.arange(len(body))
+        same = place // per_kind % 2 == 0
+        ends = [_ends(path, number, line, one) for number, line, one in zip(place + 2, body, same, strict=True)]
+        rows = np.array([[rows_of.get(image, _ABSENT) for image in pair] for pair in ends], dtype=np.int64)
+        ambiguous = np.argwhere(rows == _AMBIGUOUS)
+        if len(ambiguous):
+            name, number = ends[ambiguous[0, 0]][ambiguous[0, 1]]
+            raise InputError(
+                f"{path}: several images {number} of {name} in files.txt", "one", "name the images apart by their numbers"
+            )
+        absent = np.argwhere(rows == _ABSENT)
+        if len(absent):
+            pair, side = absent[0]
+            name, number = ends[pair][side]
+            raise InputError(
+                f"{path}: {len(set(absent[:, 0]))} of {len(body)} pairs name images that {embedding_set.path or 'the set'} "
+                f"does not hold (first: line {pair + 2}, image {number} of {name})",
+                "images listed in files.txt",
+                "extract these images too, or take the pairs that belong to this set",
+            )
+        return cls(rows[:, 0], rows[:, 1], same, place // (2 * per_kind), n_folds)
+
+
+def _rows_by_person_and_number(embedding_set: EmbeddingSet) -> dict[tuple[str, int], int]:
+    if not embedding_set.files:
+        raise InputError(
+            f"{embedding_set.path or 'a set'} without files.txt", "the name of every image", "extract it with file names"
+        )
+    rows = {}
+    for row, file in enumerate(embedding_set.files):
+        path = PurePosixPath(file)
+        digits = re.search(r"(\d{1,9})$", path.stem)
+        if digits:
+            name = path.parent.name or path.stem[: digits.start()].rstrip("_- ")
+            key = (name, int(digits[1]))
+            rows[key] = _AMBIGUOUS if key in rows else row
+    return rows
+
+
+def _read_lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise InputError(f"no file {path}", "a file of verification pairs", "check pairs")
+    if path.stat().st_size > MAX_BYTES:
+        raise InputError(f"{path} of {path.stat().st_size:,} bytes", f"at most {MAX_BYTES:,}", "check pairs")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}, not UTF-8 ({error})", "UTF-8 text", "convert the file") from None
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        raise InputError(f"{path}, which is empty", FORMAT, "restore the file")
+    return lines
+
+
+def _header(path: Path | str, line: str) -> tuple[int, int]:
+    fields = line.split()
+    if len(fields) == 1:  # LFW's development files: one fold, only the number of pairs stated
+        fields = ["1", *fields]
+    if len(fields) != 2 or not all(re.fullmatch(r"0*[1-9]\d{0,8}", field) for field in fields):
+        raise InputError(f"{path}, line 1: {line[:80]!r}", FORMAT, "restore the file")
+    return int(fields[0]), int(fields[1])
+
+
+def _ends(path: Path | str, number: int, line: str, same: bool) -> tuple[tuple[str, int], tuple[str, int]]:
+    # Tabs first, as names may hold blanks; blanks where somebody's editor has replaced the tabs.
+    fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
+    expected = "'name i j'" if same else "'name i other j'"
+    if len(fields) != (3 if same else 4) or not all(re.fullmatch(r"\d{1,9}", field) for field in (fields[1], fields[-1])):
+        raise InputError(f"{path}, line {number}: {line[:80]!r}", f"{expected} ({FORMAT})", "restore the file")
+    return (fields[0], int(fields[1])), (fields[0] if same else fields[2], int(fields[-1]))

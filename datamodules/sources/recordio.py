@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: MIT
+"""The record files in which VGGFace2, MS-Celeb-1M and Glint360K are handed round: train.rec, train.idx, property.
+
+A record is: magic number (4 bytes), length and continuation flag (4 bytes), payload, padding to 4 bytes. The payload
+of an image is: flag, label, two ids (24 bytes), `flag` further float labels, the JPEG or PNG. All little-endian.
+Record 0 holds two numbers a, b: images have the keys 1 to a - 1, identities a to b - 1, and the record of an identity
+holds the range of keys of its images.
+"""
+
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.errors import InputError
+from datamodules.images import MAX_FILE_BYTES, RejectedImage
+from datamodules.sources.base import NAMES, Listing, Source
+
+MAGIC = 0xCED7230A
+_MAGIC_BYTES = struct.pack("<I", MAGIC)
+_RECORD = struct.Struct("<II")
+_IMAGE = struct.Struct("<IfQQ")
+_LENGTH_BITS = 29
+_WHOLE, _FIRST, _MIDDLE, _LAST = range(4)  # continuation flags
+# Ranges are stored as float32, which counts exactly only so far; Glint360K has 17 million images. Beyond, a range may
+# be off by a few, and the images themselves say whose they are.
+EXACT = 2**24
+SLACK = 4
+MAX_LABELS = 1024  # per record; the releases use at most 2, a damaged header may state billions
+
+
+class RecordFile:
+    """Reads records at given offsets and never past the end. Safe to share between forked and threaded readers.
+
+    Args:
+        path: the .rec file.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InputError(f"no file {self.path}", "a record file", "check source.root")
+        self.size = self.path.stat().st_size
+        self._descriptor: int | None = None
+
+    def __getstate__(self) -> dict:
+        return {**vars(self), "_descriptor": None}
+
+    def __del__(self):
+        if getattr(self, "_descriptor", None) is not None:
+            os.close(self._descriptor)
+
+    def payload(self, offset: int, at_most: int | None = None) -> bytes:
+        """The payload of the record at `offset`.
+
+        Args:
+            offset: where the record starts, in bytes.
+            at_most: read only so many bytes of it, for a look at the header.
+
+        Raises:
+            InputError: no record there, or it would reach past the end of the file.
+        """
+        parts, total, start = [], 0, offset
+        while True:
+            flag, length = self._head(start, first=not parts)
+            if start + _RECORD.size + length > self.size:
+                raise self._error(start, f"a record of {length:,} bytes", f"at most {self.size - start - 8:,} to the end")
+            total += length
+            if total > MAX_FILE_BYTES:
+                raise self._error(offset, f"a record of {total:,} bytes", f"at most {MAX_FILE_BYTES:,}")
+            wanted = length if at_most is None else min(length, at_most)
+            parts.append(self._bytes(start + _RECORD.size, wanted))
+            if flag in (_WHOLE, _LAST) or wanted < length:
+                # The writer cuts a payload at every magic number inside of it and leaves the number out.
+                return _MAGIC_BYTES.join(parts)
+            start += _RECORD.size + length + (-length) % 4
+
+    def _head(self, offset: int, first: bool) -> tuple[int, int]:
+        if not 0 <= offset <= self.size - _RECORD.size:
+            raise self._error(offset, "no room for a record", f"an offset of at most {max(self.size - _RECORD.size, 0):,}")
+        magic, length = _RECORD.unpack(self._bytes(offset, _RECORD.size))
+        if magic != MAGIC:
+            raise self._error(offset, f"magic number {magic:#010x}", f"{MAGIC:#010x}")
+        flag = length >> _LENGTH_BITS
+        if flag not in ((_WHOLE, _FIRST) if first else (_MIDDLE, _LAST)):
+            raise self._error(offset, f"continuation flag {flag}", "the start of a record" if first else "its continuation")
+        return flag, length & ((1 << _LENGTH_BITS) - 1)
+
+    def _bytes(self, offset: int, count: int) -> bytes:
+        if self._descriptor is None:
+            self._descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        content = os.pread(self._descriptor, count, offset)
+        if len(content) != count:  # the file has shrunk since it was opened
+            raise self._error(offset, f"{len(content)} bytes", f"{count}")
+        return content
+
+    def _error(self, offset: int, got: str, expected: str) -> InputError:
+        return InputError(f"{self.path} at offset {offset:,}: {got}", expected, "fetch the file again, it is damaged")
+
+
+def unpack_image(payload: bytes, where: str) -> tuple[np.ndarray, bytes]:
+    """Takes the payload of a record apart.
+
+    Args:
+        payload: of the record, at least its header.
+        where: file and offset, for the error.
+
+    Returns:
+        The labels, (1,) or more float32, and the encoded image (empty where the record holds none).
+
+    Raises:
+        InputError: the payload is shorter than its header says.
+    """
+    cure = "fetch the file again, it is damaged"
+    if len(payload) < _IMAGE.size:
+        raise InputError(f"{where}: a payload of {len(payload)} bytes", f"at least {_IMAGE.size}", cure)
+    n_labels, label, _, _ = _IMAGE.unpack_from(payload)
+    if n_labels == 0:
+        return np.array([label], np.float32), payload[_IMAGE.size :]
+    end = _IMAGE.size + 4 * n_labels
+    if n_labels > MAX_LABELS or len(payload) < end:
+        raise InputError(f"{where}: {n_labels:,} labels in a payload of {len(payload)} bytes", "labels that fit", cure)
+    return np.frombuffer(payload, "<f4", n_labels, _IMAGE.size), payload[end:]
+
+
+def read_index(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
+    """Reads an index of lines `key<TAB>offset`.
+
+    Args:
+        path: the .idx file.
+
+    Returns:
+        Keys, ascending, and their offsets, both (R,) int64.
+
+    Raises:
+        InputError: no such file, a line that is none, a negative number, or a key twice.
+    """
+    path = Path(path)
+    expected = "lines with a key, a tab and an offset"
+    if not path.is_file():
+        raise InputError(f"no file {path}", expected, "put the index beside the record file")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}, empty", expected, "fetch the index again")
+    try:
+        lines = np.loadtxt(path, dtype=np.int64, delimiter="\t", comments=None, ndmin=2)
+    except (ValueError, OverflowError) as error:
+        detail = " ".join(str(error).split())[:120]
+        raise InputError(f"{path}, unreadable ({detail})", expected, "fetch the index again") from None
+    if lines.shape[1] != 2 or not len(lines) or lines.min() < 0:
+        raise InputError(f"{path} with negative numbers or {lines.shape[1]} columns", expected, "fetch the index again")
+    lines = lines[np.argsort(lines[:, 0], kind="stable")]
+    if (twice := np.flatnonzero(np.diff(lines[:, 0]) == 0)).size:
+        raise InputError(f"{path} with the key {lines[twice[0], 0]} twice", "each key once", "fetch the index again")
+    return np.ascontiguousarray(lines[:, 0]), np.ascontiguousarray(lines[:, 1])
+
+
+class RecordIO(Source):
+    """A record file with its index: aligned faces, as the InsightFace project publishes its training sets.
+
+    Identities are named by their number in the file, images `identity/key`.
+
+    Args:
+        root: folder with train.rec, train.idx and perhaps property ("identities,height,width").
+        name: of the files before their suffix.
+        **options: see `Source`.
+    """
+
+    aligned = True
+
+    def __init__(self, root: Path | str, name: str = "train", **options: Any):
+        super().__init__(**options)
+        self.root = Path(os.path.expanduser(root))
+        self.name = name
+        self._records: RecordFile | None = None
+        self._keys = self._offsets = np.zeros(0, np.int64)
+
+    def describe(self) -> str:
+        return f"record file {self.root.name}/{self.name}.rec"
+
+    def scan(self) -> Listing:
+        self._open()
+        keys, numbers, n_identities = self._images()
+        if not len(keys):
+            raise InputError(f"{self._records.path} without images", "at least one", "check source.root")
+        self._check_property(n_identities)
+        order = np.argsort(numbers, kind="stable")
+        known, labels = np.unique(numbers[order], return_inverse=True)
+        width = len(str(known[-1]))
+        identities = tuple(f"{number:0{width}d}" for number in known.tolist())
+        digits = np.strings.zfill(keys[order].astype(NAMES), len(str(keys.max())))
+        names = np.strings.add(np.strings.add(np.array(identities, NAMES)[labels], "/"), digits)
+        return Listing(names.astype(NAMES), labels.astype(np.int32), identities)
+
+    def read(self, name: str) -> bytes:
+        try:
+            self._open()
+            identity, key = (int(part) for part in name.split("/"))
+            labels, image = self._record(key)
+            if labels[0] != identity:
+                raise RejectedImage(f"record {key} is of identity {labels[0]:g}")
+            return image
+        except (ValueError, InputError) as error:
+            raise RejectedImage(str(error)) from None
+
+    def _open(self) -> None:
+        if self._records is None:
+            self._keys, self._offsets = read_index(self.root / f"{self.name}.idx")
+            self._records = RecordFile(self.root / f"{self.name}.rec")
+
+    def _record(self, key: int, head_only: bool = False) -> tuple[np.ndarray, bytes]:
+        place = int(np.searchsorted(self._keys, key))
+        if place == len(self._keys) or self._keys[place] != key:
+            raise InputError(f"{self.root}/{self.name}.idx without the key {key}", "every key", "fetch the index again")
+        offset = int(self._offsets[place])
+        payload = self._records.payload(offset, _IMAGE.size + 4 * 2 if head_only else None)
+        return unpack_image(payload, f"{self._records.path} at offset {offset:,}")
+
+    def _label_of(self, key: int) -> int:
+        label = float(self._record(key, head_only=True)[0][0])
+        if not (label >= 0 and label == int(label)):
+            raise InputError(f"{self._records.path}: record {key} of identity {label:g}", "a whole number", "fetch it again")
+        return int(label)
+
+    def _images(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """Keys and identity numbers of all images, (N,) int64 each, and how many identities the file holds."""
+        bounds, image = self._record(0) if self._keys[0] == 0 else ((), b"")
+        if len(bounds) < 2 or image:  # no header record: every record is an image
+            numbers = self._labels_of(self._keys)
+            return self._keys, numbers, len(np.unique(numbers))
+        end = int(self._keys[-1]) + 1
+        first, last = self._range(bounds, 0, end)
+        if last > EXACT:
+            last, near = end, range(max(first - SLACK, 1), min(first + SLACK + 1, end))
+            first = next((key for key in near if self._is_identity(key)), first)
+        limit = first + SLACK if first > EXACT else first
+        ranges_I2 = np.array([self._range(self._record(key)[0], key, limit) for key in range(first, last)], np.int64)
+        ranges_I2 = ranges_I2.reshape(-1, 2)
+
+        exact_I = ranges_I2[:, 1] <= EXACT
+        sizes_I = np.where(exact_I, ranges_I2[:, 1] - ranges_I2[:, 0], 0)
+        if sizes_I.sum() > len(self._keys):
+            raise InputError(
+                f"{self._records.path} with ranges of {sizes_I.sum():,} images",
+                f"at most the {len(self._keys):,} of the index",
+                "fetch both again",
+            )
+        numbers = np.repeat(self._numbers(ranges_I2, exact_I), sizes_I)
+        before_I = np.cumsum(sizes_I) - sizes_I
+        keys = np.arange(sizes_I.sum()) + np.repeat(ranges_I2[:, 0] - before_I, sizes_I)
+        if not exact_I.all():
+            after = ranges_I2[exact_I, 1].max(initial=1)
+            rest = self._keys[(self._keys >= after) & (self._keys < first)]
+            keys, numbers = np.concatenate([keys, rest]), np.concatenate([numbers, self._labels_of(rest)])
+        return keys, numbers, len(ranges_I2)
+
+    def _is_identity(self, key: int) -> bool:
+        labels, image = self._record(key)
+        return len(labels) == 2 and not image
+
+    def _labels_of(self, keys: np.ndarray) -> np.ndarray:
+        return np.array([self._label_of(int(key)) for key in keys], np.int64)
+
+    def _range(self, labels: np.ndarray, key: int, limit: int) -> tuple[int, int]:
+        # Compared as floats first: NaN and infinity have no integer value.
+        if len(labels) < 2 or not (0 <= labels[0] <= labels[1] <= limit):
+            raise InputError(
+                f"{self._records.path}: record {key} with the range {labels[:2].tolist()}",
+                f"two ascending keys up to {limit}",
+                "fetch the file again, it is damaged",
+            )
+        return int(labels[0]), int(labels[1])
+
+    def _numbers(self, ranges_I2: np.ndarray, exact_I: np.ndarray) -> np.ndarray:
+        # The releases number identities as their records are ordered. Looking at three of them tells whether this
+        # file does; at all of them would mean one seek for each of 360,000.
+        filled = np.flatnonzero((ranges_I2[:, 1] > ranges_I2[:, 0]) & exact_I)
+        numbers = np.arange(len(ranges_I2))
+        some = filled[[0, len(filled) // 2, -1]] if len(filled) else filled
+        if any(self._label_of(int(ranges_I2[i, 0])) != i for i in some):
+            numbers[filled] = self._labels_of(ranges_I2[filled, 0])
+        return numbers
+
+    def _check_property(self, n_identities: int) -> None:
+        path = self.root / "property"
+        if not path.is_file():
+            return
+        try:
+            stated = int(path.read_text(encoding="utf-8").split(",")[0])
+        except ValueError:
+            raise InputError(f"{path}, unreadable", "identities,height,width", "fetch the file again") from None
+        if stated != n_identities:
+            raise InputError(f"{path} states {stated} identities, {self.name}.rec holds {n_identities}", "the same", "fetch both again")

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""Who is enrolled, and which of their images train, validate and test.
+
+Axes: N samples, K enrolled identities.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from datamodules.embedding_set import EmbeddingSet
+from datamodules.errors import InputError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples of one role: rows of an EmbeddingSet and their enrolled identity.
+
+    Attributes:
+        rows: (N,) int64 rows of the set, ascending.
+        labels: (N,) int32 enrolled identity in [0, K); non-decreasing.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Training, validation and test samples of K enrolled identities, and probes of people who are not enrolled.
+
+    Attributes:
+        train, val, test: disjoint samples of the enrolled identities.
+        enrolled: (K,) int32, the set's label of each enrolled identity, ascending.
+        unknown: samples of held-out identities, labelled 0 to (number of held-out identities) - 1.
+    """
+
+    train: Split
+    val: Split
+    test: Split
+    enrolled: np.ndarray
+    unknown: Split = field(default_factory=lambda: Split(np.zeros(0, np.int64), np.zeros(0, np.int32)))
+
+    @property
+    def n_identities(self) -> int:
+        """K, the number of enrolled identities."""
+        return len(self.enrolled)
+
+
+def split_sizes(counts_K: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sizes of the training, validation and test share of an identity with so many images.
+
+    From five images on: 20 % (rounded) test, 20 % validation, the rest (60 %) training. Below five the paper tops
+    up with augmented copies (see `datamodules.sources`); without them: four images give 2 / 1 / 1, three 2 / 0 / 1,
+    two 1 / 0 / 1, and a single image is enrolled but cannot be tested: 1 / 0 / 0.
+
+    Args:
+        counts_K: (K,) images of each identity, at least 1.
+
+    Returns:
+        Three (K,) int64 arrays that sum to `counts_K`.
+
+    >>> [tuple(int(size) for size in sizes) for sizes in zip(*split_sizes(np.array([1, 2, 3, 4, 5, 20])))]
+    [(1, 0, 0), (1, 0, 1), (2, 0, 1), (2, 1, 1), (3, 1, 1), (12, 4, 4)]
+    """
+    counts_K = np.asarray(counts_K, dtype=np.int64)
+    fifth = (counts_K * 2 + 5) // 10  # round half up, in integers
+    test = np.where(counts_K >= 2, np.maximum(fifth, 1), 0)
+    val = np.where(counts_K >= 4, np.maximum(fifth, 1), 0)
+    return counts_K - val - test, val, test
+
+
+def split_identities(
+    embedding_set: EmbeddingSet,
+    n_identities: int | None = None,
+    seed: int = 0,
+    max_test_images: int | None = 5,
+    held_out: float = 0.0,
+    groups_N: np.ndarray | None = None,
+) -> Splits:
+    """Draws identities and splits the images of each 60 / 20 / 20.
+
+    Args:
+        embedding_set: the data.
+        n_identities: K, how many identities to enrol, drawn at random; None enrols all that are not held out.
+        seed: of the draw and of the shuffle inside each identity; the draw for a larger K contains that for a smaller.
+        max_test_images: of the test share keep at most so many images (the paper: five), so that every identity
+            weighs about the same; None keeps all. What is cut is used nowhere.
+        held_out: share of the identities, in [0, 1), that are kept out as unknown persons. Drawn after the enrolled.
+        groups_N: (N,) integers, equal for images that must stay on one side (augmented copies of one original);
+            None if every image stands for itself. With groups, shares count groups, and only the first image of a
+            group (the original) is used outside training.
+
+    Returns:
+        The splits; every enrolled identity has at least one training sample.
+
+    Raises:
+        InputError: more identities asked for than there are, or shares out of range.
+    """
+    available = embedding_set.n_identities
+    if not 0 <= held_out < 1:
+        raise InputError(f"held_out = {held_out}", "a share from 0 to below 1", "choose about 0.1 to 0.2")
+    n_held_out = round(available * held_out)
+    wanted = available - n_held_out if n_identities is None else n_identities
+    if not 1 <= wanted <= available - n_held_out:
+        beside = f" beside {n_held_out} held out" if n_held_out else ""
+        raise InputError(
+            f"n_identities = {wanted}", f"1 to {available - n_held_out}{beside}", "lower n_identities or use a larger set"
+        )
+    draw = np.random.default_rng([seed, 1]).permutation(available)
+    enrolled = np.sort(draw[:wanted]).astype(np.int32)
+    unknown = np.sort(draw[available - n_held_out :])
+
+    starts = np.searchsorted(embedding_set.labels, np.arange(available + 1))
+    rows, labels = _rows_of(starts, enrolled)
+    # Ranks within each identity after a shuffle; the random numbers are drawn for the whole set, so that an
+    # identity's split does not depend on who else is enrolled.
+    shuffle = np.random.default_rng([seed, 2]).random(len(embedding_set))
+    if groups_N is None:
+        rank, count = _rank_within(labels, shuffle[rows], wanted)
+        train_size, val_size, test_size = split_sizes(count)
+        original = np.ones(len(rows), dtype=bool)
+    else:
+        rank, count, original = _rank_of_groups(labels, np.asarray(groups_N)[rows], shuffle[rows], wanted)
+        train_size, val_size, test_size = split_sizes(count)
+    kept_test = test_size if max_test_images is None else np.minimum(test_size, max_test_images)
+    role_train = rank < train_size[labels]
+    role_val = ~role_train & (rank < (train_size + val_size)[labels]) & original
+    role_test = ~role_train & ~role_val & (rank >= (train_size + val_size)[labels]) & original
+    role_test &= rank < (train_size + val_size + kept_test)[labels]
+    train, val, test = (Split(rows[role], labels[role]) for role in (role_train, role_val, role_test))
+    return Splits(train, val, test, enrolled, Split(*_rows_of(starts, unknown)))
+
+
+def _rows_of(starts: np.ndarray, identities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    counts = starts[identities + 1] - starts[identities]
+    labels = np.repeat(np.arange(len(identities), dtype=np.int32), counts)
+    first_of_label = np.concatenate([[0], np.cumsum(counts)])[:-1]
+    rows = np.arange(len(labels)) - first_of_label[labels] + starts[identities][labels]
+    return rows.astype(np.int64), labels
+
+
+def _rank_within(labels: np.ndarray, keys: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    counts = np.bincount(labels, minlength=k)
+    order = np.lexsort((keys, labels))
+    first_of_label = np.concatenate([[0], np.cumsum(counts)])[:-1]
+    rank = np.empty(len(labels), np.int64)
+    rank[order] = np.arange(len(labels)) - first_of_label[labels[order]]
+    return rank, counts
+
+
+def _rank_of_groups(
+    labels: np.ndarray, groups: np.ndarray, keys: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    pairs, first, group_of = np.unique(np.stack([labels, groups], axis=1), axis=0, return_index=True, return_inverse=True)
+    group_of = group_of.reshape(-1)
+    rank_of_group, count = _rank_within(pairs[:, 0].astype(np.int64), keys[first], k)
+    original = np.zeros(len(labels), dtype=bool)
+    original[first] = True
+    return rank_of_group[group_of], count, original

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""The frame around every command: Hydra composes a closed config, errors become one line, exit codes mean something.
+
+Exit codes: 0 done; 1 some part failed (the table says which); 2 the input cannot be used; 130 stopped by Ctrl-C.
+"""
+
+import functools
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from datamodules.errors import InputError
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def command(config_name: str, schema: type | None = None) -> Callable[[Callable[[DictConfig], int | None]], Callable]:
+    """Makes a command of a function that takes the composed config.
+
+    Args:
+        config_name: the root config, `experiments/configs/<config_name>.yaml`. Its help text is in `hydra.help`.
+        schema: dataclass of the root config's keys. Stored as `<config_name>_schema`; the root config names it first
+            in its defaults list, so that a key it does not have is refused wherever it is written.
+
+    Returns:
+        A decorator; the decorated function takes no argument and ends the process with an exit code.
+    """
+    if schema is not None:
+        ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
+
+    def decorate(function: Callable[[DictConfig], int | None]) -> Callable[[], None]:
+        result: list[int | None] = []
+
+        @functools.wraps(function)
+        def task(cfg: DictConfig) -> None:
+            result.append(function(cfg))
+
+        def main() -> None:
+            # Hydra prints errors its own way and leaves with 1; in this mode it raises them, and we print one line.
+            os.environ["HYDRA_FULL_ERROR"] = "1"
+            quieten()
+            with errors_as_one_line():
+                hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(task)()
+            sys.exit(max((code or 0 for code in result), default=0))
+
+        return main
+
+    return decorate
+
+
+class errors_as_one_line:
+    """Context that turns what a user can mend into one line on standard error and exit code 2."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind, error, trace) -> None:
+        if error is None or isinstance(error, SystemExit):
+            return
+        if isinstance(error, KeyboardInterrupt):
+            print("stopped; what is finished is kept, repeat the command to go on", file=sys.stderr)
+            sys.exit(130)
+        line = as_input_error(error)
+        if line is None:
+            return  # a defect of ours: the traceback is what helps
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+
+
+def as_input_error(error: BaseException) -> str | None:
+    """The one line for an error that the user's input caused, None for any other error."""
+    chain, seen = error, []
+    while chain is not None:
+        seen.append(chain)
+        chain = chain.__cause__ or (None if chain.__suppress_context__ else chain.__context__)
+    for each in seen:
+        if isinstance(each, InputError):
+            return _one_line(str(each))
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        # Hydra wraps: the innermost message names the key, or the argument a constructor did not take.
+        innermost = seen[-1] if isinstance(seen[-1], (HydraException, OmegaConfBaseException, TypeError)) else error
+        inner = "" if innermost is error else f" ({_one_line(str(innermost))})"
+        return (
+            f"got a configuration that cannot be used: {_one_line(str(error))}{inner}; expected keys and values of "
+            "experiments/configs; cure: see --help, or --cfg job for the composed configuration"
+        )
+    return None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(part.strip() for part in text.splitlines() if part.strip())
+
+
+def quieten() -> None:
+    """Hides notices of libraries that say nothing about the run; warnings of our own stay."""
+    for pattern in (
+        ".*LeafSpec.*deprecated.*",
+        ".*does not have many workers.*",
+        ".*GPU available but not used.*",
+        ".*you defined a `validation_step` but have no `val_dataloader`.*",
+        ".*Skipping val loop.*",
+        ".*The number of training batches.*",
+        ".*is ambiguous. The batch size we found is.*",
+        ".*`pin_memory` .*",
+    ):
+        warnings.filterwarnings("ignore", message=pattern)
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)

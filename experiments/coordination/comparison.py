@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+"""A comparison: every scenario in every cell, each part kept on disk as soon as it is known."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from hydra.utils import instantiate
+
+from datamodules.files import read_json, write_json, write_text
+from experiments.coordination.coordinator import Cell, Coordinator
+from experiments.coordination.evaluation import (
+    COLUMNS, cluster_accuracy, cluster_rows, evaluate, history_rows, query_microseconds, training_columns,
+)  # fmt: skip
+from experiments.coordination.scenarios import Scenario, _load, short_name
+from lightning_modules.routers.base import Router
+
+log = logging.getLogger(__name__)
+
+ROUTERS_OF_TABLE_1 = ("cluster_mean", "max_output", "nearest_class")
+HARDEST = 20  # identities kept per scenario and cell for the report
+
+
+def evaluate_cell(coordinator: Coordinator, cell: Cell, scenarios: list[Scenario], failed: dict[str, str]) -> None:
+    """Evaluates the scenarios of a cell that are not evaluated yet and keeps each as `cells/*.json`.
+
+    Args:
+        coordinator: of the run.
+        cell: which repetition.
+        scenarios: all of the comparison.
+        failed: titles of sub-networks that failed; scenarios that need one of them are left out.
+    """
+    embedding_set, splits, means_KD = coordinator.enrolled(cell)
+    for scenario in scenarios:
+        jobs = coordinator.jobs(cell, scenario)
+        partition, _ = coordinator.partition(cell, scenario)
+        file = coordinator.run.path / "cells" / f"{_cell_name(cell)}-{scenario.name}.json"
+        state = [job.key for job in jobs[:1]] + [partition.hash(), scenario.names, scenario.router_node, scenario.decision_node]
+        if any(job.title in failed for job in jobs) or _finished(file, state):
+            continue
+        identifier = coordinator.identifier(cell, scenario)
+        metrics, recall_K = evaluate(identifier, embedding_set, splits.test)
+        records = [job.record() for job in jobs]
+        labels = {
+            "dataset": coordinator.dataset, "n_identities": cell.n_identities, "seed": cell.seed,
+        }  # fmt: skip
+        row = {
+            **labels,
+            "extractor": embedding_set.meta.get("extractor", ""),
+            "n_subnets": partition.n_clusters,
+            "scenario": scenario.name,
+            **{key: scenario.names[key] if records or key in ("router", "decision") else ""
+               for key in ("partitioner", "loss", "init", "router", "decision")},
+            **metrics,
+            **training_columns(records),
+            "query_microseconds": query_microseconds(identifier, embedding_set, splits.test),
+        }  # fmt: skip
+        if partition.n_clusters > 1 and scenario.router is not None:
+            row |= _both_cluster_accuracies(coordinator, cell, scenario, identifier, scenario.router, scenario.names["router"])
+        content = {
+            "state": state,
+            "row": row,
+            "history": history_rows(records, **labels, scenario_partition=scenario.names["partitioner"]),
+            "clusters": cluster_rows(partition, means_KD, recall_K, **labels, partitioner=scenario.names["partitioner"])
+            if partition.n_clusters > 1 else [],
+            "routing": _routing(coordinator, cell, scenario, identifier) if partition.n_clusters > 1 and records else [],
+            "identities": _hardest(identifier.identities, recall_K, splits.test.labels, scenario.name),
+        }  # fmt: skip
+        file.parent.mkdir(exist_ok=True)
+        write_json(file, content)
+
+
+def _cell_name(cell: Cell) -> str:
+    return f"N{cell.n_identities}-m{cell.n_subnets}-seed{cell.seed}"
+
+
+def _finished(file: Path, state: list[Any]) -> bool:
+    return file.exists() and read_json(file).get("state") == state
+
+
+def _both_cluster_accuracies(
+    coordinator: Coordinator, cell: Cell, scenario: Scenario, identifier: Any, router: Router, name: str
+) -> dict[str, float]:
+    # Scenarios that share sub-networks share this too, and max-max over all training samples is the costliest part.
+    partition, _ = coordinator.partition(cell, scenario)
+    jobs = coordinator.jobs(cell, scenario) if router.needs_heads else []
+    key = "-".join([name, *[job.key for job in jobs[:1]], partition.hash(), str(sorted(vars(router).items()))])
+    cache = coordinator.__dict__.setdefault("_cluster_accuracies", {})
+    if key not in cache:
+        embedding_set, splits, _ = coordinator.enrolled(cell)
+        cache[key] = {
+            f"cluster_accuracy_{role}": cluster_accuracy(identifier, router, embedding_set, getattr(splits, role))
+            for role in ("train", "test")
+        }
+    return cache[key]
+
+
+def _routing(coordinator: Coordinator, cell: Cell, scenario: Scenario, identifier: Any) -> list[dict[str, Any]]:
+    rows = []
+    for name in ROUTERS_OF_TABLE_1:
+        router = instantiate(_load("router", name))
+        rows.append({
+            "dataset": coordinator.dataset, "n_identities": cell.n_identities, "n_subnets": cell.n_subnets,
+            "partitioner": scenario.names["partitioner"], "router": name, "seed": cell.seed,
+            **_both_cluster_accuracies(coordinator, cell, scenario, identifier, router, name),
+        })  # fmt: skip
+    return rows
+
+
+def _hardest(identities: tuple[str, ...], recall_K: np.ndarray, test_labels: np.ndarray, scenario: str) -> list[dict]:
+    samples = np.bincount(test_labels, minlength=len(identities))
+    order = np.lexsort((-samples, np.nan_to_num(recall_K, nan=np.inf)))[:HARDEST]
+    return [
+        {"identity": identities[i], "scenario": scenario, "recall": float(recall_K[i]), "test_samples": int(samples[i])}
+        for i in order if samples[i]
+    ]  # fmt: skip
+
+
+def write_results(run_folder: Path) -> pd.DataFrame:
+    """Joins the cells of a run into results.csv and details/*.csv, each whole or not at all.
+
+    Args:
+        run_folder: with `cells/*.json`.
+
+    Returns:
+        The table of results.csv.
+    """
+    cells = [read_json(file) for file in sorted((run_folder / "cells").glob("*.json"))]
+    frame = pd.DataFrame([cell["row"] for cell in cells], columns=list(COLUMNS))
+    frame = frame.sort_values(["dataset", "n_identities", "n_subnets", "scenario", "seed"], ignore_index=True)
+    write_text(run_folder / "results.csv", frame.to_csv(index=False))
+    (run_folder / "details").mkdir(exist_ok=True)
+    for name in ("history", "clusters", "routing", "identities"):
+        details = pd.DataFrame([row for cell in cells for row in cell[name]]).drop_duplicates(ignore_index=True)
+        if name == "clusters" and len(details):
+            # Scenarios with one partition differ in recall; one row per cluster, the mean over its scenarios.
+            keys = [column for column in details.columns if column != "test_recall"]
+            details = details.groupby(keys, dropna=False, as_index=False)["test_recall"].mean()
+        if len(details):
+            write_text(run_folder / "details" / f"{name}.csv", details.to_csv(index=False))
+    return frame

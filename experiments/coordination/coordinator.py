@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: MIT
+"""The coordinator: partition -> jobs -> trained sub-networks -> Identifier. Finished parts are never made twice.
+
+Axes: K identities, M clusters, D embedding dimension.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from datamodules.embedding_set import EmbeddingSet
+from datamodules.partitioners.base import Partition
+from datamodules.splits import Splits
+from experiments.coordination.data import dataset_name
+from experiments.coordination.job import Job, Recipe
+from experiments.coordination.progress import Progress
+from experiments.coordination.run_folder import RunFolder
+from experiments.coordination.scenarios import Scenario
+from experiments.coordination.training import enrolled_data
+from lightning_modules.identifier import Identifier
+from lightning_modules.scores import Heads
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One repetition at one size: N enrolled identities in m clusters, drawn and trained with one seed."""
+
+    n_identities: int
+    n_subnets: int
+    seed: int
+
+
+class Coordinator:
+    """Knows the run folder, the data and the configuration, and which parts of the run are finished.
+
+    Args:
+        run: the opened run folder.
+        embedding_set: the data.
+        cfg: the composed configuration.
+        console: where progress is shown.
+    """
+
+    def __init__(self, run: RunFolder, embedding_set: EmbeddingSet, cfg: DictConfig, console: Console):
+        self.run, self.embedding_set, self.console = run, embedding_set, console
+        self.launcher = instantiate(cfg.launcher)
+        self.tracking_node = OmegaConf.to_container(cfg.logger, resolve=True)
+        self.trainer = OmegaConf.to_container(cfg.trainer, resolve=True)
+        self.split = OmegaConf.to_container(cfg.split, resolve=True)
+        self.dataset = dataset_name(embedding_set)
+        self.fingerprint = embedding_set.fingerprint()
+        self._partitions: dict[str, tuple[Partition, Path]] = {}
+        known = run.manifest.get("data_fingerprint", self.fingerprint)
+        if known != self.fingerprint:
+            raise_changed_data(known, self.fingerprint)
+        run.note(dataset=self.dataset, data_fingerprint=self.fingerprint)
+
+    def enrolled(self, cell: Cell) -> tuple[EmbeddingSet, Splits, np.ndarray]:
+        """Set, splits and (K, D) class means of a cell."""
+        return enrolled_data(str(self.embedding_set.path), tuple(sorted(self._split_of(cell).items())))
+
+    def _split_of(self, cell: Cell) -> dict[str, Any]:
+        return {**self.split, "n_identities": cell.n_identities, "seed": cell.seed}
+
+    def partition(self, cell: Cell, scenario: Scenario) -> tuple[Partition, Path]:
+        """The partition of a scenario in a cell, from disk or made and saved: before any training that needs it."""
+        content = [scenario.partitioner, cell.n_subnets, self.fingerprint, self._split_of(cell)]
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+        name = f"N{cell.n_identities}-{scenario.names['partitioner']}-m{cell.n_subnets}-seed{cell.seed}-{digest}"
+        if name not in self._partitions:
+            folder = self.run.path / "partitions" / name
+            if folder.exists():
+                made = Partition.load(folder)
+            else:
+                started = time.perf_counter()
+                made = instantiate(scenario.partitioner).fit(self.enrolled(cell)[2], cell.n_subnets, cell.seed)
+                made.save(folder)
+                log.info("%s in %.2f s", made.describe(), time.perf_counter() - started)
+            self._partitions[name] = made, folder
+        return self._partitions[name]
+
+    def jobs(self, cell: Cell, scenario: Scenario) -> list[Job]:
+        """One job per cluster; scenarios with the same partition and recipe have the same jobs."""
+        if not scenario.trains:
+            return []
+        partition, folder = self.partition(cell, scenario)
+        recipe = Recipe(scenario.loss, scenario.init, scenario.optimizer, self.trainer, cell.seed)
+        data = f"{self.fingerprint}{json.dumps(self._split_of(cell), sort_keys=True)}"
+        key = recipe.key(data, partition.hash())
+        named = {key: scenario.names[key] for key in ("partitioner", "loss", "init")}
+        facts = {"dataset": self.dataset, "n_identities": cell.n_identities, "n_subnets": partition.n_clusters, **named}
+        what = f"{self.dataset} N={cell.n_identities} {named['partitioner']} m={partition.n_clusters} seed {cell.seed}"
+        return [
+            Job(
+                run=self.run.path.name, run_folder=str(self.run.path), data=str(self.embedding_set.path.absolute()),
+                split=self._split_of(cell), partition=str(folder), cluster=cluster, recipe=recipe, key=key,
+                title=f"{what} cluster {cluster}", tracking=self.tracking_node, facts=facts,
+            )
+            for cluster in range(partition.n_clusters)
+        ]  # fmt: skip
+
+    def train(self, work: Iterable[tuple[Cell, Scenario]]) -> dict[str, str]:
+        """Trains every sub-network that the given cells and scenarios need and that is not on disk.
+
+        Returns:
+            For each sub-network that failed, its title and why.
+        """
+        jobs = {job.stem: job for cell, scenario in work for job in self.jobs(cell, scenario)}
+        missing = [job for job in jobs.values() if job.record() is None]
+        with Progress(self.console, len(missing), self.trainer["max_epochs"]) as progress:
+            if len(missing) < len(jobs):
+                progress.say(f"{len(jobs) - len(missing)} of {len(jobs)} sub-networks are trained already")
+            failed = self.launcher.run(missing, progress) if missing else {}
+        done = {job.title: job.record()["sha256"] for job in jobs.values() if job.title not in failed}
+        self.run.note(subnetworks={**self.run.manifest.get("subnetworks", {}), **done}, failed=failed)
+        return failed
+
+    def identifier(self, cell: Cell, scenario: Scenario, threshold: float | None = None) -> Identifier:
+        """Assembles the trained parts of a scenario."""
+        _, splits, means_KD = self.enrolled(cell)
+        partition, _ = self.partition(cell, scenario)
+        jobs = self.jobs(cell, scenario)
+        rows = [safetensors.torch.load_file(job.stem.with_suffix(".safetensors"))["rows"] for job in jobs]
+        return Identifier(
+            identities=tuple(self.embedding_set.identities[label] for label in splits.enrolled),
+            class_means_KD=torch.from_numpy(means_KD),
+            partition=partition,
+            decision=scenario.decision,
+            router=scenario.router if partition.n_clusters > 1 else None,
+            heads=Heads.pack(partition, rows) if jobs else None,
+            threshold=threshold,
+            provenance={
+                "scenario": scenario.name, "dataset": self.dataset, "data_fingerprint": self.fingerprint,
+                "split": self._split_of(cell), **{k: v for k, v in scenario.names.items() if v},
+                "extractor": self.embedding_set.meta.get("extractor", ""),
+            },
+        )  # fmt: skip
+
+
+def raise_changed_data(known: str, found: str) -> None:
+    """Refuses to mix two data sets in one run."""
+    from datamodules.errors import InputError
+
+    raise InputError(
+        f"data with fingerprint {found}", f"{known}, with which the run was begun", "choose another name=, or the same data"
+    )

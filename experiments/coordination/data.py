@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""From the data node of a configuration to an EmbeddingSet on disk."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from datamodules.embedding_set import EmbeddingSet
+from datamodules.errors import InputError
+
+
+def open_data(cfg: DictConfig, sizes: list[int] | None) -> EmbeddingSet:
+    """Opens the set the configuration names; one that is generated is written under `<runs_dir>/data` first.
+
+    Args:
+        cfg: with the nodes data, split and runs_dir. `data` builds an EmbeddingSet, or something that has
+            `n_identities` and `write(path)`.
+        sizes: the N that will be asked for; a generated set is made large enough for the largest.
+
+    Raises:
+        InputError: see `EmbeddingSet.open`.
+    """
+    node = OmegaConf.to_container(cfg.data, resolve=True, throw_on_missing=True)
+    if sizes and "n_identities" in node:
+        node["n_identities"] = math.ceil(max(sizes) / (1 - cfg.split.held_out)) if cfg.split.held_out < 1 else max(sizes)
+    made = instantiate(node)
+    if isinstance(made, EmbeddingSet):
+        return made
+    digest = hashlib.sha256(json.dumps(node, sort_keys=True).encode()).hexdigest()[:10]
+    folder = Path(cfg.runs_dir) / "data" / f"synthetic-{node['n_identities']}-{digest}"
+    return EmbeddingSet.open(folder, check_values=False) if folder.exists() else made.write(folder)
+
+
+def dataset_name(embedding_set: EmbeddingSet) -> str:
+    """What results.csv calls a set: "synthetic", or the name of its folder."""
+    if embedding_set.meta.get("synthetic"):
+        return "synthetic"
+    return embedding_set.path.resolve().name if embedding_set.path else "memory"
+
+
+def as_sizes(value: Any, what: str) -> list[int] | None:
+    """A positive integer or a list of them as a list; None stays None.
+
+    Raises:
+        InputError: anything else.
+    """
+    if value is None:
+        return None
+    values = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    values = values if isinstance(values, list) else [values]
+    if not values or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values):
+        raise InputError(f"{what} = {values}", "a positive whole number or a list of them", f"write {what}=[1000,2000]")
+    if len(set(values)) < len(values) and what != "n_subnets":
+        raise InputError(f"{what} = {values}", "no value twice", f"name each {what} once")
+    return values
+
+
+def as_seeds(value: Any) -> list[int]:
+    """A number of repetitions n as seeds 0 to n - 1; a list as it is.
+
+    Raises:
+        InputError: no seed, a seed twice, or anything that is not a whole number from 0 on.
+    """
+    seeds = list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+    seeds = OmegaConf.to_container(seeds) if OmegaConf.is_config(seeds) else seeds
+    if (
+        not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) < len(seeds)
+        or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in seeds)
+    ):  # fmt: skip
+        raise InputError(f"seeds = {value}", "a number of repetitions or a list of seeds", "write seeds=3 or seeds=[0,1,2]")
+    return seeds
+
+
+def subnets_for(sizes: list[int], n_subnets: Any) -> list[int]:
+    """m for each N: as given, or by the paper's own rule, N / 2000 rounded down, at least 2.
+
+    Args:
+        sizes: N.
+        n_subnets: "auto", one m, or one m per N.
+
+    Raises:
+        InputError: lists of different lengths, or m > N.
+
+    >>> subnets_for([1000, 5000, 8900, 50000], "auto")
+    [2, 2, 4, 25]
+    """
+    if n_subnets == "auto":
+        return [min(max(2, n // 2000), n) for n in sizes]
+    given = as_sizes(n_subnets, "n_subnets")
+    given = given * len(sizes) if given is not None and len(given) == 1 else given
+    if given is None or len(given) != len(sizes):
+        raise InputError(f"n_subnets = {given}", f"auto, one m, or {len(sizes)} of them, one per N", "make the lists equally long")
+    for n, m in zip(sizes, given, strict=True):
+        if m > n:
+            raise InputError(f"n_subnets = {m} for {n} identities", f"at most {n}", "lower n_subnets or enrol more identities")
+    return given

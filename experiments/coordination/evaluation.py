@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+"""From an Identifier and test probes to a row of results.csv and the details beside it.
+
+Axes: N samples, B probes, K identities, M clusters.
+"""
+
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from datamodules.embedding_set import EmbeddingSet
+from datamodules.partitioners.base import Partition
+from datamodules.splits import Split
+from lightning_modules.identifier import PROBES_AT_ONCE, Identifier
+from lightning_modules.fused import matmul_precision
+from lightning_modules.metrics import IdentificationMetrics
+from lightning_modules.routers.base import Router
+from lightning_modules.scores import cluster_centres
+
+COLUMNS = (
+    "dataset", "extractor", "n_identities", "n_subnets", "scenario", "partitioner", "loss", "init", "router", "decision",
+    "seed", "accuracy", "precision", "recall", "f1", "cluster_accuracy_train", "cluster_accuracy_test", "epochs",
+    "epoch_seconds_serial", "epoch_seconds_parallel", "train_seconds", "peak_memory_mb", "query_microseconds", "parameters",
+)  # fmt: skip
+TIMED_PROBES = 1024
+
+
+def evaluate(identifier: Identifier, embedding_set: EmbeddingSet, test: Split) -> tuple[dict[str, float], np.ndarray]:
+    """Accuracy and macro precision, recall, F1 on test probes.
+
+    Returns:
+        The metrics in percent, and (K,) recall of each identity in percent, NaN where it has no test sample.
+    """
+    metrics = IdentificationMetrics(identifier.partition.n_identities)
+    for rows, truth in _blocks(embedding_set, test):
+        metrics.update(identifier.decide(rows).identity_B, truth)
+    return {name: float(value) for name, value in metrics.compute().items()}, metrics.recall_K().numpy()
+
+
+def cluster_accuracy(identifier: Identifier, router: Router, embedding_set: EmbeddingSet, split: Split) -> float:
+    """Share of samples, in percent, whose first choice of cluster holds their identity."""
+    member_of = _memberships(identifier.partition)
+    hits = 0
+    for rows, truth in _blocks(embedding_set, split):
+        with torch.inference_mode(), matmul_precision("highest"):
+            cluster_B = router.route(identifier.scores(rows))[:, 0]
+        hits += int(member_of(cluster_B.numpy(), truth.numpy()).sum())
+    return 100 * hits / len(split)
+
+
+def query_microseconds(identifier: Identifier, embedding_set: EmbeddingSet, test: Split) -> float:
+    """Microseconds per probe in a batch of up to 1,024, the median of five."""
+    rows = torch.from_numpy(np.array(embedding_set.embeddings[test.rows[:TIMED_PROBES]], dtype=np.float32))
+    times = []
+    for _ in range(6):
+        started = time.perf_counter()
+        identifier.decide(rows)
+        times.append(time.perf_counter() - started)
+    return 1e6 * statistics.median(times[1:]) / len(rows)
+
+
+def training_columns(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Epochs, seconds, memory and parameters of the sub-networks of a scenario.
+
+    An epoch's seconds are the median over the epochs of each sub-network; serial is their sum over sub-networks,
+    parallel (each on a device of its own) their maximum.
+    """
+    if not records:
+        return {}
+    seconds = [statistics.median(epoch["time/epoch_seconds"] for epoch in record["history"]) for record in records]
+    return {
+        "epochs": max(record["epochs"] for record in records),
+        "epoch_seconds_serial": sum(seconds),
+        "epoch_seconds_parallel": max(seconds),
+        "train_seconds": sum(record["seconds"] for record in records),
+        "peak_memory_mb": max(record["peak_memory_mb"] for record in records),
+        "parameters": sum(record["parameters"] for record in records),
+    }
+
+
+def history_rows(records: list[dict[str, Any]], **labels: Any) -> list[dict[str, Any]]:
+    """Rows of details/history.csv: one per sub-network and epoch."""
+    rows = []
+    for record in records:
+        elapsed = 0.0
+        for epoch in record["history"]:
+            elapsed += epoch.get("time/epoch_seconds", 0.0)
+            rows.append({
+                **labels,
+                "cluster": record["cluster"],
+                "epoch": epoch["epoch"],
+                "train_loss": epoch.get("train/loss"),
+                "val_accuracy": epoch.get("val/accuracy"),
+                "epoch_seconds": epoch.get("time/epoch_seconds"),
+                "samples_per_second": epoch.get("time/samples_per_second"),
+                "seconds_since_start": elapsed,
+            })  # fmt: skip
+    return rows
+
+
+def cluster_rows(
+    partition: Partition, class_means_KD: np.ndarray, recall_K: np.ndarray, **labels: Any
+) -> list[dict[str, Any]]:
+    """Rows of details/clusters.csv: size, similarity within and between, mean recall, one per cluster.
+
+    Within is the mean cosine of a cluster's class means with its own centre, between that with the closest other.
+    """
+    means = torch.from_numpy(class_means_KD)
+    centres = cluster_centres(means, partition)
+    rows = []
+    for cluster in range(partition.n_clusters):
+        members = partition.members(cluster)
+        cosine_M = (means[members.astype(np.int64)] @ centres.T).mean(0)
+        others = torch.cat([cosine_M[:cluster], cosine_M[cluster + 1 :]])
+        recall = recall_K[members]
+        rows.append({
+            **labels,
+            "cluster": cluster,
+            "size": len(members),
+            "within_similarity": float(cosine_M[cluster]),
+            "between_similarity": float(others.max()) if len(others) else None,
+            "test_recall": float(np.nanmean(recall)) if np.isfinite(recall).any() else None,
+        })  # fmt: skip
+    return rows
+
+
+def _memberships(partition: Partition):
+    if not partition.overlapping:
+        return lambda cluster, identity: partition.cluster_of[identity] == cluster
+    pairs = {(int(i), int(c)) for i, c in partition.extra} | set(enumerate(partition.cluster_of.tolist()))
+    return lambda cluster, identity: np.array(
+        [(int(i), int(c)) in pairs for i, c in zip(identity, cluster, strict=True)], dtype=bool
+    )
+
+
+def _blocks(embedding_set: EmbeddingSet, split: Split):
+    for start in range(0, len(split), PROBES_AT_ONCE):
+        block = slice(start, start + PROBES_AT_ONCE)
+        rows = np.array(embedding_set.embeddings[split.rows[block]], dtype=np.float32)
+        yield torch.from_numpy(rows), torch.from_numpy(split.labels[block].astype(np.int64))

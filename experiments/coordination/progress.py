@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""Progress of a run for people: a bar in a terminal, a line now and then elsewhere."""
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+SECONDS_BETWEEN_LINES = 20.0
+
+
+class Progress:
+    """Shows which scenario, sub-network and epoch a run is at, and the time left.
+
+    Args:
+        console: where to show it.
+        subnets: sub-networks to train in all, those on disk already not counted.
+        epochs: epochs of each.
+    """
+
+    def __init__(self, console: Console, subnets: int, epochs: int):
+        self.console, self.subnets, self.epochs = console, subnets, epochs
+        self.done_subnets, self.done_epochs, self.now = 0, 0, ""
+        self._started = self._last_line = time.monotonic()
+        self._bar = RichProgress(
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task("epochs", total=max(subnets * epochs, 1))
+
+    def __enter__(self) -> "Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Shows one lasting line."""
+        self.console.print(text, highlight=False, markup=False)
+
+    def job_starts(self, title: str) -> None:
+        """A sub-network begins."""
+        self.now = title
+        self._bar.update(self._task, description=f"{title}, sub-network {self.done_subnets + 1} of {self.subnets}")
+
+    def epoch(self, done: int, of: int, values: dict[str, float]) -> None:
+        """An epoch of the current sub-network ended."""
+        self.done_epochs += 1
+        shown = f"{self.now}, sub-network {self.done_subnets + 1} of {self.subnets}, epoch {done} of {of}"
+        self._bar.update(self._task, completed=self.done_epochs, description=shown)
+        if not self.console.is_terminal and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            self.say(f"{shown}, loss {values.get('train/loss', float('nan')):.4g}, about {self._left()} left")
+
+    def job_ends(self, title: str) -> None:
+        """A sub-network is done, or has failed."""
+        self.done_subnets += 1
+        self.done_epochs = self.done_subnets * self.epochs
+        self._bar.update(self._task, completed=self.done_epochs)
+
+    def _left(self) -> str:
+        spent = time.monotonic() - self._started
+        left = spent / max(self.done_epochs, 1) * (self.subnets * self.epochs - self.done_epochs)
+        return f"{left / 60:.1f} min" if left >= 60 else f"{left:.0f} s"

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""Scenarios are data: a YAML file names a partitioner, a router and a decision, and may replace loss or init."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from datamodules.errors import InputError
+from experiments.coordination.command_line import CONFIGS
+from lightning_modules.decisions.base import Decision
+from lightning_modules.routers.base import Router
+
+KEYS = ("title", "partitioner", "router", "decision", "loss", "init", "optimizer")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One row of the comparison.
+
+    Attributes:
+        name: of its file.
+        title: for tables.
+        partitioner: Hydra node; `partitioner_name` is its short name for tables.
+        router_node, decision_node: Hydra nodes; the router may be None.
+        loss, init, optimizer: Hydra nodes, the comparison's own unless the scenario replaces them.
+        names: short names of partitioner, loss, init, router and decision for results.csv.
+    """
+
+    name: str
+    title: str
+    partitioner: dict[str, Any]
+    router_node: dict[str, Any] | None
+    decision_node: dict[str, Any]
+    loss: dict[str, Any]
+    init: dict[str, Any]
+    optimizer: dict[str, Any]
+    names: dict[str, str]
+
+    @cached_property
+    def router(self) -> Router | None:
+        """The cluster finder."""
+        return instantiate(self.router_node) if self.router_node else None
+
+    @cached_property
+    def decision(self) -> Decision:
+        """The final decision."""
+        return instantiate(self.decision_node)
+
+    @property
+    def trains(self) -> bool:
+        """Whether it needs trained sub-networks."""
+        return self.decision.needs_heads or (self.router is not None and self.router.needs_heads)
+
+
+def load_scenarios(names: Any, cfg: DictConfig) -> list[Scenario]:
+    """Reads `configs/scenario/<name>.yaml` for each name.
+
+    Args:
+        names: a list of names.
+        cfg: the composed configuration, whose partitioner, loss, init and optimizer scenarios refer to.
+
+    Raises:
+        InputError: an unknown scenario, an unknown key in its file, or one named twice.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"scenarios = {names}", "a list without repetitions", "name each scenario once")
+    return [make_scenario(name, _load("scenario", name), cfg) for name in names]
+
+
+def make_scenario(name: str, content: DictConfig, cfg: DictConfig) -> Scenario:
+    """Makes a scenario of the content of its file.
+
+    Args:
+        name: of the scenario.
+        content: keys title, partitioner, router, decision and perhaps loss, init, optimizer. A value is the name of a
+            file in the group of that name, a node with `_target_`, `selected` (what the command line selected), or
+            null where nothing is needed.
+        cfg: the composed configuration.
+
+    Raises:
+        InputError: an unknown or missing key.
+    """
+    unknown, missing = set(content) - set(KEYS), {"title", "partitioner", "decision"} - set(content)
+    if unknown or missing:
+        wrong = f"unknown keys {sorted(unknown)}" if unknown else f"no {sorted(missing)}"
+        raise InputError(f"scenario {name} with {wrong}", f"keys of {', '.join(KEYS)}", f"correct configs/scenario/{name}.yaml")
+    nodes, names = {}, {}
+    for group in KEYS[1:]:
+        value = content.get(group, None if group == "router" else "selected")
+        node = OmegaConf.to_container(_node(group, value, cfg), resolve=True) if value is not None else None
+        nodes[group], names[group] = node, short_name(group, node) if node else ""
+    return Scenario(
+        name, content["title"], nodes["partitioner"], nodes["router"], nodes["decision"],
+        nodes["loss"], nodes["init"], nodes["optimizer"], names,
+    )  # fmt: skip
+
+
+def _node(group: str, value: Any, cfg: DictConfig) -> DictConfig:
+    if value == "selected":
+        return cfg[group]
+    return _load(group, value) if isinstance(value, str) else value
+
+
+def _load(group: str, name: str) -> DictConfig:
+    file = CONFIGS / group / f"{name}.yaml"
+    known = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    if name not in known:
+        raise InputError(f"{group} {name!r}", f"one of {', '.join(known)}", f"correct the name or add {file.name}")
+    return OmegaConf.load(file)
+
+
+def short_name(group: str, node: dict[str, Any]) -> str:
+    """The file of the group whose `_target_` (and, among several, most arguments) a node shares; else its class name.
+
+    >>> short_name("loss", {"_target_": "lightning_modules.losses.arcface.ArcFace", "scale": 32.0, "margin": 0.5})
+    'arcface'
+    """
+    best, best_agreement = "", -1
+    for file in sorted(Path(CONFIGS / group).glob("*.yaml")):
+        content = OmegaConf.to_container(OmegaConf.load(file))
+        if isinstance(content, dict) and content.get("_target_") == node.get("_target_"):
+            agreement = sum(node.get(key) == value for key, value in content.items())
+            if agreement > best_agreement:
+                best, best_agreement = file.stem, agreement
+    return best or str(node.get("_target_", "")).rpartition(".")[2]

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT
+"""The keys of the commands' configurations. Hydra refuses any other, on the command line and in files.
+
+A group (data, loss, ...) is `Any` here and closed by its `_target_`: a wrong argument fails when the object is built,
+which is before anything is written.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class TrainerConfig:
+    """How one sub-network is trained."""
+
+    max_epochs: int = 50  # passes over the cluster's training samples
+    batch_size: int = 256  # samples per step and device
+    matmul: str = "medium"  # products in training: highest (float32), high (TF32), medium (bfloat16 operands)
+    max_logits_mb: int = 1024  # bound on the batch x classes matrix, MiB; larger heads go through it in chunks
+    accelerator: str = "auto"  # cpu, gpu, auto
+    devices: int = 1  # devices that train one sub-network together
+    strategy: str = "auto"  # Lightning's strategy where devices > 1, such as ddp
+    check_val_every_n_epoch: int = 1  # epochs between two validations
+    threads: int | None = None  # CPU threads; None leaves torch's choice
+
+
+@dataclass
+class SplitConfig:
+    """Which images train, validate and test."""
+
+    max_test_images: int | None = 5  # of an identity's 20 % test share, keep at most so many; None keeps all
+    held_out: float = 0.0  # share of the identities kept out as unknown persons
+
+
+@dataclass
+class RunConfig:
+    """What every command that writes a run understands."""
+
+    name: str | None = None  # run folder <runs_dir>/<name>; None makes one of the command, data and settings
+    runs_dir: str = "runs"  # where run folders and generated data lie
+    data: Any = MISSING
+    logger: Any = MISSING
+
+
+@dataclass
+class TrainingConfig(RunConfig):
+    """What every command that trains sub-networks understands."""
+
+    split: SplitConfig = field(default_factory=SplitConfig)
+    partitioner: Any = MISSING
+    loss: Any = MISSING
+    init: Any = MISSING
+    optimizer: Any = MISSING
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    launcher: Any = MISSING
+
+
+@dataclass
+class CompareConfig(TrainingConfig):
+    """experiments.compare"""
+
+    n_identities: Any = None  # N, or a list of N; None takes all the data set has
+    n_subnets: Any = "auto"  # m, a list of m (one per N), or auto: N / 2000, at least 2
+    scenarios: Any = MISSING  # names of configs/scenario/*.yaml
+    seeds: Any = 3  # a number of repetitions, or a list of seeds
+
+
+@dataclass
+class TrainConfig(TrainingConfig):
+    """experiments.train"""
+
+    scenario: Any = MISSING
+    n_identities: Any = None
+    n_subnets: Any = "auto"
+    seed: int = 0
+    fpir: float = 0.01  # false-positive identification rate at which `unknown` is decided; needs split.held_out > 0
+    out: str | None = None  # the Identifier folder; None writes <run folder>/identifier
+
+
+@dataclass
+class IdentifyConfig:
+    """experiments.identify"""
+
+    identifier: str = MISSING  # Identifier folder
+    embeddings: str | None = None  # an .npy file of embeddings, or an EmbeddingSet folder
+    images: Any = None  # a folder of pictures
+    out: str = "identities.csv"  # CSV to write
+    threshold: float | None = None  # scores below become unknown; None takes the identifier's own
+    device: str = "cpu"  # where to compute
+    overwrite: bool = False  # whether an existing `out` may be replaced

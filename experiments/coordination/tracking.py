@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""Where metrics go beside the run folder: Weights & Biases, CSV files, or nowhere."""
+
+import logging
+import netrc
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers.logger import Logger
+
+from experiments.coordination.job import Job
+
+log = logging.getLogger(__name__)
+
+
+class Tracking(ABC):
+    """One logger per sub-network, one summary per run."""
+
+    @abstractmethod
+    def open(self, job: Job) -> Logger | None:
+        """A Lightning logger for the sub-network of a job, or None."""
+
+    def close(self) -> None:
+        """Ends what `open` began; called after each fit, successful or not."""
+
+    def summarise(self, run: str, run_folder: Path, config: dict[str, Any], table: Any, figures: list[Path]) -> None:
+        """Publishes the finished comparison.
+
+        Args:
+            run: name of the run.
+            run_folder: where it lies.
+            config: its configuration.
+            table: pandas DataFrame of results.csv.
+            figures: PNG files.
+        """
+
+
+class NoTracking(Tracking):
+    """Tracks nothing; the run folder has it all."""
+
+    def open(self, job: Job) -> None:
+        """Nothing to open."""
+        return None
+
+
+class CSVTracking(Tracking):
+    """One CSV file of metrics per sub-network under `<run folder>/csv`."""
+
+    def open(self, job: Job) -> Logger:
+        """A CSVLogger that writes `<run folder>/csv/<key>/<cluster>/metrics.csv`."""
+        return CSVLogger(Path(job.run_folder) / "csv", name=job.key, version=f"{job.cluster:05d}")
+
+
+class WandbTracking(Tracking):
+    """Weights & Biases: one group per run, one W&B run per sub-network, one of type "summary" for the comparison.
+
+    Online where a key is found (WANDB_API_KEY or ~/.netrc) or WANDB_MODE says so, else offline in the run folder;
+    never a prompt. An offline run is sent later with `wandb sync <run folder>/wandb/offline-run-*`.
+
+    Args:
+        project: W&B project.
+        entity: W&B user or team; None is the key's default.
+        tags: labels of every W&B run.
+    """
+
+    def __init__(self, project: str = "clusterface", entity: str | None = None, tags: list[str] | None = None):
+        self.project, self.entity, self.tags = project, entity, list(tags or [])
+
+    @property
+    def mode(self) -> str:
+        """online, offline or whatever WANDB_MODE asks for."""
+        return os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+
+    def _init(self, run_folder: Path | str, **arguments: Any) -> Any:
+        import wandb
+
+        # System statistics and console capture start threads per run, and one run is one small head.
+        settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=120)
+        return wandb.init(
+            project=self.project, entity=self.entity, tags=self.tags, dir=str(run_folder), mode=self.mode,
+            resume="allow" if self.mode == "online" else None, settings=settings, **arguments,
+        )  # fmt: skip
+
+    def open(self, job: Job) -> Logger:
+        """A WandbLogger on a run of its own, in the group of the comparison, with an id that survives a resume."""
+        import wandb
+        from pytorch_lightning.loggers import WandbLogger
+
+        wandb.finish()  # a second logger would join the run that is open in this process
+        recipe = {"loss": job.recipe.loss, "init": job.recipe.init, "optimizer": job.recipe.optimizer}
+        run = self._init(
+            job.run_folder, id=job.identifier, name=job.title, group=job.run, job_type="subnetwork",
+            config={**job.facts, "cluster": job.cluster, "seed": job.recipe.seed, **recipe, **job.recipe.trainer},
+        )  # fmt: skip
+        run.define_metric("epoch")
+        run.define_metric("*", step_metric="epoch")
+        return WandbLogger(experiment=run)
+
+    def close(self) -> None:
+        """Finishes the open W&B run."""
+        import wandb
+
+        wandb.finish()
+
+    def summarise(self, run: str, run_folder: Path, config: dict[str, Any], table: Any, figures: list[Path]) -> None:
+        """One W&B run of type "summary": the table, the figures, and accuracy and F1 per scenario as summary values."""
+        import wandb
+
+        wandb.finish()
+        opened = self._init(run_folder, id=f"{_slug(run)}-summary", name=run, group=run, job_type="summary", config=config)
+        opened.log({"comparison": wandb.Table(dataframe=table.astype(object).where(table.notna(), None))})
+        for figure in figures:
+            opened.log({f"figures/{figure.stem}": wandb.Image(str(figure))})
+        means = table.groupby(["n_identities", "scenario"])[["accuracy", "f1"]].mean()
+        for (n, scenario), row in means.iterrows():
+            for metric, value in row.items():
+                opened.summary[f"{metric}_percent/N={n}/{scenario}"] = value
+        wandb.finish()
+
+
+def _slug(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in text)
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
+    try:
+        return netrc.netrc(os.environ.get("NETRC") or str(Path.home() / ".netrc")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

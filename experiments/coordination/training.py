@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""What a worker does: train the sub-network of a job and leave its weights and its record on disk."""
+
+import logging
+import time
+from collections.abc import Callable
+from functools import lru_cache, partial
+
+import numpy as np
+import pytorch_lightning as pl
+import safetensors.torch
+import torch
+from hydra.utils import instantiate
+
+from callbacks.epoch_clock import EpochClock
+from callbacks.finite import StopOnNonFinite
+from callbacks.history import History
+from callbacks.reporting import ReportEpoch
+from datamodules.class_means import class_means
+from datamodules.cluster_datamodule import ClusterDataModule
+from datamodules.embedding_set import EmbeddingSet
+from datamodules.files import atomic_file, sha256, write_json
+from datamodules.partitioners.base import Partition
+from datamodules.splits import Splits, split_identities
+from experiments.coordination.job import Job
+from lightning_modules.heads import Head
+from lightning_modules.subnetwork import SubNetwork
+
+log = logging.getLogger(__name__)
+
+EpochReport = Callable[[int, int, dict[str, float]], None]
+
+
+@lru_cache(maxsize=2)
+def enrolled_data(data: str, split: tuple[tuple[str, object], ...]) -> tuple[EmbeddingSet, Splits, np.ndarray]:
+    """Set, splits and class means of a cell; kept for the next job of the same worker.
+
+    Args:
+        data: folder of the EmbeddingSet.
+        split: arguments of `split_identities`, as pairs, so that they can be hashed.
+
+    Returns:
+        The set, the splits, (K, D) class means of the training samples.
+    """
+    embedding_set = EmbeddingSet.open(data, check_values=False)
+    splits = split_identities(embedding_set, **dict(split))
+    return embedding_set, splits, class_means(embedding_set.embeddings, splits.train, splits.n_identities)
+
+
+@lru_cache(maxsize=4)
+def _partition(folder: str) -> Partition:
+    return Partition.load(folder)
+
+
+def train(job: Job, report: EpochReport | None = None) -> None:
+    """Trains one sub-network. Its initial weights and batch order depend on (seed, cluster) alone.
+
+    Leaves `<stem>.safetensors` (rows (C, D) as the head uses them) and, after it, `<stem>.json`, which makes the job
+    finished: history per epoch, seconds, parameters, peak memory, hash of the weights.
+
+    Args:
+        job: what to train.
+        report: called after each epoch.
+    """
+    recipe, settings = job.recipe, job.recipe.trainer
+    if settings["threads"]:
+        torch.set_num_threads(settings["threads"])
+    started = time.perf_counter()
+    embedding_set, splits, means_KD = enrolled_data(job.data, tuple(sorted(job.split.items())))
+    members_C = _partition(job.partition).members(job.cluster)
+
+    generator = torch.Generator().manual_seed(_seed(recipe.seed, job.cluster))
+    data = ClusterDataModule(embedding_set, splits, members_C, settings["batch_size"], recipe.seed, job.cluster)
+    loss = instantiate(recipe.loss)
+    rows_CD = instantiate(recipe.init).rows(torch.from_numpy(means_KD[members_C]), generator)
+    head = Head(rows_CD, loss.unit_rows, settings["matmul"], settings["max_logits_mb"] << 20)
+    network = SubNetwork(head, loss, partial(_optimizer, recipe.optimizer))
+
+    history, tracking = History(), instantiate(job.tracking)
+    tracker = tracking.open(job)
+    try:
+        trainer = pl.Trainer(
+            max_epochs=settings["max_epochs"],
+            accelerator=settings["accelerator"],
+            devices=settings["devices"],
+            strategy=settings["strategy"],
+            check_val_every_n_epoch=settings["check_val_every_n_epoch"],
+            limit_val_batches=1.0 if len(data.val_split) else 0,
+            num_sanity_val_steps=0,
+            logger=[history] + ([tracker] if tracker else []),
+            callbacks=[EpochClock(), StopOnNonFinite()] + ([ReportEpoch(report)] if report else []),
+            use_distributed_sampler=False,  # IndexBatches deals to the ranks itself
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            log_every_n_steps=10**9,  # values are logged once per epoch
+        )
+        trainer.fit(network, datamodule=data)
+    finally:
+        tracking.close()
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.is_global_zero:
+        _keep(job, head, history, time.perf_counter() - started)
+
+
+def _seed(seed: int, cluster: int) -> int:
+    return int(np.random.SeedSequence([seed, cluster, 4]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _optimizer(node: dict, parameters) -> torch.optim.Optimizer:
+    return instantiate(node)(parameters)
+
+
+def _keep(job: Job, head: Head, history: History, seconds: float) -> None:
+    rows_CD = head.rows().detach().cpu().contiguous()
+    job.stem.parent.mkdir(parents=True, exist_ok=True)
+    weights = job.stem.with_suffix(".safetensors")
+    with atomic_file(weights) as temporary:
+        safetensors.torch.save_file({"rows": rows_CD}, temporary)
+    records = history.records
+    record = {
+        "title": job.title,
+        "cluster": job.cluster,
+        "classes": len(rows_CD),
+        "parameters": rows_CD.numel(),
+        "epochs": len(records),
+        "seconds": seconds,
+        "peak_memory_mb": max((r.get("memory/peak_mb", 0.0) for r in records), default=0.0),
+        "sha256": sha256(weights),
+        "history": records,
+    }
+    write_json(job.stem.with_suffix(".json"), record)

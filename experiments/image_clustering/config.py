@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: MIT
+"""The keys of experiments.cluster_images."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from datamodules.partitioners.generalised_kmeans import LOSSES
+
+
+@dataclass
+class ClusterImagesConfig:
+    """experiments.cluster_images"""
+
+    source: Any = MISSING
+    extractor: Any = MISSING
+    k: int | None = None  # number of clusters; None takes the number of sub-folders
+    losses: list[str] = field(default_factory=lambda: list(LOSSES))
+    delta: float = 1.345  # length of the two Huber losses, times scale
+    sigma: float = 1.0  # kernel width of correntropy, times scale
+    epsilon: float = 0.5  # free zone of epsilon_insensitive, times scale
+    scale: Any = "std"  # a number, or std: the spread of the features
+    n_init: int = 10  # seedings per loss
+    max_iter: int = 300  # most assignments per seeding
+    seed: int = 0  # of the seedings
+    layers: list[str] | None = None  # whose feature maps are drawn; None takes three, from the first to the last
+    device: str = "cpu"  # where the network runs
+    name: str | None = None  # run folder <runs_dir>/<name>; None makes one of the settings
+    runs_dir: str = "runs"  # where run folders lie

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: MIT
+"""The paper on which all figures are drawn: one size, one type, one way to PNG."""
+
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from io import BytesIO
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from experiments.reporting.methods import Look
+from experiments.reporting.wording import whole
+
+# Narrow and with large type, so that a figure is still read when a telephone shrinks it to 350 pixels.
+WIDTH_INCHES = 5.8
+DPI = 200
+GREY = "#5b6470"
+
+_STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 11,
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelcolor": GREY,
+    "axes.edgecolor": "#b8bec6",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e9ed",
+    "grid.linewidth": 0.8,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": "#22272e",
+    "ytick.labelcolor": "#22272e",
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "lines.linewidth": 1.9,
+    "lines.markersize": 6.5,
+    # Names of data sets are text, whatever dollar signs they hold.
+    "text.parse_math": False,
+}
+
+
+@contextmanager
+def style():
+    """Within it, every figure has the report's type, colours and grid."""
+    with rc_context(_STYLE):
+        yield
+
+
+def panels(heights: list[float], legend_inches: float = 0.0, sharex: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure of panels, one below the other.
+
+    Args:
+        heights: of each panel, in inches.
+        legend_inches: height to keep free at the foot for `legend`.
+        sharex: whether the panels share the horizontal axis.
+
+    Returns:
+        The figure and its panels from top to bottom.
+    """
+    figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + legend_inches), layout="constrained")
+    grid = figure.subplots(len(heights), 1, squeeze=False, sharex=sharex, gridspec_kw={"height_ratios": heights})
+    return figure, list(grid[:, 0])
+
+
+def legend_height(count: int) -> float:
+    """Inches that a legend of `count` entries needs in two columns.
+
+    Args:
+        count: entries.
+    """
+    return 0.15 + 0.23 * ((count + 1) // 2)
+
+
+def legend(figure: Figure, entries: Iterable[tuple[str, Look]], lines: bool = True) -> None:
+    """Puts a legend in two columns below all panels.
+
+    Args:
+        figure: made by `panels` with `legend_inches` for as many entries.
+        entries: (name, look) from left to right, row by row.
+        lines: whether the marks are joined by lines.
+    """
+    entries = list(entries)
+    # matplotlib fills column by column; the reader reads row by row.
+    ordered = entries[0::2] + entries[1::2]
+    handles = [
+        Line2D([], [], color=look.colour, linestyle=look.dashes if lines else "", marker=look.marker, label=short(name))
+        for name, look in ordered
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=min(2, len(handles)), handlelength=2.6, columnspacing=1.4
+    )
+
+
+def identities_axis(axis: Axes, values: list[float]) -> None:
+    """Labels the horizontal axis with the values of N that were run; logarithmic when they span a factor of 4.
+
+    Args:
+        axis: whose x is N.
+        values: the values of N, ascending.
+    """
+    if max(values) / max(1.0, min(values)) >= 4:
+        axis.set_xscale("log")
+        axis.xaxis.set_minor_locator(MaxNLocator(nbins=1))
+        axis.minorticks_off()
+    axis.set_xticks(values)
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: whole(value)))
+    axis.set_xlabel("enrolled identities N")
+
+
+def short(text: str, limit: int = 44) -> str:
+    """A name on one line, cut to fit a label.
+
+    Args:
+        text: any name.
+        limit: characters at most.
+
+    >>> short("a very long name", 8)
+    'a very …'
+    """
+    text = " ".join(str(text).split()) or " "
+    # matplotlib leaves out legend entries that begin with an underscore.
+    text = " " + text if text.startswith("_") else text
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def to_png(draw: Figure | Callable[[], Figure]) -> bytes:
+    """The bytes of a figure as PNG.
+
+    Args:
+        draw: a figure, or a function that draws one in the report's style.
+    """
+    with style(), warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes; the tables show it in full.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure = draw if isinstance(draw, Figure) else draw()
+        stream = BytesIO()
+        figure.savefig(stream, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+    return stream.getvalue()

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: MIT
+"""A report before it is written: sections of tables, pictures, texts and links, in plain data."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from numbers import Number
+
+import pandas as pd
+
+from experiments.reporting import wording
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table.
+
+    Args:
+        text: what is shown.
+        sort: what it is sorted by: a number, or the text where None.
+        tone: "" or one of best, up, down, flat; the text says the same, so no reader depends on colour.
+        colour: "#rrggbb" of the method's lines in the figures, "" for none.
+    """
+
+    text: str
+    sort: float | None = None
+    tone: str = ""
+    colour: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Args:
+        caption: what it shows.
+        columns: headings.
+        rows: as many cells each as there are columns.
+        note: what the numbers mean, below the table.
+        starts: numbers of the rows at which a new group of rows begins.
+        folded: whether it is closed until the reader opens it (HTML).
+    """
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+    starts: frozenset[int] = frozenset()
+    folded: bool = False
+    kind: str = field(default="table", init=False)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure.
+
+    Args:
+        name: file name without extension, of a-z, 0-9, _ and -.
+        caption: what it shows and what the marks mean.
+        alt: what a reader who cannot see it should know.
+        png: the file's bytes.
+    """
+
+    name: str
+    caption: str
+    alt: str
+    png: bytes = field(repr=False)
+    kind: str = field(default="picture", init=False)
+
+
+@dataclass(frozen=True)
+class Code:
+    """A text shown as it is, folded.
+
+    Args:
+        caption: what it is.
+        text: the text.
+    """
+
+    caption: str
+    text: str
+    kind: str = field(default="code", init=False)
+
+
+@dataclass(frozen=True)
+class Links:
+    """Links to files of the run folder.
+
+    Args:
+        caption: what they are.
+        paths: relative to the run folder, with forward slashes.
+    """
+
+    caption: str
+    paths: tuple[str, ...]
+    kind: str = field(default="links", init=False)
+
+
+Block = Table | Picture | Code | Links
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of the report.
+
+    Args:
+        title: its heading.
+        blocks: what it holds, in order.
+        notes: paragraphs before the blocks.
+    """
+
+    title: str
+    blocks: tuple[Block, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number to see first.
+
+    Args:
+        label: what it is.
+        text: the number.
+        detail: its interval, spread or condition.
+        tone: as of a `Cell`.
+    """
+
+    label: str
+    text: str
+    detail: str = ""
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole report.
+
+    Args:
+        title: its heading.
+        facts: short facts under the heading.
+        verdict: the finding in one sentence.
+        remarks: further sentences under the verdict.
+        tiles: the numbers to see first.
+        sections: the rest.
+        synthetic: "all" or "some" where so many data sets were generated, "" where none; shown as a badge.
+    """
+
+    title: str
+    verdict: str
+    sections: tuple[Section, ...]
+    facts: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    tiles: tuple[Tile, ...] = ()
+    synthetic: str = ""
+
+    def pictures(self) -> list[Picture]:
+        """All figures, in order."""
+        return [block for section in self.sections for block in section.blocks if isinstance(block, Picture)]
+
+
+def number_cell(text: str, value: float, tone: str = "") -> Cell:
+    """A cell that sorts by its number; a missing one sorts last.
+
+    Args:
+        text: what is shown.
+        value: the number; NaN where there is none.
+        tone: as of a `Cell`.
+    """
+    return Cell(text, -math.inf if math.isnan(value) else float(value), tone)
+
+
+def frame_table(caption: str, frame: pd.DataFrame, note: str = "", folded: bool = False) -> Table:
+    """A table of any DataFrame: numbers by `wording.any_number`, everything else as text.
+
+    Args:
+        caption: what it shows.
+        frame: its columns become headings, with underscores as spaces; the index is left out.
+        note: below the table.
+        folded: as of a `Table`.
+    """
+    names = [str(column) for column in frame.columns]
+
+    def cell(column: str, value: object) -> Cell:
+        if value is None or value is pd.NA or value is pd.NaT:
+            return number_cell(wording.NOTHING, math.nan)
+        if isinstance(value, Number) and not isinstance(value, bool):
+            return number_cell(wording.any_number(column, value), float(value))  # type: ignore[arg-type]
+        return Cell(str(value))
+
+    rows = tuple(tuple(map(cell, names, row)) for row in frame.itertuples(index=False, name=None))
+    return Table(caption, tuple(name.replace("_", " ") for name in names), rows, note, folded=folded)
+
+
+def drop_constant(table: Table, columns: Iterable[str]) -> Table:
+    """Moves columns that say the same in every row from the table into its caption.
+
+    Args:
+        table: at least one row.
+        columns: headings of those that may move.
+    """
+    constant = [
+        i for i, name in enumerate(table.columns) if name in columns and len({row[i].text for row in table.rows}) == 1
+    ]
+    if not constant:
+        return table
+    said = [_say(table.columns[i], table.rows[0][i].text) for i in constant if table.rows[0][i].text != wording.NOTHING]
+    keep = [i for i in range(len(table.columns)) if i not in constant]
+    return Table(
+        ": ".join([table.caption, ", ".join(said)]) if said else table.caption,
+        tuple(table.columns[i] for i in keep),
+        tuple(tuple(row[i] for i in keep) for row in table.rows),
+        table.note,
+        table.starts,
+        table.folded,
+    )
+
+
+def _say(column: str, text: str) -> str:
+    return text if column == "Data" else f"{column} = {text}"
+
+
+def group_starts(keys: Sequence[object]) -> frozenset[int]:
+    """The numbers of the rows whose key differs from the row before.
+
+    Args:
+        keys: one for each row.
+    """
+    return frozenset(i for i in range(1, len(keys)) if keys[i] != keys[i - 1])

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""Where a report comes from: configuration, facts of the manifest, and links to the files of the run folder."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from experiments.reporting.document import Cell, Code, Links, Section, Table
+
+_FILES = ("results.csv", "config.yaml", "manifest.json", "log.txt", "report.md")
+_MOST_FACTS = 200
+
+
+def facts(content: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The scalar facts of nested mappings, as ("versions.torch", "2.15.0").
+
+    Args:
+        content: mappings, lists and scalars, such as a manifest. Short lists of scalars are joined, others counted.
+        prefix: put before each name.
+
+    >>> list(facts({"a": {"b": 1}, "c": [1, 2], "d": [[1]]}))
+    [('a.b', '1'), ('c', '1, 2'), ('d', '1 entries')]
+    """
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from facts(value, f"{name}.")
+        elif isinstance(value, list | tuple):
+            plain = len(value) <= 12 and not any(isinstance(part, Mapping | list | tuple) for part in value)
+            yield name, ", ".join(map(str, value)) if plain else f"{len(value)} entries"
+        elif value is not None and value != "":
+            yield name, str(value)
+
+
+def provenance_section(folder: Path, content: Mapping, config: str, pictures: list[str]) -> Section:
+    """The last section of a report.
+
+    Args:
+        folder: the run folder.
+        content: the manifest, or any facts.
+        config: the text of config.yaml, "" for none.
+        pictures: names of the figures that the report writes.
+    """
+    rows = tuple((Cell(name), Cell(value)) for name, value in facts(content))
+    notes = []
+    if not rows:
+        notes.append("The run folder has no manifest.json: nothing is known of versions and commit.")
+    if len(rows) > _MOST_FACTS:
+        notes.append(f"The first {_MOST_FACTS} of {len(rows)} facts; the rest is in manifest.json.")
+    blocks: list[Table | Code | Links] = []
+    if rows:
+        blocks.append(Table("Provenance", ("Fact", "Value"), rows[:_MOST_FACTS], folded=len(rows) > 12))
+    if config:
+        blocks.append(Code("Configuration (config.yaml)", config))
+    else:
+        notes.append("The run folder has no config.yaml.")
+    files = [name for name in _FILES if (folder / name).is_file() or name == "report.md"]
+    files += sorted(f"details/{path.name}" for path in (folder / "details").glob("*.csv"))
+    files += [f"figures/{name}.png" for name in pictures]
+    blocks.append(Links("Files of the run folder", tuple(files)))
+    return Section("Configuration and provenance", tuple(blocks), tuple(notes))

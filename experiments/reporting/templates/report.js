@@ -1,0 +1,25 @@
+"use strict";
+for (const table of document.querySelectorAll("table.sortable")) {
+  const headings = [...table.tHead.rows[0].cells];
+  const body = table.tBodies[0];
+  headings.forEach((heading, column) => {
+    heading.querySelector("button").addEventListener("click", () => {
+      const numeric = heading.classList.contains("number");
+      // Numbers start with the largest, names with A; a second click turns round.
+      const before = heading.getAttribute("aria-sort");
+      const descending = before ? before === "ascending" : numeric;
+      const key = (row) => {
+        const cell = row.cells[column];
+        return numeric ? parseFloat(cell.dataset.sort) : cell.textContent.trim();
+      };
+      const compare = (a, b) => numeric ? (a < b ? -1 : a > b ? 1 : 0) : a.localeCompare(b, undefined, { numeric: true });
+      const missing = (value) => numeric && !Number.isFinite(value);
+      const rows = [...body.rows].map((row) => [key(row), row]);
+      rows.sort(([a], [b]) => missing(a) - missing(b) || (descending ? compare(b, a) : compare(a, b)));
+      for (const other of headings) other.removeAttribute("aria-sort");
+      heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
+      // Groups of rows have no meaning in another order.
+      for (const [, row] of rows) { row.classList.remove("start"); body.append(row); }
+    });
+  });
+}

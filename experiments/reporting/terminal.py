@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""The comparison as a table for the terminal."""
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from experiments.reporting import wording
+from experiments.reporting.methods import label_methods, reference_title, scenario_title
+from experiments.reporting.statistics import Interval, paired_differences, speedups
+from experiments.reporting.tables import summary
+
+_STYLES = {1: "bold green", -1: "bold red", 0: "dim", None: ""}
+_KEY = ["data", "n_identities", "method"]
+
+
+def terminal_table(frame: pd.DataFrame) -> Table:
+    """The scores of every scenario with the difference to ISM (or, without ISM, to no distribution) and the times.
+
+    Scenarios have the names by which `scenarios=[...]` takes them.
+
+    Args:
+        frame: rows of results.csv; `run` may be missing.
+
+    Returns:
+        A table of rich that fits into 80 characters for the scenarios of the paper.
+    """
+    frame = label_methods(frame if "run" in frame else frame.assign(run=""))
+    reference = "ism" if "ism" in set(frame["scenario"]) else "no_distribution"
+    means = summary(frame)
+    differences = paired_differences(frame, reference, ("f1",)).set_index(_KEY)["interval"]
+    times = speedups(frame).groupby(_KEY)[["epoch_seconds_serial", "epoch_seconds_parallel"]].mean()
+    seeds = wording.seeds_phrase(list(means["seeds"]))
+    table = Table(
+        caption=Text(
+            f"Percent, {seeds}. ±: sample standard deviation. F1 − {reference_title(reference)}: paired by seed, "
+            "[95 % t interval], ▲ above 0, ▼ below, ≈ includes 0. Serial, parallel: seconds per epoch."
+        ),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=0,
+    )
+    table.add_column("", overflow="fold", min_width=17)
+    for heading in ("Prec.", "Recall", "F1", f"F1 − {reference_title(reference)}", "serial", "parallel"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for (data, n_identities), rows in means.groupby(["data", "n_identities"], sort=False):
+        table.add_section()
+        m = sorted(rows.loc[rows["n_subnets"] > 1, "n_subnets"].unique())
+        clusters = f", m = {', '.join(map(wording.whole, m))}" if m else ""
+        # Text, not str: rich would read "[...]" in a name as markup.
+        table.add_row(Text(f"{data}, N = {wording.whole(n_identities)}{clusters}", "bold"))
+        for _, row in rows.iterrows():
+            key = (data, n_identities, row["method"])
+            name = row["scenario"] + row["method"].removeprefix(scenario_title(row["scenario"]))
+            table.add_row(
+                Text(name, "bold" if row["scenario"] == "clustered_nearest" else ""),
+                wording.percent(row["precision"]),
+                wording.percent(row["recall"]),
+                wording.spread(row["f1"], row["f1_sd"]).replace(" ", ""),
+                _change(differences.get(key)),
+                *(wording.seconds(value) for value in times.loc[key]),
+            )
+    return table
+
+
+def _change(interval: Interval | None) -> Text:
+    if interval is None:
+        return Text(wording.NOTHING)
+    text = wording.difference(interval).replace(", ", ",").replace("] ", "]")
+    return Text(text, _STYLES[interval.sign])

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: MIT
+"""Figures drawn from the optional details: convergence, cluster sizes, and how well clusters are set apart."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from experiments.reporting import wording
+from experiments.reporting.canvas import legend, legend_height, panels, short, to_png
+from experiments.reporting.document import Picture
+from experiments.reporting.methods import Look, data_title, partition_title
+
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_FIXED = {"no_distribution": Look("#000000", "s", "-"), "none": Look("#000000", "s", "-")}
+_FIXED |= {"random": Look("#d55e00", "o", "--"), "kmeans": Look("#0072b2", "^", "-.")}
+_MARKERS = "Dv<>ph"
+
+
+def _looks(names: list[str]) -> dict[str, Look]:
+    further = [name for name in names if name not in _FIXED]
+    made = {
+        name: Look(_COLOURS[(i + 2) % len(_COLOURS)], _MARKERS[i % len(_MARKERS)], (0, (4, 1 + i % 3)))
+        for i, name in enumerate(further)
+    }
+    return {name: _FIXED.get(name) or made[name] for name in names}
+
+
+def _order(names: pd.Series) -> list[str]:
+    known = list(_FIXED)
+    return sorted(set(names), key=lambda name: (known.index(name) if name in known else len(known), name))
+
+
+def _markers(lines: pd.DataFrame, place: int) -> tuple[int, int]:
+    """First marker and step, staggered so that lines on top of each other can be told apart."""
+    step = max(1, len(lines) // 7)
+    return place * step // 3 % step, step
+
+
+def _largest(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each data set's largest N, with its title as `data`."""
+    frame = frame.assign(data=frame["dataset"].map(data_title))
+    return frame[frame["n_identities"] == frame.groupby("data")["n_identities"].transform("max")]
+
+
+def _curves(history: pd.DataFrame) -> pd.DataFrame:
+    """Per data set, partition, seed and epoch: mean loss and accuracy over clusters and serial seconds so far."""
+    keys = ["data", "n_identities", "scenario_partition", "seed"]
+    epochs = history.groupby([*keys, "epoch"])[["train_loss", "val_accuracy"]].mean()
+    epochs["seconds"] = history.groupby([*keys, "epoch"])["epoch_seconds"].sum(min_count=1)
+    epochs["seconds"] = epochs.groupby(level=keys)["seconds"].cumsum()
+    return epochs.reset_index()
+
+
+def convergence_pictures(history: pd.DataFrame) -> list[Picture]:
+    """Loss and validation accuracy against epoch and against seconds, at the largest N of each data set.
+
+    Args:
+        history: details/history.csv.
+
+    Returns:
+        For each data set "convergence_<i>" and, where times and accuracies are known, "learning_seconds_<i>".
+    """
+    curves = _curves(_largest(history))
+    pictures = []
+    for i, (data, rows) in enumerate(curves.groupby("data", sort=False), start=1):
+        place = f"{short(data)}, N = {wording.whole(rows['n_identities'].iloc[0])}"
+        seeds = wording.seeds_phrase(list(rows.groupby("scenario_partition")["seed"].nunique()))
+        pictures.append(
+            Picture(
+                f"convergence_{i}",
+                f"Convergence on {data}: mean over sub-networks and seeds ({seeds}); band: lowest to highest seed. "
+                "Validation accuracy is each sub-network's on its own identities, which is easier the fewer they are.",
+                f"Training loss and validation accuracy against epoch on {data}.",
+                to_png(lambda rows=rows, place=place: _draw_convergence(rows, place)),
+            )
+        )
+        if rows[["seconds", "val_accuracy"]].notna().all(axis=1).any():
+            pictures.append(
+                Picture(
+                    f"learning_seconds_{i}",
+                    f"Validation accuracy on {data} against the seconds spent, all sub-networks one after the other; "
+                    f"mean over seeds ({seeds}).",
+                    f"Validation accuracy against training seconds on {data}.",
+                    to_png(lambda rows=rows, place=place: _draw_seconds(rows, place)),
+                )
+            )
+    return pictures
+
+
+def _draw_convergence(rows: pd.DataFrame, place: str) -> Figure:
+    names = _order(rows["scenario_partition"])
+    look = _looks(names)
+    panel = [c for c in ("train_loss", "val_accuracy") if rows[c].notna().any()] or ["train_loss"]
+    figure, axes = panels([2.6] * len(panel), legend_height(len(names)), sharex=True)
+    for axis, column in zip(axes, panel, strict=True):
+        for i, name in enumerate(names):
+            lines = rows[rows["scenario_partition"] == name].groupby("epoch")[column].agg(["mean", "min", "max"])
+            lines = lines.dropna()
+            style = look[name]
+            axis.fill_between(lines.index, lines["min"], lines["max"], color=style.colour, alpha=0.15, lw=0)
+            # A single epoch makes no line: its marker must be seen.
+            axis.plot(
+                lines.index,
+                lines["mean"],
+                color=style.colour,
+                linestyle=style.dashes,
+                marker=style.marker,
+                markevery=_markers(lines, i),
+                markeredgecolor="white",
+            )
+        axis.set_ylabel("training loss" if column == "train_loss" else "validation\naccuracy (%)")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].set_title(place)
+    axes[-1].set_xlabel("epoch")
+    legend(figure, ((partition_title(name), look[name]) for name in names))
+    return figure
+
+
+def _draw_seconds(rows: pd.DataFrame, place: str) -> Figure:
+    names = _order(rows["scenario_partition"])
+    look = _looks(names)
+    figure, (axis,) = panels([2.9], legend_height(len(names)))
+    for i, name in enumerate(names):
+        lines = rows[rows["scenario_partition"] == name].groupby("epoch")[["seconds", "val_accuracy"]].mean().dropna()
+        style = look[name]
+        axis.plot(
+            lines["seconds"],
+            lines["val_accuracy"],
+            color=style.colour,
+            linestyle=style.dashes,
+            marker=style.marker,
+            markevery=_markers(lines, i),
+            markeredgecolor="white",
+        )
+    axis.set_title(place)
+    axis.set_xlabel("seconds of training")
+    axis.set_ylabel("validation accuracy (%)")
+    legend(figure, ((partition_title(name), look[name]) for name in names))
+    return figure
+
+
+def sizes_picture(clusters: pd.DataFrame) -> Picture:
+    """Sizes of the clusters from the largest to the smallest, at the largest N of each data set.
+
+    Args:
+        clusters: details/clusters.csv.
+    """
+    rows = _largest(clusters)
+    names = _order(rows["partitioner"])
+    look = _looks(names)
+    data_sets = list(dict.fromkeys(rows["data"]))
+
+    def draw() -> Figure:
+        figure, axes = panels([2.6] * len(data_sets), legend_height(len(names)))
+        for axis, data in zip(axes, data_sets, strict=True):
+            here = rows[rows["data"] == data]
+            offset = 0.16 if len(names) > 1 else 0.0
+            for i, name in enumerate(names):
+                own = here[here["partitioner"] == name].copy()
+                own["rank"] = own.groupby("seed")["size"].rank(method="first", ascending=False)
+                sizes = own.groupby("rank")["size"].agg(["mean", "min", "max"])
+                x = sizes.index + offset * (i - (len(names) - 1) / 2)
+                error = [sizes["mean"] - sizes["min"], sizes["max"] - sizes["mean"]]
+                style = look[name]
+                axis.errorbar(
+                    x,
+                    sizes["mean"],
+                    error,
+                    color=style.colour,
+                    marker=style.marker,
+                    linestyle=style.dashes,
+                    lw=1,
+                    capsize=3,
+                )
+            axis.set_ylim(bottom=0)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.set_title(f"{short(data)}, N = {wording.whole(here['n_identities'].iloc[0])}")
+            axis.set_ylabel("identities")
+            axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.whole(value)))
+        axes[-1].set_xlabel("cluster, from the largest to the smallest")
+        legend(figure, ((partition_title(name), look[name]) for name in names))
+        return figure
+
+    seeds = wording.seeds_phrase(list(rows.groupby(["data", "partitioner"])["seed"].nunique()))
+    return Picture(
+        "cluster_sizes",
+        f"Identities in each cluster. Points: mean over seeds ({seeds}); bars: smallest to largest.",
+        f"Cluster sizes of {', '.join(partition_title(name) for name in names)}.",
+        to_png(draw),
+    )
+
+
+def map_picture(clusters: pd.DataFrame) -> Picture | None:
+    """Each cluster's similarity within against that to the others, at the largest N of each data set.
+
+    Args:
+        clusters: details/clusters.csv.
+
+    Returns:
+        The figure, or None where the similarities are blank.
+    """
+    rows = _largest(clusters).dropna(subset=["within_similarity", "between_similarity"])
+    if rows.empty:
+        return None
+    names = _order(rows["partitioner"])
+    look = _looks(names)
+    data_sets = list(dict.fromkeys(rows["data"]))
+
+    def draw() -> Figure:
+        figure, axes = panels([3.2] * len(data_sets), legend_height(len(names)))
+        for axis, data in zip(axes, data_sets, strict=True):
+            here = rows[rows["data"] == data]
+            for name in names:
+                own = here[here["partitioner"] == name]
+                area = 30 + 170 * own["size"] / here["size"].max()
+                style = look[name]
+                axis.scatter(
+                    own["between_similarity"],
+                    own["within_similarity"],
+                    s=area,
+                    color=style.colour,
+                    marker=style.marker,
+                    alpha=0.6,
+                    linewidths=0.6,
+                    edgecolors="white",
+                )
+            axis.margins(0.12)
+            axis.set_title(f"{short(data)}, N = {wording.whole(here['n_identities'].iloc[0])}")
+            axis.set_ylabel("cosine within")
+        axes[-1].set_xlabel("cosine to the other clusters")
+        legend(figure, ((partition_title(name), look[name]) for name in names), lines=False)
+        return figure
+
+    return Picture(
+        "cluster_map",
+        "Map of the clusters: similarity within a cluster against similarity to the others; area: its identities. One "
+        "mark for each cluster and seed. The higher and the further left, the better a cluster is set apart.",
+        "Similarity within each cluster against similarity between clusters.",
+        to_png(draw),
+    )

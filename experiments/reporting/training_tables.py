@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: MIT
+"""Tables of the optional details: convergence, slow and bad clusters, hard identities."""
+
+import math
+
+import pandas as pd
+
+from experiments.reporting import wording
+from experiments.reporting.document import Cell, Table, drop_constant, number_cell
+from experiments.reporting.methods import data_title, partition_title, scenario_order, scenario_title
+
+
+def convergence_table(history: pd.DataFrame) -> Table:
+    """How far training had come when it stopped, so that an unfinished network is not taken for a bad method.
+
+    Args:
+        history: details/history.csv.
+    """
+    history = history.assign(data=history["dataset"].map(data_title))
+    body = []
+    for (data, n_identities, name), rows in history.groupby(["data", "n_identities", "scenario_partition"], sort=False):
+        last = int(rows["epoch"].max())
+        tail = max(1, math.ceil((last - rows["epoch"].min() + 1) / 10))
+        means = rows.groupby("epoch")[["train_loss", "val_accuracy"]].mean()
+        final = means.iloc[-1]
+        gain = final["val_accuracy"] - means["val_accuracy"].iloc[-1 - tail] if len(means) > tail else math.nan
+        networks = len(rows[["seed", "cluster"]].drop_duplicates())
+        body.append(
+            (
+                Cell(partition_title(name)),
+                Cell(data),
+                number_cell(wording.whole(n_identities), n_identities),
+                number_cell(wording.whole(networks), networks),
+                number_cell(wording.whole(len(means)), len(means)),
+                number_cell(wording.three_digits(final["train_loss"]), final["train_loss"]),
+                number_cell(wording.percent(final["val_accuracy"]), final["val_accuracy"]),
+                number_cell(wording.points(gain), gain),
+            )
+        )
+    table = Table(
+        "How far training had come",
+        (
+            "Partition",
+            "Data",
+            "N",
+            "Sub-networks",
+            "Epochs",
+            "Last training loss",
+            "Last validation accuracy (%)",
+            "Gain in the last tenth (points)",
+        ),
+        tuple(body),
+        "Means over sub-networks and seeds. A gain well above 0 in the last tenth of the epochs: "
+        "training had not converged, and the scenario would score higher with more epochs.",
+    )
+    return drop_constant(table, ("Data", "N"))
+
+
+def _cluster_cells(row: pd.Series, partition: str) -> list[Cell]:
+    cells = [Cell(f"cluster {row['cluster']:.0f}", row["cluster"]), Cell(partition_title(row[partition]))]
+    cells += [Cell(data_title(row["dataset"])), number_cell(wording.whole(row["n_identities"]), row["n_identities"])]
+    return [*cells, number_cell(wording.whole(row["seed"]), row["seed"])]
+
+
+def slowest_table(history: pd.DataFrame, count: int = 10) -> Table | None:
+    """The sub-networks that took longest to train.
+
+    Args:
+        history: details/history.csv.
+        count: rows at most.
+
+    Returns:
+        The table, or None where no epoch was timed.
+    """
+    keys = ["dataset", "n_identities", "scenario_partition", "seed", "cluster"]
+    group = history.groupby(keys)
+    times = pd.DataFrame(
+        {
+            "total": group["epoch_seconds"].sum(min_count=1),
+            "epochs": group["epoch"].nunique(),
+            "samples": group["samples_per_second"].mean(),
+        }
+    )
+    times = (
+        times.dropna(subset=["total"]).sort_values("total", ascending=False, kind="stable").head(count).reset_index()
+    )
+    if times.empty:
+        return None
+    body = tuple(
+        (
+            *_cluster_cells(row, "scenario_partition"),
+            number_cell(wording.seconds(row["total"]), row["total"]),
+            number_cell(wording.seconds(row["total"] / row["epochs"]), row["total"] / row["epochs"]),
+            number_cell(wording.three_digits(row["samples"]), row["samples"]),
+        )
+        for _, row in times.iterrows()
+    )
+    columns = ("Sub-network", "Partition", "Data", "N", "Seed", "Training (s)", "Per epoch (s)", "Samples/s")
+    return drop_constant(Table(f"The {len(body)} slowest sub-networks", columns, body), ("Data", "N"))
+
+
+def worst_table(clusters: pd.DataFrame, count: int = 10) -> Table | None:
+    """The clusters with the lowest test recall.
+
+    Args:
+        clusters: details/clusters.csv.
+        count: rows at most.
+
+    Returns:
+        The table, or None where no cluster has a recall.
+    """
+    rows = clusters.dropna(subset=["test_recall"]).sort_values("test_recall", kind="stable").head(count)
+    if rows.empty:
+        return None
+    body = tuple(
+        (
+            *_cluster_cells(row, "partitioner"),
+            number_cell(wording.percent(row["test_recall"]), row["test_recall"]),
+            number_cell(wording.whole(row["size"]), row["size"]),
+            number_cell(wording.three_digits(row["within_similarity"]), row["within_similarity"]),
+            number_cell(wording.three_digits(row["between_similarity"]), row["between_similarity"]),
+        )
+        for _, row in rows.iterrows()
+    )
+    columns = ("Cluster", "Partition", "Data", "N", "Seed", "Test recall (%)", "Identities", "Cosine within", "Between")
+    return drop_constant(Table(f"The {len(body)} clusters of lowest recall", columns, body), ("Data", "N"))
+
+
+def hardest_table(identities: pd.DataFrame, count: int = 20) -> Table:
+    """The identities with the lowest recall, over all scenarios that report them.
+
+    Args:
+        identities: details/identities.csv.
+        count: rows at most.
+    """
+    recall = identities.pivot_table("recall", "identity", "scenario", aggfunc="mean")
+    samples = identities.groupby("identity")["test_samples"].max()
+    scenarios = scenario_order(list(recall.columns))
+    order = recall.mean(axis=1).sort_values(kind="stable").head(count).index
+    body = tuple(
+        (
+            Cell(str(identity)),
+            *(number_cell(wording.percent(recall.at[identity, s]), recall.at[identity, s]) for s in scenarios),
+            number_cell(wording.whole(samples[identity]), samples[identity]),
+        )
+        for identity in order
+    )
+    return Table(
+        f"The {len(body)} hardest identities: recall (%)",
+        ("Identity", *(scenario_title(s) for s in scenarios), "Test images"),
+        body,
+        "Mean over seeds where an identity occurs for several. Sorted by the mean over the scenarios shown; a dash: "
+        "not among that scenario's hardest.",
+    )

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: MIT
+"""The paper's final decision: the highest output of the sub-network."""
+
+import torch
+from torch import Tensor
+
+from lightning_modules.decisions.base import Decided, Decision
+from lightning_modules.scores import ProbeScores
+
+
+class Argmax(Decision):
+    """The class with the highest head output inside the routed clusters; the score is that output (a cosine)."""
+
+    def decide(self, scores: ProbeScores, clusters_BP: Tensor) -> Decided:
+        """Evaluates the routed heads only; see `Decision.decide`."""
+        found = [scores.best_in_cluster(clusters_B) for clusters_B in clusters_BP.unbind(1)]
+        output_BP, identity_BP = (torch.stack(block, 1) for block in zip(*found, strict=True))
+        score_B1, place_B1 = output_BP.max(1, keepdim=True)
+        return Decided(
+            identity_BP.gather(1, place_B1).squeeze(1), score_B1.squeeze(1), clusters_BP.gather(1, place_B1).squeeze(1)
+        )

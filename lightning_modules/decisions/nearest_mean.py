@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: MIT
+"""KNN as the paper uses the word: the nearest class mean, no trained head."""
+
+from torch import Tensor
+
+from lightning_modules.decisions.base import Decided, Decision
+from lightning_modules.scores import ProbeScores
+
+
+class NearestMean(Decision):
+    """The identity whose class mean has the highest cosine with the probe; the score is that cosine.
+
+    Looks at all K identities: routing does not matter.
+    """
+
+    needs_heads = False
+    needs_route = False
+
+    def decide(self, scores: ProbeScores, clusters_BP: Tensor) -> Decided:
+        """argmax over K cosines; see `Decision.decide`."""
+        cosine_B1, identity_B1 = scores.nearest_classes(1)
+        identity_B = identity_B1.squeeze(1)
+        return Decided(identity_B, cosine_B1.squeeze(1), scores.cluster_of_K[identity_B])

@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: MIT
+"""Routing by the mean embedding of each cluster: M similarities per probe."""
+
+from torch import Tensor
+
+from lightning_modules.routers.base import Router
+from lightning_modules.scores import ProbeScores
+
+
+class ClusterMean(Router):
+    """The cluster whose mean embedding has the highest cosine with the probe (representative (a) of the paper)."""
+
+    def route(self, scores: ProbeScores) -> Tensor:
+        """argmax over (B, M) cosines with the centres; see `Router.route`."""
+        return scores.centre_cosine_BM.argmax(1, keepdim=True)

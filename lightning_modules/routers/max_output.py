@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: MIT
+"""Routing by the sub-networks themselves: all M heads are evaluated."""
+
+from torch import Tensor
+
+from lightning_modules.routers.base import Router
+from lightning_modules.scores import ProbeScores
+
+
+class MaxOutput(Router):
+    """Max-max: the cluster whose sub-network has the highest output (representative (b) of the paper).
+
+    The paper leaves open which output. Cosines of different sub-networks can be compared; softmax probabilities over
+    heads of different sizes cannot, strictly, and are offered because the name "max-max" is used for both.
+
+    Args:
+        score: "cosine", the head's output as it is, or "probability", its softmax within the sub-network.
+        scale: factor of the outputs under the softmax, without dimension; only used by "probability".
+    """
+
+    needs_heads = True
+
+    def __init__(self, score: str = "cosine", scale: float = 64.0):
+        if score not in ("cosine", "probability"):
+            raise ValueError(f"got score {score!r}; expected 'cosine' or 'probability'")
+        self.score, self.scale = score, scale
+
+    def route(self, scores: ProbeScores) -> Tensor:
+        """argmax over the (B, M) best outputs of each head; see `Router.route`."""
+        if self.score == "cosine":
+            return scores.head_best[0].argmax(1, keepdim=True)
+        return scores.head_probability(self.scale).argmax(1, keepdim=True)

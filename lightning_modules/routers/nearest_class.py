@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""Routing by the nearest class mean, or the p nearest: K similarities per probe."""
+
+import torch
+from torch import Tensor
+
+from lightning_modules.routers.base import Router
+from lightning_modules.scores import ProbeScores
+
+
+class NearestClass(Router):
+    """The clusters of the p class means most similar to the probe; p = 1 is the paper's proposal (representative (c)).
+
+    CC = argmax_i Sim(F(x), mean_i) over all K class means; the cluster that contains CC is the answer. With p > 1 the
+    clusters of the p best are candidates; p = K makes every cluster a candidate.
+
+    Args:
+        p: class means looked at, at least 1.
+    """
+
+    def __init__(self, p: int = 1):
+        if p < 1:
+            raise ValueError(f"got p = {p}; expected at least 1 class mean")
+        self.p = p
+
+    def route(self, scores: ProbeScores) -> Tensor:
+        """Clusters of the p nearest class means, each once, in order of similarity; see `Router.route`."""
+        _, identity_BP = scores.nearest_classes(self.p)
+        clusters_BP = scores.cluster_of_K[identity_BP]
+        if clusters_BP.shape[1] == 1:
+            return clusters_BP
+        return first_occurrences(clusters_BP, scores.partition.n_clusters)
+
+
+def first_occurrences(clusters_BP: Tensor, n_clusters: int) -> Tensor:
+    """Each row without repetitions, order kept, cut to the longest row and filled up with -1.
+
+    >>> first_occurrences(torch.tensor([[2, 2, 0], [1, 1, 1]]), 3)
+    tensor([[ 2,  0],
+            [ 1, -1]])
+    """
+    b, p = clusters_BP.shape
+    # Place of the first occurrence of each cluster; p stands for "never" and sorts behind all places.
+    place_BM = torch.full((b, n_clusters), p, device=clusters_BP.device)
+    places_BP = torch.arange(p, device=clusters_BP.device).expand(b, p)
+    place_BM.scatter_reduce_(1, clusters_BP, places_BP, "amin")
+    place_BM, cluster_BM = place_BM.sort(dim=1, stable=True)
+    width = int((place_BM < p).sum(1).max()) if b else 1
+    return cluster_BM[:, :width].masked_fill(place_BM[:, :width] == p, -1)

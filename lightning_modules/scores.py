@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MIT
+"""Where probes meet weights: the scores that routers and decisions are functions of, computed once, when asked for.
+
+Axes: B probes, K identities, M clusters, P candidates, D embedding dimension.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from datamodules.partitioners.base import Partition
+
+BLOCK_ELEMENTS = 1 << 25  # similarities computed at a time: 128 MiB of float32
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The trained rows of all sub-networks, one after another in the order of the clusters.
+
+    Attributes:
+        rows_SD: (S, D) float32; the rows of cluster c are those of `partition.members(c)`, in that order.
+        starts: M + 1 places in `rows_SD` where clusters start and the last one ends.
+        identity_S: (S,) int64 identity of each row.
+    """
+
+    rows_SD: Tensor
+    starts: tuple[int, ...]
+    identity_S: Tensor
+
+    @classmethod
+    def pack(cls, partition: Partition, rows: list[Tensor]) -> "Heads":
+        """Joins the (C, D) rows of every cluster, in the order of the clusters."""
+        identity = torch.cat([torch.from_numpy(partition.members(c).astype("int64")) for c in range(partition.n_clusters)])
+        starts = (0, *torch.tensor([len(r) for r in rows]).cumsum(0).tolist())
+        return cls(torch.cat(rows), starts, identity)
+
+
+class ProbeScores:
+    """Scores of B probes against class means, cluster centres and heads. Everything is computed when first used.
+
+    Args:
+        probes_BD: (B, D) embeddings of any length.
+        class_means_KD: (K, D) float32 unit class means.
+        partition: who belongs to which cluster.
+        heads: trained rows, or None where no sub-network was trained (KNN).
+    """
+
+    def __init__(self, probes_BD: Tensor, class_means_KD: Tensor, partition: Partition, heads: Heads | None):
+        self.probes_BD = F.normalize(probes_BD.float())
+        self.class_means_KD, self.partition, self.heads = class_means_KD, partition, heads
+        self._nearest: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __len__(self) -> int:
+        return len(self.probes_BD)
+
+    @cached_property
+    def cluster_of_K(self) -> Tensor:
+        """(K,) int64 home cluster of each identity."""
+        return torch.from_numpy(self.partition.cluster_of).long().to(self.probes_BD.device)
+
+    @cached_property
+    def centre_cosine_BM(self) -> Tensor:
+        """(B, M) cosine between probe and the mean of the class means of each cluster."""
+        return self.probes_BD @ cluster_centres(self.class_means_KD, self.partition).T
+
+    def nearest_classes(self, p: int = 1) -> tuple[Tensor, Tensor]:
+        """The p class means with the highest cosine.
+
+        Args:
+            p: candidates, 1 <= p; more than K gives K.
+
+        Returns:
+            (B, P) cosines, descending, and (B, P) int64 identities.
+        """
+        p = min(p, len(self.class_means_KD))
+        if p not in self._nearest:
+            step = max(1, BLOCK_ELEMENTS // max(1, len(self)))
+            best_BP, identity_BP = None, None
+            for start in range(0, len(self.class_means_KD), step):
+                cosine_Bk = self.probes_BD @ self.class_means_KD[start : start + step].T
+                found_BP, place_BP = _top(cosine_Bk, min(p, cosine_Bk.shape[1]))
+                place_BP = place_BP + start
+                if best_BP is not None:  # earlier identities first, so that ties go the same way in any chunking
+                    found_BP, place_BP = torch.cat([best_BP, found_BP], 1), torch.cat([identity_BP, place_BP], 1)
+                    found_BP, order_BP = _top(found_BP, min(p, found_BP.shape[1]))
+                    place_BP = place_BP.gather(1, order_BP)
+                best_BP, identity_BP = found_BP, place_BP
+            self._nearest[p] = best_BP, identity_BP
+        return self._nearest[p]
+
+    @cached_property
+    def head_best(self) -> tuple[Tensor, Tensor]:
+        """The best class of every head: needs all M heads.
+
+        Returns:
+            (B, M) highest output and (B, M) int64 its identity.
+        """
+        every = torch.arange(len(self), device=self.probes_BD.device)
+        columns = [self._in_head(cluster, every) for cluster in range(self.partition.n_clusters)]
+        return tuple(torch.stack(blocks, 1) for blocks in zip(*columns, strict=True))
+
+    def head_probability(self, scale: float) -> Tensor:
+        """(B, M) softmax probability of the best class of each head, over outputs multiplied by `scale`."""
+        columns = []
+        for start, stop in zip(self.heads.starts[:-1], self.heads.starts[1:], strict=True):
+            rows_CD = self.heads.rows_SD[start:stop] * scale
+            step = max(1, BLOCK_ELEMENTS // (stop - start))
+            columns.append(torch.cat([(x @ rows_CD.T).softmax(1).amax(1) for x in torch.split(self.probes_BD, step)]))
+        return torch.stack(columns, 1)
+
+    def best_in_cluster(self, clusters_B: Tensor) -> tuple[Tensor, Tensor]:
+        """The best class of one head per probe: needs only the heads that are routed to.
+
+        Args:
+            clusters_B: (B,) int64 cluster of each probe; -1 for none.
+
+        Returns:
+            (B,) highest output, -inf where there is no cluster, and (B,) int64 its identity, -1 where none.
+        """
+        if "head_best" in self.__dict__:
+            output_BM, identity_BM = self.head_best
+            column_B1 = clusters_B.clamp_min(0)[:, None]
+            none_B = clusters_B < 0
+            output_B = output_BM.gather(1, column_B1).squeeze(1).masked_fill(none_B, -torch.inf)
+            return output_B, identity_BM.gather(1, column_B1).squeeze(1).masked_fill(none_B, -1)
+        output_B = torch.full((len(self),), -torch.inf, device=self.probes_BD.device)
+        identity_B = torch.full((len(self),), -1, dtype=torch.long, device=self.probes_BD.device)
+        order = torch.argsort(clusters_B, stable=True)
+        sorted_clusters = clusters_B[order]
+        present, counts = torch.unique_consecutive(sorted_clusters, return_counts=True)
+        for cluster, which in zip(present.tolist(), torch.split(order, counts.tolist()), strict=True):
+            if cluster >= 0:
+                output_B[which], identity_B[which] = self._in_head(cluster, which)
+        return output_B, identity_B
+
+    def _in_head(self, cluster: int, which: Tensor) -> tuple[Tensor, Tensor]:
+        start, stop = self.heads.starts[cluster], self.heads.starts[cluster + 1]
+        rows_CD, identity_C = self.heads.rows_SD[start:stop], self.heads.identity_S[start:stop]
+        step = max(1, BLOCK_ELEMENTS // (stop - start))
+        blocks = []
+        for chunk in torch.split(which, step):
+            output_bC = self.probes_BD[chunk] @ rows_CD.T
+            highest_b, place_b = output_bC.max(1)
+            blocks.append((highest_b, identity_C[place_b]))
+        return tuple(torch.cat(block) for block in zip(*blocks, strict=True))
+
+
+def _top(values_BX: Tensor, p: int) -> tuple[Tensor, Tensor]:
+    if p == 1:
+        best_B, place_B = values_BX.max(1)
+        return best_B[:, None], place_B[:, None]
+    return values_BX.topk(p, dim=1)
+
+
+def cluster_centres(class_means_KD: Tensor, partition: Partition) -> Tensor:
+    """Mean of the class means of each cluster's members, L2-normalised.
+
+    Args:
+        class_means_KD: (K, D) float32 unit class means.
+        partition: who belongs to which cluster.
+
+    Returns:
+        (M, D) float32.
+    """
+    members = [torch.from_numpy(partition.members(c).astype("int64")) for c in range(partition.n_clusters)]
+    return F.normalize(torch.stack([class_means_KD[m.to(class_means_KD.device)].mean(0) for m in members]))

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""A sub-network: L2-normalised embeddings, a linear head over the classes of one cluster, a loss, an optimiser.
+
+Axes: B batch, C classes, D embedding dimension.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from lightning_modules.heads import Head
+from lightning_modules.losses.base import ClassificationLoss
+
+
+class SubNetwork(LightningModule):
+    """Trains one head on frozen embeddings; the same module at C = 2,000 of a cluster and C = N of no distribution.
+
+    Logged once per epoch: `train/loss`, `val/loss`, `val/accuracy` (percent), `learning_rate`.
+
+    Args:
+        head: the class rows.
+        loss: per-sample loss on the head's outputs.
+        optimizer: makes an optimiser from parameters, `functools.partial(torch.optim.Adam, lr=1e-3, ...)`.
+    """
+
+    def __init__(
+        self, head: Head, loss: ClassificationLoss, optimizer: Callable[[Iterable[Tensor]], Optimizer] | None = None
+    ):
+        super().__init__()
+        self.head, self.loss, self.make_optimizer = head, loss, optimizer
+        self._train_sum = _Mean()
+        self._val_sum = _Mean()
+
+    def forward(self, embedding_BD: Tensor) -> Tensor:
+        """Outputs of all classes.
+
+        Args:
+            embedding_BD: (B, D) embeddings of any length, any floating dtype.
+
+        Returns:
+            (B, C) float32.
+        """
+        return self.head(F.normalize(embedding_BD.float()))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        """Mean loss of a batch ((B, D) embeddings, (B,) local labels)."""
+        embedding_BD, target_B = batch
+        loss_B = self.head.loss(F.normalize(embedding_BD.float()), target_B, self.loss)
+        self._train_sum.add(len(target_B), loss_B.detach().sum())
+        return loss_B.mean()
+
+    def on_train_batch_end(self, *_) -> None:
+        """After the last batch of an epoch, logs what was summed up: a log call per step would cost 0.3 ms each."""
+        if self.trainer.is_last_batch:
+            (loss,) = self._train_sum.take()
+            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+            self.log_dict({"train/loss": loss, "learning_rate": rate}, on_step=False, on_epoch=True)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        """Adds up loss and hits of a batch."""
+        embedding_BD, target_B = batch
+        output_BC = self(embedding_BD)
+        hits = (output_BC.argmax(1) == target_B).sum()
+        self._val_sum.add(len(target_B), self.loss(output_BC, target_B).sum(), hits)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs mean loss and accuracy in percent over the validation samples."""
+        if self._val_sum.count:
+            loss, accuracy = self._val_sum.take()
+            self.log("val/loss", loss)
+            self.log("val/accuracy", 100 * accuracy)
+
+    def configure_optimizers(self) -> Optimizer:
+        """The optimiser over the class rows."""
+        assert self.make_optimizer is not None, "a sub-network made without optimizer= is for inference"
+        return self.make_optimizer(self.parameters())
+
+
+class _Mean:
+    """Sums on the device, read once per epoch: a read per step would wait for the device."""
+
+    def __init__(self):
+        self.count, self.sums = 0, ()
+
+    def add(self, count: int, *sums: Tensor) -> None:
+        self.sums = sums if not self.count else tuple(a + b for a, b in zip(self.sums, sums, strict=True))
+        self.count += count
+
+    def take(self) -> tuple[Tensor, ...]:
+        means = tuple(total.float() / self.count for total in self.sums)
+        self.count, self.sums = 0, ()
+        return means
