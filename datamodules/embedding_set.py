@@ -133,6 +133,15 @@ class EmbeddingSet:
             raise InputError(
                 f"labels of shape {labels.shape}, {labels.dtype}", f"({len(embeddings)},) integers", "one label per embedding"
             )
+        if len(labels) and not (0 <= labels.min() and labels.max() < len(identities)):
+            raise InputError(
+                f"labels {labels.min()} to {labels.max()} with {len(identities)} identities",
+                f"labels from 0 to {len(identities) - 1}",
+                "make labels and identities agree",
+            )
+        broken = [name for name in (*identities, *files) if "\n" in name or "\r" in name]
+        if broken:
+            raise InputError(f"{broken[0]!r}, a name with a line break", "one line per name", "rename it")
         order = np.argsort(labels, kind="stable")
         names = tuple(files[i] for i in order) if len(files) == len(labels) else tuple(files)
         in_order = bool((order == np.arange(len(order))).all())
@@ -172,9 +181,9 @@ class EmbeddingSet:
             raise InputError(
                 f"{name}: {len(self.files)} file names for {n} embeddings", "one name per row", "write files.txt again"
             )
-        steps = np.diff(self.labels)
-        if (steps < 0).any():
-            row = int(np.argmax(steps < 0)) + 1
+        drops = self.labels[1:] < self.labels[:-1]
+        if drops.any():
+            row = int(np.argmax(drops)) + 1
             raise InputError(
                 f"{name}: label {self.labels[row]} after {self.labels[row - 1]} at row {row}",
                 "rows sorted by label",

@@ -146,7 +146,7 @@ def open_npy(path: Path | str, dtypes: tuple[str, ...], ndim: int) -> np.ndarray
         raise InputError(f"{path}, unreadable ({error})", expected, cure) from None
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path}, which is no .npy array", expected, cure)
-    if array.ndim != ndim or array.dtype.name not in dtypes:
+    if array.ndim != ndim or array.dtype.name not in dtypes or not array.dtype.isnative:
         raise InputError(f"{path} with shape {array.shape} of {array.dtype}", expected, cure)
     return array
 

@@ -10,11 +10,11 @@ from rich.console import Console
 from experiments.coordination.command_line import command
 from experiments.coordination.comparison import evaluate_cell, write_results
 from experiments.coordination.coordinator import Cell, Coordinator
-from experiments.coordination.data import as_seeds, as_sizes, dataset_name, open_data, subnets_for
+from experiments.coordination.data import as_seeds, as_sizes, check_testable, dataset_name, open_data, subnets_for
 from experiments.coordination.failures import failure_table
 from experiments.coordination.run_folder import RunFolder, run_name
 from experiments.coordination.scenarios import load_scenarios
-from experiments.coordination.schema import CompareConfig
+from experiments.coordination.schema import CompareConfig, check_trainer
 from experiments.reporting.report import write_report
 from experiments.reporting.terminal import terminal_table
 
@@ -23,12 +23,14 @@ from experiments.reporting.terminal import terminal_table
 def main(cfg: DictConfig) -> int:
     """Runs the comparison; returns 1 where a sub-network failed."""
     console = Console()
+    check_trainer(cfg.trainer)
     scenarios = load_scenarios(cfg.scenarios, cfg)
     seeds, sizes = as_seeds(cfg.seeds), as_sizes(cfg.n_identities, "n_identities")
     data = open_data(cfg, sizes)
     sizes = sizes or [data.n_identities - round(data.n_identities * cfg.split.held_out)]
     cells = [Cell(n, m, seed) for n, m in zip(sizes, subnets_for(sizes, cfg.n_subnets), strict=True) for seed in seeds]
 
+    check_testable(data, cfg.split, sizes, seeds[0])
     folder = Path(cfg.runs_dir) / (cfg.name or run_name("compare", dataset_name(data), cfg))
     with RunFolder(folder, cfg) as run:
         coordinator = Coordinator(run, data, cfg, console)
@@ -36,6 +38,10 @@ def main(cfg: DictConfig) -> int:
         failed = coordinator.train((cell, scenario) for cell in cells for scenario in scenarios)
         for cell in cells:
             evaluate_cell(coordinator, cell, scenarios, failed)
+        if failed:
+            console.print(failure_table(failed))
+        if not (run.path / "cells").exists():
+            return 1
         results = write_results(run.path)
         write_report(run.path)
         figures = sorted((run.path / "figures").glob("*.png"))
@@ -44,8 +50,6 @@ def main(cfg: DictConfig) -> int:
 
     console.print(terminal_table(results))
     console.print(f"report: {folder / 'report.html'}", highlight=False)
-    if failed:
-        console.print(failure_table(failed))
     return 1 if failed else 0
 
 

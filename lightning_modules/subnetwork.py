@@ -6,7 +6,6 @@ Axes: B batch, C classes, D embedding dimension.
 
 from collections.abc import Callable, Iterable
 
-import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.nn import functional as F

@@ -57,7 +57,7 @@ class Verification:
     val_at_far: tuple[ValAtFar, ...]
 
     def metrics(self) -> dict[str, float]:
-        """The figures of results.csv: rates in percent with their sample standard deviation over folds, AUC in [0, 1]."""
+        """The figures of results.csv: rates in percent, their sample deviation over folds as _std, AUC in [0, 1]."""
         row = {
             "accuracy": 100 * self.accuracy.mean(),
             "accuracy_std": 100 * self.accuracy.std(ddof=1),
@@ -149,7 +149,7 @@ def threshold_at_far(different_P: np.ndarray, far_target: float) -> float:
         far_target: in (0, 1).
 
     Raises:
-        InputError: P < 1 / far_target, or so many equal least distances that any threshold accepts more than the target.
+        InputError: P < 1 / far_target, or so many equal least distances that any threshold accepts more.
     """
     if not 0 < far_target < 1:
         raise InputError(f"FAR {far_target:g}", "above 0, below 1", "set fars")
@@ -199,11 +199,15 @@ def _val_at_far(distance_P, same_P, fold_P, far_target: float) -> ValAtFar:
 def _check(distance_P: np.ndarray, same_P: np.ndarray, fold_P: np.ndarray) -> None:
     if not np.isfinite(distance_P).all():
         raise InputError(
-            f"{np.count_nonzero(~np.isfinite(distance_P))} distances that are not finite", "finite ones", "check the embeddings"
+            f"{np.count_nonzero(~np.isfinite(distance_P))} distances that are not finite",
+            "finite ones",
+            "check the embeddings",
         )
     n_folds = int(fold_P.max()) + 1 if len(fold_P) else 0
     if n_folds < 2:
-        raise InputError(f"{n_folds} folds of pairs", "at least 2, as thresholds come from other folds", "give more folds")
+        raise InputError(
+            f"{n_folds} folds of pairs", "at least 2, as thresholds come from other folds", "give more folds"
+        )
     for kind, chosen in (("same", same_P), ("different", ~same_P)):
         lacking = np.flatnonzero(np.bincount(fold_P[chosen], minlength=n_folds) == 0)
         if len(lacking):

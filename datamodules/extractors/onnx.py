@@ -106,7 +106,7 @@ def _session(path: Path):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    device = int(os.environ.get("LOCAL_RANK", 0))
+    device = int(os.environ.get("LOCAL_RANK", "0"))
     usable = onnxruntime.get_available_providers()
     providers = [("CUDAExecutionProvider", {"device_id": device})] if "CUDAExecutionProvider" in usable else []
     try:

@@ -194,9 +194,10 @@ class PseudoHuber(ReweightedLoss):
 
 @dataclass(frozen=True)
 class Correntropy(ReweightedLoss):
-    """rho(r) = 1 - exp(-r^2 / (2 sigma^2)), bounded by 1 and not convex (Liu, Pokharel & Principe, IEEE TSP 55(11), 2007).
+    """rho(r) = 1 - exp(-r^2 / (2 sigma^2)), bounded by 1 and not convex.
 
-    Its re-weighted mean is a mean-shift step: it climbs to a mode of the members' density, not always the highest.
+    Liu, Pokharel & Principe, "Correntropy", IEEE Transactions on Signal Processing 55(11), 2007. Its
+    re-weighted mean is a mean-shift step: it climbs to a mode of the members' density, not always the highest.
 
     Args:
         sigma: kernel width in units of the features, > 0.

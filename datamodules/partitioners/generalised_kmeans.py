@@ -47,7 +47,7 @@ class GeneralisedKMeans(ClusterMixin, BaseEstimator):
     absolute              abs(r)                                                      median
     huber                 r^2 / 2 up to delta, delta (abs(r) - delta / 2) beyond      re-weighted means
     pseudo_huber          delta^2 (sqrt(1 + (r / delta)^2) - 1)                       re-weighted means
-    correntropy           1 - exp(-r^2 / (2 sigma^2))                                 re-weighted means (a local minimum)
+    correntropy           1 - exp(-r^2 / (2 sigma^2))                                 re-weighted means, local
     epsilon_insensitive   max(0, abs(r) - epsilon)                                    median of x - epsilon, x + epsilon
     ====================  ==========================================================  ==============================
 
@@ -120,7 +120,9 @@ class GeneralisedKMeans(ClusterMixin, BaseEstimator):
         """
         X = validate_data(self, X, dtype=(np.float64, np.float32), order="C")
         if not 1 <= self.n_clusters <= len(X):
-            raise InputError(f"n_clusters = {self.n_clusters} for n_samples = {len(X)}", f"1 to {len(X)}", "set n_clusters")
+            raise InputError(
+                f"n_clusters = {self.n_clusters} for n_samples = {len(X)}", f"1 to {len(X)}", "set n_clusters"
+            )
         if self.max_iter < 1 or self.n_init < 1:
             raise InputError(f"max_iter = {self.max_iter}, n_init = {self.n_init}", "both at least 1", "set them")
         random = check_random_state(self.random_state)
@@ -180,7 +182,9 @@ class GeneralisedKMeans(ClusterMixin, BaseEstimator):
         centres = np.array(self.init, dtype=np.float64)
         if centres.shape != (self.n_clusters, X.shape[1]) or not np.isfinite(centres).all():
             raise InputError(
-                f"init of shape {centres.shape}", f"({self.n_clusters}, {X.shape[1]}) finite numbers", "pass one row per cluster"
+                f"init of shape {centres.shape}",
+                f"({self.n_clusters}, {X.shape[1]}) finite numbers",
+                "pass one row per cluster",
             )
         return centres
 

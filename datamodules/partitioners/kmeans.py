@@ -10,6 +10,7 @@ import warnings
 
 import numpy as np
 
+from datamodules.errors import InputError
 from datamodules.partitioners.base import Partitioner
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ class KMeansPartitioner(Partitioner):
     """
 
     def __init__(self, n_init: int = 1, max_iter: int = 100, faiss_above: int = 100_000):
+        if n_init < 1 or max_iter < 1:
+            raise InputError(f"n_init = {n_init}, max_iter = {max_iter}", "at least 1 each", "correct the partitioner")
         self.n_init, self.max_iter, self.faiss_above = n_init, max_iter, faiss_above
 
     def assign(self, class_means_KD: np.ndarray, m: int, seed: int) -> np.ndarray:

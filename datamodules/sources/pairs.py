@@ -71,15 +71,17 @@ class VerificationPairs:
         if len(ambiguous):
             name, number = ends[ambiguous[0, 0]][ambiguous[0, 1]]
             raise InputError(
-                f"{path}: several images {number} of {name} in files.txt", "one", "name the images apart by their numbers"
+                f"{path}: several images {number} of {name} in files.txt",
+                "one",
+                "name the images apart by their numbers",
             )
         absent = np.argwhere(rows == _ABSENT)
         if len(absent):
             pair, side = absent[0]
             name, number = ends[pair][side]
             raise InputError(
-                f"{path}: {len(set(absent[:, 0]))} of {len(body)} pairs name images that {embedding_set.path or 'the set'} "
-                f"does not hold (first: line {pair + 2}, image {number} of {name})",
+                f"{path}: {len(set(absent[:, 0]))} of {len(body)} pairs name images that "
+                f"{embedding_set.path or 'the set'} does not hold (first: line {pair + 2}, image {number} of {name})",
                 "images listed in files.txt",
                 "extract these images too, or take the pairs that belong to this set",
             )
@@ -89,7 +91,9 @@ class VerificationPairs:
 def _rows_by_person_and_number(embedding_set: EmbeddingSet) -> dict[tuple[str, int], int]:
     if not embedding_set.files:
         raise InputError(
-            f"{embedding_set.path or 'a set'} without files.txt", "the name of every image", "extract it with file names"
+            f"{embedding_set.path or 'a set'} without files.txt",
+            "the name of every image",
+            "extract it with file names",
         )
     rows = {}
     for row, file in enumerate(embedding_set.files):
@@ -131,6 +135,8 @@ def _ends(path: Path | str, number: int, line: str, same: bool) -> tuple[tuple[s
     # Tabs first, as names may hold blanks; blanks where somebody's editor has replaced the tabs.
     fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
     expected = "'name i j'" if same else "'name i other j'"
-    if len(fields) != (3 if same else 4) or not all(re.fullmatch(r"\d{1,9}", field) for field in (fields[1], fields[-1])):
+    if len(fields) != (3 if same else 4) or not all(
+        re.fullmatch(r"\d{1,9}", field) for field in (fields[1], fields[-1])
+    ):
         raise InputError(f"{path}, line {number}: {line[:80]!r}", f"{expected} ({FORMAT})", "restore the file")
     return (fields[0], int(fields[1])), (fields[0] if same else fields[2], int(fields[-1]))

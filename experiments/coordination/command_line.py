@@ -38,13 +38,14 @@ def command(config_name: str, schema: type | None = None) -> Callable[[Callable[
         ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
 
     def decorate(function: Callable[[DictConfig], int | None]) -> Callable[[], None]:
-        result: list[int | None] = []
-
-        @functools.wraps(function)
-        def task(cfg: DictConfig) -> None:
-            result.append(function(cfg))
-
         def main() -> None:
+            result: list[int | None] = []
+
+            @functools.wraps(function)
+            def task(cfg: DictConfig) -> None:
+                with errors_as_one_line():  # before Hydra sees the error and prints a line of its own
+                    result.append(function(cfg))
+
             # Hydra prints errors its own way and leaves with 1; in this mode it raises them, and we print one line.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             quieten()
@@ -97,6 +98,7 @@ def as_input_error(error: BaseException) -> str | None:
 
 
 def _one_line(text: str) -> str:
+    text = text.partition("Config search path:")[0]
     return " ".join(part.strip() for part in text.splitlines() if part.strip())
 
 

@@ -12,9 +12,15 @@ from hydra.utils import instantiate
 from datamodules.files import read_json, write_json, write_text
 from experiments.coordination.coordinator import Cell, Coordinator
 from experiments.coordination.evaluation import (
-    COLUMNS, cluster_accuracy, cluster_rows, evaluate, history_rows, query_microseconds, training_columns,
+    COLUMNS,
+    cluster_accuracy,
+    cluster_rows,
+    evaluate,
+    history_rows,
+    query_microseconds,
+    training_columns,
 )  # fmt: skip
-from experiments.coordination.scenarios import Scenario, _load, short_name
+from experiments.coordination.scenarios import Scenario, _load
 from lightning_modules.routers.base import Router
 
 log = logging.getLogger(__name__)
@@ -86,8 +92,8 @@ def _both_cluster_accuracies(
     # Scenarios that share sub-networks share this too, and max-max over all training samples is the costliest part.
     partition, _ = coordinator.partition(cell, scenario)
     jobs = coordinator.jobs(cell, scenario) if router.needs_heads else []
-    key = "-".join([name, *[job.key for job in jobs[:1]], partition.hash(), str(sorted(vars(router).items()))])
-    cache = coordinator.__dict__.setdefault("_cluster_accuracies", {})
+    key = (cell, name, *[job.key for job in jobs[:1]], partition.hash(), str(sorted(vars(router).items())))
+    cache = coordinator.cluster_accuracies
     if key not in cache:
         embedding_set, splits, _ = coordinator.enrolled(cell)
         cache[key] = {
@@ -130,7 +136,8 @@ def write_results(run_folder: Path) -> pd.DataFrame:
     cells = [read_json(file) for file in sorted((run_folder / "cells").glob("*.json"))]
     frame = pd.DataFrame([cell["row"] for cell in cells], columns=list(COLUMNS))
     frame = frame.sort_values(["dataset", "n_identities", "n_subnets", "scenario", "seed"], ignore_index=True)
-    write_text(run_folder / "results.csv", frame.to_csv(index=False))
+    frame = frame.astype({column: "Int64" for column in ("epochs", "parameters")})
+    write_text(run_folder / "results.csv", frame.to_csv(index=False, float_format="%.10g"))
     (run_folder / "details").mkdir(exist_ok=True)
     for name in ("history", "clusters", "routing", "identities"):
         details = pd.DataFrame([row for cell in cells for row in cell[name]]).drop_duplicates(ignore_index=True)

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from datamodules.embedding_set import EmbeddingSet
+from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
 from datamodules.splits import Splits
 from experiments.coordination.data import dataset_name
@@ -63,9 +64,13 @@ class Coordinator:
         self.dataset = dataset_name(embedding_set)
         self.fingerprint = embedding_set.fingerprint()
         self._partitions: dict[str, tuple[Partition, Path]] = {}
+        self.cluster_accuracies: dict[tuple, dict[str, float]] = {}  # of routers, shared by scenarios
         known = run.manifest.get("data_fingerprint", self.fingerprint)
         if known != self.fingerprint:
-            raise_changed_data(known, self.fingerprint)
+            raise InputError(
+                f"data with fingerprint {self.fingerprint}", f"{known}, with which the run was begun",
+                "choose another name=, or the same data",
+            )  # fmt: skip
         run.note(dataset=self.dataset, data_fingerprint=self.fingerprint)
 
     def enrolled(self, cell: Cell) -> tuple[EmbeddingSet, Splits, np.ndarray]:
@@ -149,11 +154,3 @@ class Coordinator:
             },
         )  # fmt: skip
 
-
-def raise_changed_data(known: str, found: str) -> None:
-    """Refuses to mix two data sets in one run."""
-    from datamodules.errors import InputError
-
-    raise InputError(
-        f"data with fingerprint {found}", f"{known}, with which the run was begun", "choose another name=, or the same data"
-    )

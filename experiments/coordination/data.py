@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
+from datamodules.splits import split_identities
 
 
 def open_data(cfg: DictConfig, sizes: list[int] | None) -> EmbeddingSet:
@@ -25,15 +26,52 @@ def open_data(cfg: DictConfig, sizes: list[int] | None) -> EmbeddingSet:
     Raises:
         InputError: see `EmbeddingSet.open`.
     """
+    check_split(cfg.split)
     node = OmegaConf.to_container(cfg.data, resolve=True, throw_on_missing=True)
     if sizes and "n_identities" in node:
-        node["n_identities"] = math.ceil(max(sizes) / (1 - cfg.split.held_out)) if cfg.split.held_out < 1 else max(sizes)
+        node["n_identities"] = math.ceil(max(sizes) / (1 - cfg.split.held_out))
     made = instantiate(node)
     if isinstance(made, EmbeddingSet):
         return made
     digest = hashlib.sha256(json.dumps(node, sort_keys=True).encode()).hexdigest()[:10]
     folder = Path(cfg.runs_dir) / "data" / f"synthetic-{node['n_identities']}-{digest}"
     return EmbeddingSet.open(folder, check_values=False) if folder.exists() else made.write(folder)
+
+
+def check_split(split: DictConfig) -> None:
+    """Refuses shares and counts out of range.
+
+    Args:
+        split: values of `schema.SplitConfig`.
+
+    Raises:
+        InputError: held_out outside [0, 1), or fewer than one test image.
+    """
+    if not 0 <= split.held_out < 1:
+        raise InputError(f"split.held_out = {split.held_out}", "a share from 0 to below 1", "choose about 0.1 to 0.2")
+    if split.max_test_images is not None and split.max_test_images < 1:
+        raise InputError(f"split.max_test_images = {split.max_test_images}", "at least 1, or null", "correct it")
+
+
+def check_testable(embedding_set: EmbeddingSet, split: DictConfig, sizes: list[int], seed: int) -> None:
+    """Makes sure, before a run begins, that so many identities can be enrolled and some of them tested.
+
+    Args:
+        embedding_set: the data.
+        split: values of `schema.SplitConfig`.
+        sizes: the N asked for.
+        seed: of the draw.
+
+    Raises:
+        InputError: an N out of range, or no identity with a second image.
+    """
+    for n in sizes:
+        if not len(split_identities(embedding_set, n, seed, split.max_test_images, split.held_out).test):
+            raise InputError(
+                f"no test image: each of the {n} identities has a single image",
+                "an identity with two images or more",
+                "use a set with more images per identity, or a larger n_identities",
+            )
 
 
 def dataset_name(embedding_set: EmbeddingSet) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -46,6 +47,7 @@ class RunFolder:
             self._refuse_another_config(OmegaConf.to_container(OmegaConf.load(known)))
         elif self.path.exists() and any(file.name != ".lock" for file in self.path.iterdir()):
             raise InputError(f"{self.path}, which is no run folder", "a new or an earlier run folder", "choose another name")
+        self._new = not known.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = open(self.path / ".lock", "w")
         try:
@@ -64,9 +66,11 @@ class RunFolder:
         self.note(provenance=provenance(self.config))
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, kind, error, trace) -> None:
         logging.getLogger().removeHandler(self._log_handler)
         self._log_handler.close()
+        if self._new and isinstance(error, InputError):
+            shutil.rmtree(self.path)  # bad input leaves nothing behind, not even a configuration to disagree with
         self._lock.close()
 
     @property

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -84,6 +85,7 @@ def make_scenario(name: str, content: DictConfig, cfg: DictConfig) -> Scenario:
 
     Raises:
         InputError: an unknown or missing key.
+        InstantiationException: an argument that a constructor does not take, or a value it refuses.
     """
     unknown, missing = set(content) - set(KEYS), {"title", "partitioner", "decision"} - set(content)
     if unknown or missing:
@@ -94,10 +96,18 @@ def make_scenario(name: str, content: DictConfig, cfg: DictConfig) -> Scenario:
         value = content.get(group, None if group == "router" else "selected")
         node = OmegaConf.to_container(_node(group, value, cfg), resolve=True) if value is not None else None
         nodes[group], names[group] = node, short_name(group, node) if node else ""
-    return Scenario(
+    scenario = Scenario(
         name, content["title"], nodes["partitioner"], nodes["router"], nodes["decision"],
         nodes["loss"], nodes["init"], nodes["optimizer"], names,
     )  # fmt: skip
+    for group, node in nodes.items():  # built once here, so that a wrong argument is found before anything is written
+        built = instantiate(node) if node else None
+        if group == "optimizer":
+            try:
+                built([torch.zeros(1, requires_grad=True)])
+            except (TypeError, ValueError) as error:
+                raise InputError(f"optimizer {node}", "arguments it takes", f"correct them ({error})") from None
+    return scenario
 
 
 def _node(group: str, value: Any, cfg: DictConfig) -> DictConfig:

@@ -8,7 +8,10 @@ which is before anything is written.
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import MISSING
+from omegaconf import MISSING, DictConfig
+from pytorch_lightning.accelerators import AcceleratorRegistry
+
+from datamodules.errors import InputError
 
 
 @dataclass
@@ -24,6 +27,25 @@ class TrainerConfig:
     strategy: str = "auto"  # Lightning's strategy where devices > 1, such as ddp
     check_val_every_n_epoch: int = 1  # epochs between two validations
     threads: int | None = None  # CPU threads; None leaves torch's choice
+
+
+def check_trainer(trainer: DictConfig) -> None:
+    """Refuses values that would fail only after the run has begun.
+
+    Args:
+        trainer: values of `TrainerConfig`.
+
+    Raises:
+        InputError: a count below 1, or an unknown precision.
+    """
+    for key in ("max_epochs", "batch_size", "max_logits_mb", "devices", "check_val_every_n_epoch", "threads"):
+        if trainer[key] is not None and trainer[key] < 1:
+            raise InputError(f"trainer.{key} = {trainer[key]}", "at least 1", f"correct trainer.{key}")
+    accelerators = ("auto", "gpu", *AcceleratorRegistry.available_accelerators())
+    if trainer.accelerator not in accelerators:
+        raise InputError(f"trainer.accelerator = {trainer.accelerator}", f"one of {', '.join(accelerators)}", "correct it")
+    if trainer.matmul not in ("highest", "high", "medium"):
+        raise InputError(f"trainer.matmul = {trainer.matmul}", "highest, high or medium", "correct trainer.matmul")
 
 
 @dataclass

@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 
-from datamodules.alignment import Aligner, Resize
+from datamodules.alignment import Aligner
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 from datamodules.extractors.base import Extractor
@@ -57,27 +58,6 @@ class ExtractionSettings:
             raise InputError(f"extraction.dtype = {self.dtype!r}", "float16 or float32", "choose one of them")
 
 
-def choose_aligner(source: Source, extractor: Extractor, alignment: Aligner | None) -> Aligner:
-    """The aligner that was asked for, else none for aligned images, else the extractor's own.
-
-    Args:
-        source: tells whether its images are aligned already.
-        extractor: tells what it expects.
-        alignment: what the user asked for, or None.
-
-    Raises:
-        InputError: an aligner of another image size than the extractor takes.
-    """
-    chosen = alignment or (Resize(extractor.image_size) if source.aligned else extractor.default_aligner())
-    if chosen.image_size != extractor.image_size:
-        raise InputError(
-            f"alignment.image_size = {chosen.image_size}",
-            f"{extractor.image_size}, as {extractor.name} takes",
-            "leave out alignment.image_size",
-        )
-    return chosen
-
-
 def extract(
     source: Source,
     extractor: Extractor,
@@ -102,9 +82,15 @@ def extract(
         The set; None on all but the first of several processes.
 
     Raises:
-        InputError: `out`, or what is left of a killed run, was made with other weights or settings; no usable image.
+        InputError: the aligner cuts out another size than the extractor takes; `out`, or what is left of a killed run, was made with other weights or settings; no usable image.
     """
-    out = Path(out)
+    out = Path(out).expanduser()
+    if aligner.image_size != extractor.image_size:
+        raise InputError(
+            f"alignment.image_size = {aligner.image_size}",
+            f"{extractor.image_size}, as {extractor.name} takes",
+            "leave out alignment.image_size",
+        )
     listing = source.listing()
     plan = {
         "extractor": extractor.fingerprint(),
@@ -167,10 +153,11 @@ class _Run:
                 callbacks=[ShardWriter(store), ImageProgress(part, len(listing), len(listing) - left)],
             )
             crops = CropDataset(self.source, listing.names, self.aligner, settings.max_side)
-            module = ExtractionModule(self.extractor)
-            trainer.predict(
-                module, CropDataModule(crops, store, settings.batch_size, settings.num_workers), return_predictions=False
-            )
+            data = CropDataModule(crops, store, settings.batch_size, settings.num_workers)
+            with warnings.catch_warnings():
+                # Lightning cannot know that our batches cover all rows; the shard store does.
+                warnings.filterwarnings("ignore", message=".*custom batch sampler.*")
+                trainer.predict(ExtractionModule(self.extractor), data, return_predictions=False)
         return Part.of(listing, store)
 
 

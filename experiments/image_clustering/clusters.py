@@ -1,67 +1,35 @@
 # SPDX-License-Identifier: MIT
-"""What a clustering of images found: clusters in a common order, representatives, agreement.
+"""What the losses agree on, and the pictures of chosen rows.
 
-Axes: N images, D features, M clusters.
+Axis: S side of a crop.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_rand_score, confusion_matrix, normalized_mutual_info_score
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from datamodules.partitioners.generalised_kmeans import GeneralisedKMeans
-
-
-def in_common_order(labels_N: np.ndarray, reference_N: np.ndarray) -> np.ndarray:
-    """The order of clusters in which they share most images with those of a reference, one to one.
-
-    Args:
-        labels_N: in [0, M).
-        reference_N: in [0, M).
-
-    Returns:
-        (M,): which cluster of `labels_N` stands in the place of each cluster of the reference.
-    """
-    m = int(max(labels_N.max(), reference_N.max())) + 1
-    shared_MM = confusion_matrix(reference_N, labels_N, labels=np.arange(m))
-    return linear_sum_assignment(-shared_MM)[1]
+from datamodules.alignment import Aligner
+from datamodules.embedding_set import EmbeddingSet
+from datamodules.images import decode
+from datamodules.sources.base import Source
+from experiments.image_clustering.fits import Fit
 
 
-def representatives(fitted: GeneralisedKMeans, features_ND: np.ndarray) -> np.ndarray:
-    """The member of each cluster with the least loss against its centre: (M,) rows.
+def agreement(fits: Mapping[str, Fit], pictures: EmbeddingSet) -> pd.DataFrame:
+    """How far any two losses agree, and each with the classes where there are several.
 
     Args:
-        fitted: on these features.
-        features_ND: what it was fitted on.
-    """
-    losses_N = fitted.losses(features_ND)
-    return np.array([_least(losses_N, fitted.labels_ == cluster) for cluster in range(len(fitted.cluster_centers_))])
-
-
-def purity(labels_N: np.ndarray, truth_N: np.ndarray) -> float:
-    """Share of images in the most frequent class of their cluster, in [0, 1].
-
-    Args:
-        labels_N: clusters.
-        truth_N: classes.
-    """
-    return float(confusion_matrix(truth_N, labels_N).max(axis=0).sum() / len(labels_N))
-
-
-def agreement(labels: Mapping[str, np.ndarray], truth_N: np.ndarray | None = None) -> pd.DataFrame:
-    """How far any two clusterings agree, and each with the classes where these are known.
-
-    Args:
-        labels: from the name of a loss to (N,) clusters.
-        truth_N: classes, or None.
+        fits: from the name of a loss to its clustering.
+        pictures: what was clustered.
 
     Returns:
         Columns first, second, adjusted_rand (1 same, 0 as by chance), nmi (1 same, 0 independent).
     """
-    named = dict(labels) if truth_N is None else {**labels, "classes": truth_N}
+    named = {loss: fit.labels_N for loss, fit in fits.items()}
+    named |= {"classes": pictures.labels} if pictures.n_identities > 1 else {}
     return pd.DataFrame(
         {
             "first": first,
@@ -73,6 +41,16 @@ def agreement(labels: Mapping[str, np.ndarray], truth_N: np.ndarray | None = Non
     )
 
 
-def _least(losses_N: np.ndarray, member_N: np.ndarray) -> int:
-    rows = np.flatnonzero(member_N)
-    return int(rows[losses_N[rows].argmin()])
+def crops_of(rows: Iterable[int], pictures: EmbeddingSet, source: Source, aligner: Aligner) -> dict[int, np.ndarray]:
+    """The pictures of some rows as the network saw them.
+
+    Args:
+        rows: of `pictures`.
+        pictures: what was clustered, with the names of its files.
+        source: where the files are.
+        aligner: what cuts the picture out.
+
+    Returns:
+        From a row to its (S, S, 3) uint8 RGB crop.
+    """
+    return {row: aligner.main_face(decode(source.read(pictures.files[row])).pixels_HWC).crop_SSC for row in rows}

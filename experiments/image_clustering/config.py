@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from datamodules.partitioners.generalised_kmeans import LOSSES
+from experiments.extraction.config import DevicesConfig, ExtractionConfig
 
 
 @dataclass
@@ -15,6 +16,7 @@ class ClusterImagesConfig:
 
     source: Any = MISSING
     extractor: Any = MISSING
+    alignment: Any = None  # None: what the extractor was trained with
     k: int | None = None  # number of clusters; None takes the number of sub-folders
     losses: list[str] = field(default_factory=lambda: list(LOSSES))
     delta: float = 1.345  # length of the two Huber losses, times scale
@@ -25,6 +27,7 @@ class ClusterImagesConfig:
     max_iter: int = 300  # most assignments per seeding
     seed: int = 0  # of the seedings
     layers: list[str] | None = None  # whose feature maps are drawn; None takes three, from the first to the last
-    device: str = "cpu"  # where the network runs
+    extraction: ExtractionConfig = field(default_factory=lambda: ExtractionConfig(dtype="float32"))
+    trainer: DevicesConfig = field(default_factory=DevicesConfig)
     name: str | None = None  # run folder <runs_dir>/<name>; None makes one of the settings
     runs_dir: str = "runs"  # where run folders lie

@@ -5,9 +5,9 @@ Axes: B images, C channels, H and W height and width of a map.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from datamodules.errors import InputError
@@ -26,37 +26,53 @@ def convolutions(extractor: nn.Module, count: int = 3) -> list[str]:
     return [names[place] for place in places]
 
 
+def chosen_layers(extractor: Extractor, layers: Sequence[str] | None) -> list[str]:
+    """The layers whose maps are drawn.
+
+    Args:
+        extractor: the network.
+        layers: names as in `named_modules()`, or None for three convolutions from the first to the last.
+
+    Raises:
+        InputError: no such layer.
+    """
+    if layers is None:
+        return convolutions(extractor)
+    known = dict(extractor.named_modules())
+    unknown = [layer for layer in layers if layer not in known]
+    if unknown:
+        like = ", ".join(convolutions(extractor, 8)) or "none"
+        raise InputError(f"layer {unknown[0]!r}", f"a layer of {extractor.name}, such as {like}", "set layers")
+    return list(layers)
+
+
 def feature_maps(extractor: Extractor, images_BHWC: Tensor, layers: Sequence[str]) -> dict[str, np.ndarray]:
     """What chosen layers put out for some images.
 
     Args:
         extractor: the network.
         images_BHWC: (B, image_size, image_size, 3) uint8 RGB.
-        layers: names as in `named_modules()`.
+        layers: names of `chosen_layers`.
 
     Returns:
         From the name of a layer to (B, C, H, W) float32.
 
     Raises:
-        InputError: no such layer, or one whose output is not a map.
+        InputError: a layer whose output is not a map.
     """
-    modules = dict(extractor.named_modules())
-    unknown = [layer for layer in layers if layer not in modules]
-    if unknown:
-        known = ", ".join(convolutions(extractor, 8))
-        raise InputError(f"layer {unknown[0]!r}", f"a layer of {extractor.name}, such as {known}", "set layers")
     found: dict[str, Tensor] = {}
-    hooks = [
-        modules[layer].register_forward_hook(lambda _module, _input, output, layer=layer: found.update({layer: output}))
-        for layer in layers
-    ]
+    hooks = [extractor.get_submodule(layer).register_forward_hook(partial(_keep, found, layer)) for layer in layers]
     try:
-        with torch.no_grad():
-            extractor.embed_images(images_BHWC)
+        extractor.embed_images(images_BHWC)
     finally:
         for hook in hooks:
             hook.remove()
     for layer in layers:
-        if not isinstance(found.get(layer), Tensor) or found[layer].ndim != 4:
+        if layer not in found:
             raise InputError(f"layer {layer!r}, whose output is no map", "a convolutional layer", "set layers")
     return {layer: found[layer].float().cpu().numpy() for layer in layers}
+
+
+def _keep(found: dict[str, Tensor], layer: str, _module: nn.Module, _input: tuple, output: object) -> None:
+    if isinstance(output, Tensor) and output.ndim == 4:
+        found[layer] = output.detach()

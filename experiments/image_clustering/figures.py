@@ -1,50 +1,51 @@
 # SPDX-License-Identifier: MIT
 """The two figures: representative images of each loss, and feature maps of chosen layers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from datamodules.embedding_set import EmbeddingSet
 from experiments.image_clustering.fits import Fit
-from experiments.image_clustering.pictures import Pictures
 from experiments.reporting.canvas import WIDTH_INCHES, short, style
 
 SIDE = 3  # a layer is shown by its 3 x 3 strongest channels
 CELL_INCHES = 1.5
 
 
-def representatives_figure(fits: Mapping[str, Fit], pictures: Pictures) -> Figure:
+def representatives_figure(fits: Mapping[str, Fit], pictures: EmbeddingSet, crops: Mapping[int, np.ndarray]) -> Figure:
     """One row per loss, one column per cluster: the member nearest the centre, with the size of its cluster.
 
     Args:
         fits: from the name of a loss to its clustering.
         pictures: what was clustered.
+        crops: from a row of `pictures` to its (S, S, 3) uint8 image.
     """
     with style():
         figure, grid = _grid(len(fits), len(next(iter(fits.values())).representative_M), 0.25)
         for axes, (loss, fit) in zip(grid, fits.items(), strict=True):
-            for axis, row, size in zip(axes, fit.representative_M, fit.sizes(), strict=True):
-                title = f"{pictures.classes[pictures.labels_N[row]]}, of {size}"
-                _picture(axis, pictures.crops_NSSC[row], title)
+            for axis, row, size in zip(axes, fit.representative_M.tolist(), fit.sizes(), strict=True):
+                _picture(axis, crops[row], f"{short(pictures.identities[pictures.labels[row]], 18)}, of {size}")
             axes[0].set_ylabel(loss.replace("_", "\n"), fontsize=9)
     return figure
 
 
-def feature_maps_figure(images_BSSC: np.ndarray, maps: Mapping[str, np.ndarray]) -> Figure:
+def feature_maps_figure(images: Sequence[np.ndarray], maps: Mapping[str, np.ndarray]) -> Figure:
     """One row per image: the image, then per layer its strongest channels.
 
     Args:
-        images_BSSC: (B, S, S, 3) uint8.
+        images: B of (S, S, 3) uint8.
         maps: from the name of a layer to (B, C, H, W) activations.
     """
     with style():
-        figure, grid = _grid(len(images_BSSC), 1 + len(maps), 0.1)
+        figure, grid = _grid(len(images), 1 + len(maps), 0.1)
         for place, axes in enumerate(grid):
-            _picture(axes[0], images_BSSC[place], "")
+            _picture(axes[0], images[place], "")
             for axis, (layer, maps_BCHW) in zip(axes[1:], maps.items(), strict=True):
                 size = " x ".join(map(str, maps_BCHW.shape[1:]))
-                _picture(axis, mosaic(maps_BCHW[place]), "" if place else f"{short(layer, 26)}\n{size}", cmap="viridis")
+                title = "" if place else f"{short(layer.removeprefix('network.'), 22)}\n{size}"
+                _picture(axis, mosaic(maps_BCHW[place]), title, cmap="viridis")
     return figure
 
 

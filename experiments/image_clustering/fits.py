@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One clustering per loss, its row of results.csv, and what the report says of them.
+"""One clustering per loss, their clusters numbered alike.
 
 Axes: N images, D features, M clusters.
 """
@@ -7,15 +7,14 @@ Axes: N images, D features, M clusters.
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from omegaconf import DictConfig
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import confusion_matrix
 
-from datamodules.partitioners.generalised_kmeans import GeneralisedKMeans
-from experiments.image_clustering.clusters import in_common_order, purity, representatives
-from experiments.image_clustering.pictures import Pictures
+from datamodules.errors import InputError
+from datamodules.partitioners.generalised_kmeans import LOSSES, GeneralisedKMeans
 
 
 @dataclass(frozen=True)
@@ -41,100 +40,69 @@ class Fit:
         return np.bincount(self.labels_N, minlength=len(self.representative_M))
 
 
-def fit_losses(features_ND: np.ndarray, k: int, losses: list[str], **options: Any) -> dict[str, Fit]:
+def estimators_of(cfg: DictConfig) -> dict[str, GeneralisedKMeans]:
+    """One estimator per loss asked for.
+
+    Args:
+        cfg: the configuration of experiments.cluster_images.
+
+    Raises:
+        InputError: no loss, or one that does not exist.
+    """
+    unknown = [loss for loss in cfg.losses if loss not in LOSSES]
+    if unknown or not cfg.losses:
+        raise InputError(f"losses = {list(cfg.losses)}", f"some of {', '.join(LOSSES)}", "set losses")
+    lengths = {key: cfg[key] for key in ("delta", "sigma", "epsilon", "scale")}
+    search = {"n_init": cfg.n_init, "max_iter": cfg.max_iter, "random_state": cfg.seed}
+    return {loss: GeneralisedKMeans(loss=loss, **lengths, **search) for loss in cfg.losses}
+
+
+def fit_losses(features_ND: np.ndarray, k: int, estimators: Mapping[str, GeneralisedKMeans]) -> dict[str, Fit]:
     """Clusters the same features under each loss.
 
     Args:
         features_ND: the features.
         k: number of clusters M.
-        losses: names of losses.
-        **options: of `GeneralisedKMeans`.
+        estimators: from the name of a loss to its estimator.
 
     Returns:
-        From the name of a loss to its clustering, in the order asked for.
+        From the name of a loss to its clustering, in the order given.
     """
     fits: dict[str, Fit] = {}
-    for loss in losses:
+    for loss, estimator in estimators.items():
         start = time.perf_counter()
-        fitted = GeneralisedKMeans(k, loss=loss, **options).fit(features_ND)
+        fitted = estimator.set_params(n_clusters=k).fit(features_ND)
         seconds = time.perf_counter() - start
         first = next(iter(fits.values())).labels_N if fits else fitted.labels_
-        order_M = in_common_order(fitted.labels_, first)
-        place_M = np.empty_like(order_M)
-        place_M[order_M] = np.arange(k)
+        order_M = in_common_order(fitted.labels_, first, k)
+        labels_N = np.argsort(order_M)[fitted.labels_].astype(np.int32)
         chosen_M = representatives(fitted, features_ND)[order_M]
-        fits[loss] = Fit(place_M[fitted.labels_].astype(np.int32), chosen_M, fitted.inertia_, fitted.n_iter_, seconds)
+        fits[loss] = Fit(labels_N, chosen_M, fitted.inertia_, fitted.n_iter_, seconds)
     return fits
 
 
-def results(fits: Mapping[str, Fit], pictures: Pictures, **common: Any) -> pd.DataFrame:
-    """The rows of results.csv.
+def in_common_order(labels_N: np.ndarray, reference_N: np.ndarray, m: int) -> np.ndarray:
+    """The order of clusters in which they share most images with those of a reference, one to one.
 
     Args:
-        fits: of `fit_losses`.
-        pictures: what was clustered.
-        **common: further columns, the same in every row; they come first.
+        labels_N: clusters in [0, m).
+        reference_N: clusters in [0, m).
+        m: number of clusters M.
 
     Returns:
-        A row per loss; nmi, adjusted_rand and purity against the classes are empty where there is one class only.
+        (M,): which cluster of `labels_N` stands in the place of each cluster of the reference.
     """
-    truth_N = pictures.labels_N if len(pictures.classes) > 1 else None
-    rows = []
-    for loss, fit in fits.items():
-        sizes = fit.sizes()
-        rows.append(
-            {
-                **common,
-                "images": len(pictures.names),
-                "clusters": len(sizes),
-                "loss": loss,
-                "nmi": np.nan if truth_N is None else normalized_mutual_info_score(truth_N, fit.labels_N),
-                "adjusted_rand": np.nan if truth_N is None else adjusted_rand_score(truth_N, fit.labels_N),
-                "purity": np.nan if truth_N is None else purity(fit.labels_N, truth_N),
-                "objective": fit.objective,
-                "n_iter": fit.n_iter,
-                "smallest_cluster": int(sizes.min()),
-                "largest_cluster": int(sizes.max()),
-                "fit_seconds": fit.seconds,
-            }
-        )
-    return pd.DataFrame(rows)
+    shared_MM = confusion_matrix(reference_N, labels_N, labels=np.arange(m))
+    return linear_sum_assignment(-shared_MM)[1]
 
 
-def clusters_table(fits: Mapping[str, Fit], pictures: Pictures) -> pd.DataFrame:
-    """A row per picture: its name, its class, its cluster under each loss from 1.
+def representatives(fitted: GeneralisedKMeans, features_ND: np.ndarray) -> np.ndarray:
+    """The member of each cluster with the least loss against its centre: (M,) rows.
 
     Args:
-        fits: of `fit_losses`.
-        pictures: what was clustered.
+        fitted: on these features.
+        features_ND: what it was fitted on.
     """
-    table = pd.DataFrame({"image": pictures.names, "class": [pictures.classes[label] for label in pictures.labels_N]})
-    return table.assign(**{loss: fit.labels_N + 1 for loss, fit in fits.items()})
-
-
-def representatives_table(fits: Mapping[str, Fit], pictures: Pictures) -> pd.DataFrame:
-    """A row per loss and cluster: its representative and its size.
-
-    Args:
-        fits: of `fit_losses`.
-        pictures: what was clustered.
-    """
-    return pd.DataFrame(
-        {"loss": loss, "cluster": cluster + 1, "pictures": size, "representative": pictures.names[row]}
-        for loss, fit in fits.items()
-        for cluster, (row, size) in enumerate(zip(fit.representative_M, fit.sizes().tolist(), strict=True))
-    )
-
-
-def sentence(frame: pd.DataFrame) -> str:
-    """The finding.
-
-    Args:
-        frame: of `results`.
-    """
-    count = f"{frame['images'].iloc[0]} photographs in {frame['clusters'].iloc[0]} clusters under {len(frame)} losses"
-    if frame["nmi"].isna().all():
-        return f"{count}; there is one class only, so the clusters are compared with each other alone."
-    best = frame.loc[frame["nmi"].idxmax()]
-    values = ", ".join(f"{row['loss']} {row['nmi']:.3f}" for _, row in frame.iterrows())
-    return f"{count}; NMI with the classes is highest for {best['loss']} ({values})."
+    losses_N = fitted.losses(features_ND)
+    members = (np.flatnonzero(fitted.labels_ == cluster) for cluster in range(len(fitted.cluster_centers_)))
+    return np.array([rows[losses_N[rows].argmin()] for rows in members])

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from experiments.reporting.reading import RESULTS
+
 _TITLES = {
     "no_distribution": "No distribution",
     "ism": "ISM (random + max-max)",
@@ -159,12 +161,19 @@ def label_methods(results: pd.DataFrame) -> pd.DataFrame:
     be averaged: m at the same N; partitioner, loss, initialisation, router and decision anywhere.
 
     Args:
-        results: rows of results.csv, with `run`.
+        results: rows of results.csv, as read or as a comparison holds them (None and NaN are blank); `run` is optional.
 
     Returns:
-        A copy with the columns `data` and `method`, sorted by data set (real before synthetic), N, scenario and seed.
+        A copy, text columns as str and number columns as float, with the columns `data` and `method`, sorted by data
+        set (real before synthetic), N, scenario and seed.
     """
-    frame = results.copy()
+    frame = results.reset_index(drop=True)
+    frame["run"] = frame["run"] if "run" in frame else ""
+    for column in RESULTS.columns:
+        if RESULTS.kind(column) == "text":
+            frame[column] = frame[column].astype(object).where(frame[column].notna(), "").astype(str)
+        else:
+            frame[column] = pd.to_numeric(frame[column]).astype(float)
     several = frame.groupby("dataset")["extractor"].transform("nunique") > 1
     frame["data"] = [
         data_title(dataset, extractor if more else "")

@@ -55,7 +55,7 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
         The interval; its bounds are NaN for n < 2, as one value says nothing about spread.
 
     >>> mean_interval([1.0, 2.0, 3.0])
-    Interval(mean=2.0, low=-0.48413771, high=4.48413771, count=3)
+    Interval(mean=2.0, low=-0.484137712, high=4.484137712, count=3)
     """
     array = np.asarray(values, dtype=float)
     array = array[~np.isnan(array)]

@@ -26,7 +26,7 @@ def terminal_table(frame: pd.DataFrame) -> Table:
     Returns:
         A table of rich that fits into 80 characters for the scenarios of the paper.
     """
-    frame = label_methods(frame if "run" in frame else frame.assign(run=""))
+    frame = label_methods(frame)
     reference = "ism" if "ism" in set(frame["scenario"]) else "no_distribution"
     means = summary(frame)
     differences = paired_differences(frame, reference, ("f1",)).set_index(_KEY)["interval"]

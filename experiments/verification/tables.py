@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """What a verification says in tables and in one sentence."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.sources.pairs import VerificationPairs
+from experiments.coordination.data import dataset_name
 from lightning_modules.verification import Verification
 
 
@@ -19,7 +21,7 @@ def results_row(embedding_set: EmbeddingSet, pairs: VerificationPairs, result: V
         result: what was found.
     """
     return {
-        "dataset": embedding_set.path.resolve().name if embedding_set.path else "",
+        "dataset": dataset_name(embedding_set),
         "extractor": str(embedding_set.meta.get("extractor", "")),
         "pairs": len(pairs),
         "folds": pairs.n_folds,
@@ -44,15 +46,25 @@ def folds_table(result: Verification) -> pd.DataFrame:
     return table
 
 
-def sentence(row: dict[str, Any], result: Verification) -> str:
+def sentence(row: Mapping[str, Any], result: Verification) -> str:
     """The finding.
 
     Args:
         row: of `results_row`.
         result: what was found.
     """
-    said = [f"Accuracy {row['accuracy']:.2f} ± {row['accuracy_std']:.2f} % over {row['folds']} folds, AUC {row['auc']:.4f}"]
+    accuracy = f"{row['accuracy']:.2f} ± {row['accuracy_std']:.2f} %"
+    said = [f"Accuracy {accuracy} over {row['folds']} folds, AUC {row['auc']:.4f}"]
     for one in result.val_at_far:
         name = f"val_at_far_{one.far_target:g}"
         said.append(f"VAL {row[name]:.2f} ± {row[f'{name}_std']:.2f} % at FAR {one.far_target:g}")
     return "; ".join(said) + "."
+
+
+def shown(frame: pd.DataFrame) -> list[str]:
+    """The columns for the terminal.
+
+    Args:
+        frame: the rows of results.csv.
+    """
+    return [column for column in frame if column not in ("extractor", "folds", "threshold")]

@@ -161,7 +161,9 @@ def test_turning_all_embeddings_changes_nothing():
     rows = random.normal(size=(40, 6))
     turn = np.linalg.qr(random.normal(size=(6, 6)))[0]
     left, right = random.integers(0, 40, 100), random.integers(0, 40, 100)
-    np.testing.assert_allclose(squared_distances(rows @ turn, left, right), squared_distances(rows, left, right), atol=1e-5)
+    np.testing.assert_allclose(
+        squared_distances(rows @ turn, left, right), squared_distances(rows, left, right), atol=1e-5
+    )
 
 
 @pytest.mark.skipif(not (SHARED / "lfw_pairs.txt").is_file(), reason="../shared/data is absent")

@@ -25,6 +25,6 @@ class InProcess(Launcher):
             except Exception as error:
                 # One sub-network that fails must not cost the others; the run ends with a table and a non-zero code.
                 log.exception("%s failed", job.title)
-                failed[job.title] = f"{type(error).__name__}: {error}".splitlines()[0]
+                failed[job.title] = " ".join(f"{type(error).__name__}: {error}".split())
             progress.job_ends(job.title)
         return failed

@@ -66,7 +66,9 @@ def test_convex_centre_is_as_good_as_a_numerical_search(loss, n):
     reached = loss.per_coordinate(members, centre)
     for d in range(3):
         x = members[:, d]
-        best = minimize_scalar(lambda mu, x=x: loss.value(x - mu).sum(), bounds=(x.min() - 1, x.max() + 1), method="bounded")
+        best = minimize_scalar(
+            lambda mu, x=x: loss.value(x - mu).sum(), bounds=(x.min() - 1, x.max() + 1), method="bounded"
+        )
         assert reached[d] <= best.fun + 1e-7
 
 
@@ -119,7 +121,9 @@ def test_blocks_do_not_change_the_sums(monkeypatch):
     np.testing.assert_allclose(loss.per_coordinate(members, members[0]), columns)
 
 
-@pytest.mark.parametrize(("maker", "value"), [(Huber, 0.0), (PseudoHuber, -1.0), (Correntropy, np.inf), (EpsilonInsensitive, -0.1)])
+@pytest.mark.parametrize(
+    ("maker", "value"), [(Huber, 0.0), (PseudoHuber, -1.0), (Correntropy, np.inf), (EpsilonInsensitive, -0.1)]
+)
 def test_impossible_lengths_are_refused(maker, value):
     with pytest.raises(InputError, match="finite number"):
         maker(value)

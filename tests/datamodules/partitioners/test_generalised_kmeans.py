@@ -66,7 +66,8 @@ def test_inertia_is_the_objective_of_labels_and_centres(loss):
     points, _ = make_blobs(80, 4, centers=3, random_state=1)
     fitted = GeneralisedKMeans(3, loss=loss, random_state=0).fit(points)
     direct = sum(
-        fitted._loss.value(np.float64(x) - c) for point, label in zip(points, fitted.labels_, strict=True)
+        fitted._loss.value(np.float64(x) - c)
+        for point, label in zip(points, fitted.labels_, strict=True)
         for x, c in zip(point, fitted.cluster_centers_[label], strict=True)
     )
     np.testing.assert_allclose(fitted.inertia_, direct, rtol=1e-9)

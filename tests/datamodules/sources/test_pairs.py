@@ -6,7 +6,13 @@ from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 from datamodules.sources.pairs import VerificationPairs
 
-FILES = ("Ann/Ann_0001.jpg", "Ann/Ann_0002.jpg", "Bob Lee/Bob Lee_0001.jpg", "Bob Lee/Bob Lee_0010.jpg", "Cy/Cy_0001.jpg")
+FILES = (
+    "Ann/Ann_0001.jpg",
+    "Ann/Ann_0002.jpg",
+    "Bob Lee/Bob Lee_0001.jpg",
+    "Bob Lee/Bob Lee_0010.jpg",
+    "Cy/Cy_0001.jpg",
+)
 GOOD = "2\t1\nAnn\t1\t2\nAnn\t1\tCy\t1\nBob Lee\t10\t1\nBob Lee\t1\tCy\t1\n"
 
 
@@ -34,7 +40,11 @@ def test_folds_hold_all_their_same_pairs_before_their_different_ones(tmp_path):
 
 
 def test_other_ways_to_name_files_and_to_end_lines(tmp_path):
-    pairs = read(tmp_path, "2\r\nAnn\t1\t2\r\nAnn\t2\t1\r\nAnn\t1\tCy\t1\r\nCy\t1\tAnn\t2\r\n\r\n", ("Ann_1.png", "Ann_02.png", "Cy/1.png"))
+    pairs = read(
+        tmp_path,
+        "2\r\nAnn\t1\t2\r\nAnn\t2\t1\r\nAnn\t1\tCy\t1\r\nCy\t1\tAnn\t2\r\n\r\n",
+        ("Ann_1.png", "Ann_02.png", "Cy/1.png"),
+    )
     assert pairs.n_folds == 1
     assert pairs.left.tolist() == [0, 1, 0, 2]
 
@@ -53,7 +63,10 @@ def test_other_ways_to_name_files_and_to_end_lines(tmp_path):
         (GOOD.replace("Ann\t1\t2", "Ann\tone\t2"), "line 2"),
         (GOOD.replace("Ann\t1\t2", "Ann\t-1\t2"), "line 2"),
         (b"2\t1\nAnn\t1\t\xff\n", "not UTF-8"),
-        (GOOD.replace("Cy", "Dee"), "2 of 4 pairs name images that the set does not hold .first: line 3, image 1 of Dee"),
+        (
+            GOOD.replace("Cy", "Dee"),
+            "2 of 4 pairs name images that the set does not hold .first: line 3, image 1 of Dee",
+        ),
         (GOOD.replace("Ann\t1\t2", "Ann\t1\t3"), "1 of 4 pairs.*line 2, image 3 of Ann"),
     ],
 )

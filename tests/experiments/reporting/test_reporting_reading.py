@@ -3,7 +3,7 @@ import json
 
 import pandas as pd
 import pytest
-from conftest import fake_results
+from made_up_run import fake_results
 
 from datamodules.errors import InputError
 from experiments.reporting.reading import RESULTS, read_csv
@@ -42,7 +42,7 @@ def damaged(folder, change):
     ("change", "said"),
     [
         (lambda b: b.replace(b"f1,", b"f_one,", 1), "without the column(s) f1"),
-        (lambda b: b.replace(b",seed,accuracy", b",", 1), "without the column(s) accuracy, seed"),
+        (lambda b: b.replace(b",seed,accuracy", b",", 1), "without the column(s) seed, accuracy"),
         (lambda b: b.replace(b"dataset,extractor", b"dataset,dataset", 1), "extractor"),
         (lambda b: b.replace(b"dataset,", b"dataset,dataset,", 1), "twice"),
         (lambda b: b"", "without the column(s)"),

@@ -5,17 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from conftest import fake_results
+from made_up_run import fake_results
 
 from experiments.reporting.methods import label_methods
 from experiments.reporting.statistics import mean_interval, paired_differences, speedups
-
-
-def labelled(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows as `read_run` hands them on: blanks of text columns are "", numbers are floats, and there is a run."""
-    text = ["dataset", "extractor", "scenario", "partitioner", "loss", "init", "router", "decision"]
-    frame = frame.assign(**{c: pd.to_numeric(frame[c]).astype(float) for c in frame if c not in text})
-    return label_methods(frame.assign(run=frame["run"] if "run" in frame else ""))
 
 
 @pytest.mark.parametrize("count", [2, 3, 10])
@@ -53,7 +46,7 @@ def test_coverage_is_as_stated():
 
 
 def test_differences_pair_the_seeds():
-    frame = labelled(fake_results(["d"], [1000], [0, 1, 2, 3]))
+    frame = label_methods(fake_results(["d"], [1000], [0, 1, 2, 3]))
     # The order of the rows must not matter, nor a seed that only one of the two has.
     shuffled = frame.sample(frac=1, random_state=1)
     shuffled = shuffled[~((shuffled["scenario"] == "ism") & (shuffled["seed"] == 3))]
@@ -70,7 +63,7 @@ def test_differences_of_one_reference_to_many_losses_and_of_many_to_many():
     arcface = fake_results(["d"], [1000], [0, 1], loss="arcface")
     cosface = fake_results(["d"], [1000], [0, 1], loss="cosface")
     cosface[["precision", "recall", "f1"]] -= 5.0
-    both = labelled(pd.concat([arcface, cosface[cosface["scenario"] != "knn"]]))
+    both = label_methods(pd.concat([arcface, cosface[cosface["scenario"] != "knn"]]))
     table = paired_differences(both, "ism", ("f1",)).set_index("method")["interval"]
     # With an ISM of each loss, each is compared with its own: the 5 points cancel.
     same = [table[f"Clustered + nearest class [loss={loss}]"].mean for loss in ("arcface", "cosface")]
@@ -78,7 +71,7 @@ def test_differences_of_one_reference_to_many_losses_and_of_many_to_many():
     # KNN has no loss and so no partner among two.
     assert not any(method.startswith("KNN") for method in table.index)
     # With the one ISM there is, a new loss is compared with that: the 5 points show.
-    one = labelled(pd.concat([arcface, cosface[cosface["scenario"] == "clustered_nearest"]]))
+    one = label_methods(pd.concat([arcface, cosface[cosface["scenario"] == "clustered_nearest"]]))
     table = paired_differences(one, "ism", ("f1",)).set_index("method")["interval"]
     names = ["Clustered + nearest class [loss=arcface]", "Clustered + nearest class [loss=cosface]"]
     assert table[names[0]].mean - table[names[1]].mean == pytest.approx(5.0)
@@ -90,7 +83,7 @@ def test_speedup_is_the_papers_and_stays_within_a_run():
     frame["epoch_seconds_serial"] = [71.017, 18.208]
     frame["epoch_seconds_parallel"] = [71.017, 3.652]
     slow = frame.assign(run="slow", epoch_seconds_serial=frame["epoch_seconds_serial"] * 100, seed=1)
-    times = speedups(labelled(pd.concat([frame.assign(run="fast"), slow]))).set_index(["run", "scenario"])
+    times = speedups(label_methods(pd.concat([frame.assign(run="fast"), slow]))).set_index(["run", "scenario"])
     # (the paper divides unrounded seconds: 19.446 and 3.900)
     assert times.at[("fast", "clustered_nearest"), "speedup_serial"] == pytest.approx(3.900, abs=5e-4)
     assert times.at[("fast", "clustered_nearest"), "speedup_parallel"] == pytest.approx(19.446, abs=5e-3)
@@ -101,4 +94,4 @@ def test_speedup_is_the_papers_and_stays_within_a_run():
 def test_speedup_is_a_ratio_of_means_not_a_mean_of_ratios():
     frame = fake_results(["d"], [1000], [0, 1], scenarios=("no_distribution", "ism"))
     frame["epoch_seconds_serial"] = [10.0, 1.0, 20.0, 9.0]
-    assert speedups(labelled(frame)).set_index("scenario").at["ism", "speedup_serial"] == 15 / 5
+    assert speedups(label_methods(frame)).set_index("scenario").at["ism", "speedup_serial"] == 15 / 5

@@ -3,9 +3,8 @@ import io
 
 import pandas as pd
 import pytest
-from conftest import fake_details, fake_results
+from made_up_run import fake_details, fake_results
 from rich.console import Console
-from test_reporting_statistics import labelled
 
 from experiments.reporting import tables, training_tables
 from experiments.reporting.methods import label_methods, looks, method_order, scenario_order
@@ -34,7 +33,7 @@ SCORES = {
 
 
 def test_table_2_by_hand():
-    table = tables.scores_table(labelled(fixed(SCORES)))
+    table = tables.scores_table(label_methods(fixed(SCORES)))
     # sd of 91.0, 91.5, 92.3 is 0.6557
     assert cells(table, "F1")["ISM (random + max-max)"] == "91.60 ± 0.66"
     assert cells(table, "Seeds")["ISM (random + max-max)"] == "3"
@@ -45,7 +44,7 @@ def test_table_2_by_hand():
 
 
 def test_differences_by_hand():
-    table = tables.differences_table(labelled(fixed(SCORES)), "ism")
+    table = tables.differences_table(label_methods(fixed(SCORES)), "ism")
     # differences 0.4, 0.3, 0.4: mean 0.3667, half width 4.3027 * 0.05774 / sqrt(3) = 0.1434
     assert cells(table, "F1")["Clustered + nearest class"] == "+0.37 [+0.22, +0.51] ▲"
     # -1.0, -1.0, -1.3: mean -1.1, half width 4.3027 * 0.1732 / sqrt(3) = 0.4303
@@ -54,19 +53,19 @@ def test_differences_by_hand():
 
 
 def test_a_single_seed_has_neither_spread_nor_interval():
-    one = labelled(fixed({name: values[:1] for name, values in SCORES.items()}))
+    one = label_methods(fixed({name: values[:1] for name, values in SCORES.items()}))
     assert cells(tables.scores_table(one), "F1")["No distribution"] == "90.00"
     assert "a single seed" in tables.scores_table(one).note
     assert cells(tables.differences_table(one, "ism"), "F1")["Clustered + nearest class"] == "+0.40"
 
 
 def test_no_differences_without_the_reference():
-    frame = labelled(fixed({name: SCORES[name] for name in ("ism", "clustered_nearest")}))
+    frame = label_methods(fixed({name: SCORES[name] for name in ("ism", "clustered_nearest")}))
     assert tables.differences_table(frame, "no_distribution") is None
 
 
 def test_table_1_reads_either_source():
-    frame = labelled(fake_results(["d"], [10000], [0, 1, 2]))
+    frame = label_methods(fake_results(["d"], [10000], [0, 1, 2]))
     from_results = tables.cluster_accuracy_table(frame)
     # Only routers that a scenario uses have a row; KNN and no distribution route nothing.
     assert [row[0].text for row in from_results.rows] == ["max-max", "nearest class"]
@@ -84,13 +83,13 @@ def test_table_1_reads_either_source():
 def test_table_1_counts_scenarios_that_share_a_routing_once():
     frame = fake_results(["d"], [10000], [0], scenarios=("clustered_nearest", "clustered_fused"))
     frame["cluster_accuracy_test"] = 97.0
-    assert "a single seed" in tables.cluster_accuracy_table(labelled(frame)).note
+    assert "a single seed" in tables.cluster_accuracy_table(label_methods(frame)).note
     frame["cluster_accuracy_test"] = frame["cluster_accuracy_train"] = None
-    assert tables.cluster_accuracy_table(labelled(frame)) is None
+    assert tables.cluster_accuracy_table(label_methods(frame)) is None
 
 
 def test_table_3_has_three_digits_and_dashes_for_knn():
-    table = tables.times_table(labelled(fake_results(["d"], [10000], [0, 1])))
+    table = tables.times_table(label_methods(fake_results(["d"], [10000], [0, 1])))
     assert cells(table, "Serial (s)")["KNN (class means)"] == "–"
     assert cells(table, "Speed-up, serial")["No distribution"] == "1.00"
     serial, parallel = (cells(table, f"Speed-up, {k}")["Clustered + nearest class"] for k in ("serial", "parallel"))
@@ -102,9 +101,9 @@ def test_table_3_has_three_digits_and_dashes_for_knn():
 def test_known_scenarios_come_first_in_the_papers_order():
     names = ["zeta", "clustered_fused", "ism", "alpha", "no_distribution", "knn"]
     assert scenario_order(names) == ["no_distribution", "ism", "knn", "clustered_fused", "alpha", "zeta"]
-    frame = labelled(fake_results(["d"], [1000], [0], scenarios=tuple(names)))
+    frame = label_methods(fake_results(["d"], [1000], [0], scenarios=tuple(names)))
     assert method_order(frame)[-2:] == ["Alpha", "Zeta"]
-    with_less = labelled(fake_results(["d"], [1000], [0], scenarios=("ism", "zeta")))
+    with_less = label_methods(fake_results(["d"], [1000], [0], scenarios=("ism", "zeta")))
     assert looks(with_less)["ISM (random + max-max)"] == looks(frame)["ISM (random + max-max)"]
     assert len({(look.colour, look.marker) for look in looks(frame).values()}) == len(names)
 
@@ -112,12 +111,12 @@ def test_known_scenarios_come_first_in_the_papers_order():
 def test_variants_are_never_averaged_together():
     half = fake_results(["d"], [1000], [0, 1], scenarios=("ism", "clustered_nearest"))
     doubled = half.assign(n_subnets=4)
-    frame = labelled(pd.concat([half, doubled]))
+    frame = label_methods(pd.concat([half, doubled]))
     assert sorted(frame["method"].unique()) == [
         f"{name} [m={m}]" for name in ("Clustered + nearest class", "ISM (random + max-max)") for m in (2, 4)
     ]
     # The same scenario at another N has another m without being a variant.
-    assert not labelled(fake_results(["d"], [5000, 20000], [0]))["method"].str.contains("=").any()
+    assert not label_methods(fake_results(["d"], [5000, 20000], [0]))["method"].str.contains("=").any()
 
 
 def test_labelling_leaves_its_input_alone():
@@ -128,7 +127,7 @@ def test_labelling_leaves_its_input_alone():
 
 
 def test_verdict_names_the_interval_and_its_side():
-    finding = verdict(labelled(fixed(SCORES)))
+    finding = verdict(label_methods(fixed(SCORES)))
     assert "Clustered + nearest class is above ISM by +0.37 points (95 % interval +0.22 to +0.51, 3 seeds)" in (
         finding.sentence
     )
@@ -138,26 +137,26 @@ def test_verdict_names_the_interval_and_its_side():
 
 def test_verdict_is_honest_about_zero_and_single_seeds():
     noisy = SCORES | {"clustered_nearest": [92.0, 91.0, 92.6]}
-    finding = verdict(labelled(fixed(noisy)))
+    finding = verdict(label_methods(fixed(noisy)))
     assert "is not distinguishable from ISM" in finding.sentence and "includes 0" in finding.sentence
-    one = verdict(labelled(fixed({name: values[:1] for name, values in SCORES.items()})))
+    one = verdict(label_methods(fixed({name: values[:1] for name, values in SCORES.items()})))
     assert "a single seed: no interval" in one.sentence and "95 %" not in one.sentence
     worse = SCORES | {"clustered_nearest": [value - 5 for value in SCORES["ism"]]}
-    assert "is below ISM by −5.00 points" in verdict(labelled(fixed(worse))).sentence
+    assert "is below ISM by −5.00 points" in verdict(label_methods(fixed(worse))).sentence
 
 
 def test_verdict_without_the_proposal_or_any_reference():
-    finding = verdict(labelled(fixed({"ism": SCORES["ism"], "knn": SCORES["no_distribution"]})))
+    finding = verdict(label_methods(fixed({"ism": SCORES["ism"], "knn": SCORES["no_distribution"]})))
     assert "KNN (class means) is below ISM" in finding.sentence
     assert "was not run" in finding.remarks[0]
-    alone = verdict(labelled(fixed({"ism": SCORES["ism"]})))
+    alone = verdict(label_methods(fixed({"ism": SCORES["ism"]})))
     assert "ISM (random + max-max) reaches 91.60 ± 0.66 % (3 seeds)." in alone.sentence
 
 
 def test_verdict_speaks_of_real_data_at_its_largest_n_and_counts_the_rest():
     frame = fake_results(["synthetic_big", "real"], [1000, 4000], [0, 1, 2])
     frame.loc[frame["dataset"] == "synthetic_big", "n_identities"] *= 10
-    finding = verdict(labelled(frame))
+    finding = verdict(label_methods(frame))
     assert "on real with N = 4,000" in finding.sentence
     assert any(remark.startswith("Against ISM over all 4 settings: ") for remark in finding.remarks)
 
@@ -169,7 +168,9 @@ def test_details_tables():
     assert [row[1].text for row in slow.rows[:3]] == ["No distribution", "No distribution", slow.rows[2][1].text]
     worst = training_tables.worst_table(details["clusters"], count=3)
     recalls = [float(row[worst.columns.index("Test recall (%)")].text) for row in worst.rows]
-    assert recalls == sorted(recalls) and recalls[0] == pytest.approx(details["clusters"]["test_recall"].min(), abs=0.005)
+    assert recalls == sorted(recalls) and recalls[0] == pytest.approx(
+        details["clusters"]["test_recall"].min(), abs=0.005
+    )
     hard = training_tables.hardest_table(details["identities"], count=5)
     assert len(hard.rows) == 5 and hard.columns[1:3] == ("ISM (random + max-max)", "Clustered + nearest class")
     converged = training_tables.convergence_table(details["history"])
@@ -182,13 +183,15 @@ def test_details_with_blank_columns():
     details = fake_details("d", 2000, [0], m=2, epochs=1)
     blank = details["history"].assign(epoch_seconds=float("nan"), val_accuracy=float("nan"))
     assert training_tables.slowest_table(blank) is None
-    assert cells(training_tables.convergence_table(blank), "Gain in the last tenth (points)")["k-means partition"] == "–"
+    assert (
+        cells(training_tables.convergence_table(blank), "Gain in the last tenth (points)")["k-means partition"] == "–"
+    )
     assert training_tables.worst_table(details["clusters"].assign(test_recall=float("nan"))) is None
 
 
 @pytest.mark.parametrize("sizes", [[1000], [1000, 5000]])
 def test_terminal_table_fits_eighty_columns(sizes):
-    frame = labelled(fake_results(["omniglot"], sizes, [0, 1, 2])).drop(columns=["data", "method", "run"])
+    frame = label_methods(fake_results(["omniglot"], sizes, [0, 1, 2]))
     stream = io.StringIO()
     Console(file=stream, width=80).print(terminal_table(frame))
     text = stream.getvalue()
@@ -197,7 +200,7 @@ def test_terminal_table_fits_eighty_columns(sizes):
 
 
 def test_terminal_table_takes_names_for_text_not_markup():
-    frame = labelled(fake_results(["[bold red]x[/bold red]"], [1000], [0])).drop(columns=["data", "method", "run"])
+    frame = label_methods(fake_results(["[bold red]x[/bold red]"], [1000], [0]))
     stream = io.StringIO()
     Console(file=stream, width=120).print(terminal_table(frame))
     assert "[bold" in stream.getvalue()

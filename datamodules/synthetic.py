@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: MIT
+"""Synthetic identities: face-like embeddings of any number of people, matched to the paper's figures.
+
+The model, its knobs and the match are described in docs/synthetic.md.
+
+Axes: N samples, K identities of a chunk, L intrinsic dimension, D embedding dimension, F families.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from datamodules.embedding_set import EmbeddingSet
+from datamodules.errors import InputError
+from datamodules.files import atomic_folder, write_json
+
+CHUNK_IDENTITIES = 256  # part of the data's definition: another value gives other data for the same seed
+NORM_JITTER = 0.05  # standard deviation of log norm that quality does not explain
+
+# Bounds other than 0 to 1 (shares and spreads) and 1 to 1,000,000 (numbers of something).
+_LIMITS = {
+    "n_identities": (1, 10_000_000),  # seven digits: names of equal width sort like their labels
+    "dim": (1, 65_536),
+    "intrinsic_dim": (1, 65_536),
+    "samples_per_identity": (1, 100_000),
+    "spectrum_decay": (0, 10),
+    "noise": (0, 100),
+    "bad_noise": (0, 100),
+    "norm": (0.1, 1_000),  # whatever the quality, float16 then neither overflows nor loses the direction
+    "seed": (0, 2**32 - 1),
+}
+
+# Every random quantity has its own stream per chunk, drawn row by row: cutting a chunk short then changes nothing
+# of what is kept, which makes the first K identities of a larger set exactly the set of K.
+_POPULATION, _COUNT, _FAMILY, _PERSON, _PERSON_QUALITY, _IMAGE_QUALITY, _KIND, _WRONG_FAMILY, _WRONG_PERSON, _NOISE = range(10)
+
+
+class Chunk(NamedTuple):
+    """Consecutive identities with all their samples.
+
+    Attributes:
+        embeddings: (N, D) float16 or float32, not normalised.
+        labels: (N,) int32, non-decreasing, labels of the whole set.
+        identities: K names.
+    """
+
+    embeddings: np.ndarray
+    labels: np.ndarray
+    identities: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SyntheticIdentities:
+    """A population of people from which the first `n_identities` are photographed.
+
+    A person's centre is the sum of what a family shares (traits, in few directions common to all people, and a look of
+    its own) and of what is personal, scaled to length 1. An image is the centre plus noise, in all intrinsic
+    directions and more strongly in the nuisance directions that all people share (as pose and illumination), projected
+    back to the unit sphere and stretched to a norm that falls with the noise.
+
+    Nothing of an identity depends on how many others there are. The same seed gives the same data on one machine;
+    other processors may round differently.
+
+    Args:
+        n_identities: people, 1 to 10,000,000.
+        dim: D, embedding dimension.
+        samples_per_identity: mean number of images of a person.
+        samples_spread: standard deviation of the logarithm of that number; 0 gives every person the same number.
+        intrinsic_dim: L, dimension of the subspace the embeddings lie in; at most `dim` is used.
+        n_families: families of similar people in the population, whether or not they appear in the set.
+        trait_dims: directions that traits vary in; at most L are used. They decide how k-means cuts the people up.
+        trait_share: share of a centre's variance due to its family's traits.
+        family_share: share due to its family's own look; the rest is personal.
+        spectrum_decay: exponent of the power law by which variance falls from direction to direction, >= 0.
+        noise: length of the noise of an ordinary image relative to the centre's length.
+        identity_spread: standard deviation of log noise between people (some are harder than others).
+        image_spread: standard deviation of log noise between images of a person.
+        nuisance_share: share of the noise variance that lies in the nuisance directions.
+        nuisance_dims: nuisance directions; at most L are used.
+        bad_share: share of badly captured images, whose noise is multiplied by `bad_noise`.
+        bad_noise: that factor.
+        wrong_share: share of images that show a stranger from the same population (label errors).
+        norm: length of the embedding of an ordinary image.
+        norm_exponent: the norm goes with noise to the power of minus this; 0 makes it independent of quality.
+        dtype: "float16" or "float32".
+        seed: of everything, 0 to 2^32 - 1.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    n_identities: int = 10_000
+    dim: int = 512
+    samples_per_identity: float = 30.0
+    samples_spread: float = 0.25
+    intrinsic_dim: int = 128
+    n_families: int = 500
+    trait_dims: int = 8
+    trait_share: float = 0.45
+    family_share: float = 0.38
+    spectrum_decay: float = 0.4
+    noise: float = 0.65
+    identity_spread: float = 0.25
+    image_spread: float = 0.55
+    nuisance_share: float = 0.15
+    nuisance_dims: int = 16
+    bad_share: float = 0.01
+    bad_noise: float = 3.0
+    wrong_share: float = 0.015
+    norm: float = 20.0
+    norm_exponent: float = 0.3
+    dtype: str = "float16"
+    seed: int = 0
+
+    def __post_init__(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type is str:
+                continue
+            least, most = _LIMITS.get(field.name, (0, 1) if field.type is float else (1, 1_000_000))
+            kinds = (int,) if field.type is int else (int, float)
+            if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
+                kind = "a whole number" if field.type is int else "a number"
+                raise InputError(f"{field.name} = {value!r}", f"{kind} from {least:,} to {most:,}", f"set {field.name}")
+        for one, other in (("trait_share", "family_share"), ("bad_share", "wrong_share")):
+            total = getattr(self, one) + getattr(self, other)
+            if total > 1:
+                raise InputError(f"{one} + {other} = {total:g}", "at most 1", f"lower {one} or {other}")
+        if self.dtype not in ("float16", "float32"):
+            raise InputError(f"dtype = {self.dtype!r}", "float16 or float32", "set dtype")
+
+    @property
+    def n_chunks(self) -> int:
+        """Number of chunks of `CHUNK_IDENTITIES` people; the last may be shorter."""
+        return math.ceil(self.n_identities / CHUNK_IDENTITIES)
+
+    def counts(self, c: int) -> np.ndarray:
+        """Images of each person of chunk c: (K,) int64, at least 1, without making them."""
+        k = len(self._labels(c))
+        # The mean of a log-normal variable is exp(mu + spread^2 / 2).
+        log_count = self.samples_spread * self._stream(_COUNT, c).standard_normal(k) - self.samples_spread**2 / 2
+        return np.maximum(np.rint(self.samples_per_identity * np.exp(log_count)), 1).astype(np.int64)
+
+    def chunk(self, c: int) -> Chunk:
+        """Makes chunk c, which depends on the fields and c alone: chunks may be made in any order, by any process.
+
+        Args:
+            c: 0 to n_chunks - 1.
+        """
+        labels_K, counts_K = self._labels(c), self.counts(c)
+        person_N = np.repeat(np.arange(len(labels_K)), counts_K)
+        n = len(person_N)
+        population = self._population
+
+        kind_N = self._stream(_KIND, c).random(n)
+        bad_N, wrong_N = kind_N < self.bad_share, kind_N >= 1 - self.wrong_share
+        person_log_K = self.identity_spread * self._stream(_PERSON_QUALITY, c).standard_normal(len(labels_K))
+        image_log_N2 = self._stream(_IMAGE_QUALITY, c).standard_normal((n, 2))
+        relative_noise_N = np.exp(person_log_K[person_N] + self.image_spread * image_log_N2[:, 0])
+        relative_noise_N[bad_N] *= self.bad_noise
+        norm_N = self.norm * np.exp(NORM_JITTER * image_log_N2[:, 1])
+        norm_N *= np.clip(relative_noise_N, 0.1, 10) ** -self.norm_exponent
+
+        centres_NL = self._centres(c, len(labels_K), _FAMILY, _PERSON)[torch.from_numpy(person_N)]
+        if wrong_N.any():
+            strangers = self._centres(c, int(wrong_N.sum()), _WRONG_FAMILY, _WRONG_PERSON)
+            centres_NL[torch.from_numpy(wrong_N)] = strangers
+        noise_N1 = torch.from_numpy((self.noise * relative_noise_N).astype(np.float32))[:, None]
+        images_NL = self._noise(c, n).mul_(noise_N1).mul_(population.noise_L).add_(centres_NL)
+        # The map keeps lengths, so the norm is set in the smaller space. A length of exactly zero has no direction.
+        length_N = images_NL.norm(dim=1).clamp_(min=torch.finfo(torch.float32).tiny)
+        images_NL.mul_((torch.from_numpy(norm_N.astype(np.float32)) / length_N)[:, None])
+        embeddings_ND = (images_NL @ population.map_LD).to(getattr(torch, self.dtype)).numpy()
+        identities = tuple(f"identity_{label:07d}" for label in labels_K)
+        return Chunk(embeddings_ND, labels_K[person_N].astype(np.int32), identities)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """All chunks in order, one in memory at a time."""
+        return map(self.chunk, range(self.n_chunks))
+
+    def generate(self) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+        """The whole set in memory, ready for `EmbeddingSet(*synthetic.generate())`.
+
+        Returns:
+            Embeddings (N, D) of `dtype`, labels (N,) int32, and the names of the identities.
+        """
+        counts_K, names = self._all_counts(), []
+        embeddings_ND = np.empty((int(counts_K.sum()), self.dim), self.dtype)
+        filled = 0
+        for part in self.chunks():
+            embeddings_ND[filled : filled + len(part.labels)] = part.embeddings
+            filled += len(part.labels)
+            names.extend(part.identities)
+        return embeddings_ND, np.repeat(np.arange(self.n_identities, dtype=np.int32), counts_K), tuple(names)
+
+    def write(self, path: Path | str) -> EmbeddingSet:
+        """Writes the set as a new EmbeddingSet folder, whole or not at all; one chunk of embeddings is in memory.
+
+        Args:
+            path: the folder to make.
+
+        Raises:
+            InputError: the folder exists.
+        """
+        counts_K = self._all_counts()
+        n = int(counts_K.sum())
+        with atomic_folder(path) as folder:
+            # Plain sequential writing: pages of a written memory map would count as memory until they are flushed.
+            with open(folder / "embeddings.npy", "wb") as stream, open(folder / "identities.txt", "w") as names:
+                descr = np.lib.format.dtype_to_descr(np.dtype(self.dtype))
+                header = {"descr": descr, "fortran_order": False, "shape": (n, self.dim)}
+                np.lib.format.write_array_header_1_0(stream, header)
+                for part in self.chunks():
+                    stream.write(part.embeddings.data)
+                    names.writelines(f"{name}\n" for name in part.identities)
+            np.save(folder / "labels.npy", np.repeat(np.arange(self.n_identities, dtype=np.int32), counts_K))
+            facts = {"count": n, "identities": self.n_identities, "dim": self.dim, "dtype": self.dtype, "normalised": False}
+            write_json(folder / "meta.json", {**facts, "source": "synthetic identities", "synthetic": asdict(self)})
+        return EmbeddingSet.open(path, check_values=False)
+
+    def _stream(self, what: int, c: int) -> np.random.Generator:
+        return np.random.Generator(np.random.SFC64([self.seed, what, c]))
+
+    def _labels(self, c: int) -> np.ndarray:
+        if not 0 <= c < self.n_chunks:
+            raise IndexError(f"chunk {c} of {self.n_chunks}")
+        return np.arange(c * CHUNK_IDENTITIES, min((c + 1) * CHUNK_IDENTITIES, self.n_identities))
+
+    def _all_counts(self) -> np.ndarray:
+        return np.concatenate([self.counts(c) for c in range(self.n_chunks)])
+
+    @cached_property
+    def _population(self) -> "_Population":
+        return _Population.of(self)
+
+    def _centres(self, c: int, k: int, family_stream: int, person_stream: int) -> torch.Tensor:
+        """Unit centres of k people: (K, L) float32."""
+        family_K = self._stream(family_stream, c).integers(self.n_families, size=k)
+        scale_L = self._population.personal_L
+        personal_KL = self._stream(person_stream, c).standard_normal((k, len(scale_L)), dtype=np.float32) * scale_L
+        return torch.nn.functional.normalize(torch.from_numpy(self._population.families_FL[family_K] + personal_KL))
+
+    def _noise(self, c: int, n: int) -> torch.Tensor:
+        """Standard normal numbers, (N, L) float32; torch draws them twice as fast as numpy."""
+        columns = len(self._population.personal_L)
+        # torch draws in blocks of 16 and treats an incomplete last block differently: whole blocks keep the rows
+        # the same however many follow. Its generator takes 32 bits of seed, so a running number keeps chunks apart.
+        first = int(self._stream(_NOISE, 0).integers(2**32))
+        generator = torch.Generator().manual_seed((first + c) % 2**32)
+        padded = math.ceil(columns / 16) * 16
+        return torch.randn((n, padded), generator=generator)[:, :columns]
+
+
+class _Population(NamedTuple):
+    """What all people of a population share.
+
+    Attributes:
+        families_FL: (F, L) float32, sum of traits and look of each family.
+        personal_L: (L,) float32, standard deviation of what is personal.
+        noise_L: (L,) float32, relative standard deviation of the noise; its squares sum to 1.
+        map_LD: (L, D) float32 with orthonormal rows.
+    """
+
+    families_FL: np.ndarray
+    personal_L: np.ndarray
+    noise_L: torch.Tensor
+    map_LD: torch.Tensor
+
+    @classmethod
+    def of(cls, knobs: SyntheticIdentities) -> "_Population":
+        random = knobs._stream(_POPULATION, 0)
+        length = min(knobs.intrinsic_dim, knobs.dim)
+        n_traits, n_nuisance = min(knobs.trait_dims, length), min(knobs.nuisance_dims, length)
+        look_L, trait_T = _spectrum(length, knobs.spectrum_decay), _spectrum(n_traits, knobs.spectrum_decay)
+        families_FL = random.standard_normal((knobs.n_families, length)) * look_L * math.sqrt(knobs.family_share)
+        families_FL[:, :n_traits] += (
+            random.standard_normal((knobs.n_families, n_traits)) * trait_T * math.sqrt(knobs.trait_share)
+        )
+        noise_L = np.full(length, (1 - knobs.nuisance_share) / length)
+        # Spread evenly, so that nuisance lies in directions that tell people apart well and in such that hardly do.
+        noise_L[np.linspace(0, length - 1, n_nuisance).astype(int)] += knobs.nuisance_share / n_nuisance
+        map_DL, triangle = np.linalg.qr(random.standard_normal((knobs.dim, length)))
+        map_DL *= np.sign(np.diag(triangle))  # makes the map uniformly distributed among orthonormal ones
+        personal_L = look_L * math.sqrt(max(0.0, 1 - knobs.trait_share - knobs.family_share))
+        to_torch = [torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for a in (np.sqrt(noise_L), map_DL.T)]
+        return cls(families_FL.astype(np.float32), personal_L.astype(np.float32), *to_torch)
+
+
+def _spectrum(length: int, decay: float) -> np.ndarray:
+    """Standard deviations whose squares fall as a power of the direction's number and sum to 1: (length,) float64."""
+    variance = np.arange(1, length + 1, dtype=np.float64) ** -decay
+    return np.sqrt(variance / variance.sum())

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""The end of a command that has a few rows of results: results.csv, report, and the rows on the terminal."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+from pandas.api.types import is_numeric_dtype
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from datamodules.files import write_text
+from experiments.coordination.run_folder import RunFolder
+from experiments.reporting.report import write_simple_report
+from experiments.reporting.wording import any_number
+
+
+def publish(
+    run: RunFolder,
+    results: pd.DataFrame,
+    title: str,
+    verdict: str,
+    tables: Mapping[str, pd.DataFrame],
+    figures: Mapping[str, Path | Figure],
+    shown: list[str],
+) -> None:
+    """Writes results.csv, report.md, report.html and figures into the run folder, and prints the main columns.
+
+    Args:
+        run: the opened run folder.
+        results: a row per method or loss.
+        title: heading of the report.
+        verdict: the finding in one sentence.
+        tables: from caption to table.
+        figures: from caption to figure.
+        shown: the columns to print.
+    """
+    write_text(run.path / "results.csv", results.to_csv(index=False))
+    write_simple_report(run.path, title, verdict, tables, figures, run.manifest)
+    console = Console()
+    console.print(terminal_table(results[shown]))
+    console.print(f"report: {run.path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def terminal_table(frame: pd.DataFrame) -> Table:
+    """A table of rich; a single row goes down the page.
+
+    Args:
+        frame: numbers are formatted by the names of their columns.
+    """
+    # Text, not str: rich would read "[...]" in a name as markup.
+    cells = [[Text(_cell(column, value)) for column, value in row.items()] for _, row in frame.iterrows()]
+    table = Table(box=None, pad_edge=False, show_header=len(cells) != 1)
+    if len(cells) == 1:
+        table.add_column()
+        table.add_column(justify="right")
+        for column, cell in zip(frame, cells[0], strict=True):
+            table.add_row(Text(column), cell)
+        return table
+    for column in frame:
+        table.add_column(Text(column), justify="right" if is_numeric_dtype(frame[column]) else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    return table
+
+
+def _cell(column: str, value: object) -> str:
+    return value if isinstance(value, str) else any_number(column, float(value))

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""Name the people behind embeddings."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+from omegaconf import DictConfig
+from rich.console import Console
+
+from datamodules.embedding_set import EmbeddingSet
+from datamodules.errors import InputError
+from datamodules.files import open_npy, write_text
+from experiments.coordination.command_line import command
+from experiments.coordination.schema import IdentifyConfig
+from lightning_modules.identifier import Identifier
+
+
+@command("identify", IdentifyConfig)
+def main(cfg: DictConfig) -> None:
+    """Reads an Identifier and embeddings, writes a CSV."""
+    out = Path(cfg.out)
+    if out.exists() and not cfg.overwrite:
+        raise InputError(f"{out}, which exists", "a new file", "choose another out=, or say overwrite=true")
+    if not out.parent.is_dir():
+        raise InputError(f"no folder {out.parent}", "an existing folder for the CSV", "make it, or choose another out=")
+    if cfg.embeddings is None:
+        raise InputError("no embeddings", "embeddings=FILE_OR_DIR", "name an .npy file or an EmbeddingSet folder")
+    identifier = Identifier.load(cfg.identifier, cfg.device)
+    if cfg.threshold is not None:
+        identifier = replace(identifier, threshold=cfg.threshold)
+    source = Path(cfg.embeddings)
+    if source.is_dir():
+        probes = EmbeddingSet.open(source)
+        embeddings, files = probes.embeddings, probes.files
+    else:
+        embeddings, files = open_npy(source, ("float16", "float32", "float64"), ndim=2), ()
+
+    found = identifier.identify(embeddings)
+    columns = {"row": range(len(found.index)), "identity": found.identity, "score": found.score, "cluster": found.cluster}
+    frame = pd.DataFrame(({"file": files} if files else {}) | columns)
+    write_text(out, frame.to_csv(index=False, float_format="%.6f"))
+    unknown = int((found.index < 0).sum())
+    Console().print(f"{len(frame)} probes, {unknown} unknown: {out}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""Train one scenario and save an Identifier."""
+
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+from rich.console import Console
+
+from datamodules.errors import InputError
+from experiments.coordination.command_line import command
+from experiments.coordination.coordinator import Cell, Coordinator
+from experiments.coordination.data import as_sizes, check_testable, dataset_name, open_data, subnets_for
+from experiments.coordination.evaluation import evaluate
+from experiments.coordination.failures import failure_table
+from experiments.coordination.run_folder import RunFolder, run_name
+from experiments.coordination.scenarios import make_scenario
+from experiments.coordination.schema import TrainConfig, check_trainer
+from lightning_modules.open_set import threshold_at_fpir
+
+
+@command("train", TrainConfig)
+def main(cfg: DictConfig) -> int:
+    """Trains, evaluates, saves; returns 1 where a sub-network failed."""
+    console = Console()
+    check_trainer(cfg.trainer)
+    scenario = make_scenario("scenario", cfg.scenario, cfg)
+    sizes = as_sizes(cfg.n_identities, "n_identities")
+    data = open_data(cfg, sizes)
+    (n,) = sizes or [data.n_identities - round(data.n_identities * cfg.split.held_out)]
+    cell = Cell(n, subnets_for([n], cfg.n_subnets)[0], cfg.seed)
+    check_testable(data, cfg.split, [n], cfg.seed)
+    folder = Path(cfg.runs_dir) / (cfg.name or run_name("train", dataset_name(data), cfg))
+    out = Path(cfg.out) if cfg.out else folder / "identifier"
+    if out.exists():
+        raise InputError(f"{out}, which exists", "a new folder", "choose another out= or name=, or remove it")
+
+    with RunFolder(folder, cfg) as run:
+        coordinator = Coordinator(run, data, cfg, console)
+        console.print(f"{folder}: {scenario.title}, N = {n}, m = {cell.n_subnets}, seed {cfg.seed}", highlight=False)
+        failed = coordinator.train([(cell, scenario)])
+        if failed:
+            console.print(failure_table(failed))
+            return 1
+        identifier = coordinator.identifier(cell, scenario)
+        _, splits, _ = coordinator.enrolled(cell)
+        threshold = None
+        if len(splits.unknown):
+            scores = identifier.identify(data.embeddings[splits.unknown.rows]).score
+            threshold = threshold_at_fpir(scores, cfg.fpir)
+            identifier = coordinator.identifier(cell, scenario, threshold)
+        metrics, _ = evaluate(identifier, data, splits.test)
+        identifier.save(out)
+
+    shown = ", ".join(f"{name} {value:.2f} %" for name, value in metrics.items())
+    console.print(f"{len(splits.test)} test probes: {shown}", highlight=False)
+    if threshold is not None:
+        accepted = identifier.identify(data.embeddings[splits.test.rows])
+        missed = 100 * np.mean(accepted.index != splits.test.labels)
+        console.print(
+            f"threshold {threshold:.4f}: {100 * cfg.fpir:g} % of {len(splits.unknown)} probes of unknown persons named, "
+            f"{missed:.2f} % of the test probes not named rightly", highlight=False,
+        )  # fmt: skip
+    console.print(f"identifier: {out}", highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""The report as a reader sees it: in a real browser, on a desk and on a telephone."""
+
+import io
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH: the report cannot be looked at")
+
+# Measures the finished page, then sorts the first table by F1 twice, and leaves what it found in the document.
+PROBE = """
+<script>
+const table = [...document.querySelectorAll("table")].find((t) => t.caption.textContent.startsWith("Table 2."));
+const column = [...table.tHead.rows[0].cells].findIndex((c) => c.textContent.trim() === "F1");
+const read = () => [...table.tBodies[0].rows].map((row) => row.cells[column].textContent.trim());
+const button = table.tHead.rows[0].cells[column].querySelector("button");
+const found = {
+  width: innerWidth,
+  page: document.documentElement.scrollWidth,
+  images: [...document.images].map((i) => [i.complete && i.naturalWidth, i.getBoundingClientRect().width]),
+  text: parseFloat(getComputedStyle(table).fontSize),
+  tables: [...document.querySelectorAll("table")].filter((t) => t.getBoundingClientRect().height > 40).length,
+};
+button.click(); found.down = read(); found.first = table.tHead.querySelector("[aria-sort]").getAttribute("aria-sort");
+button.click(); found.up = read();
+parent.postMessage(JSON.stringify(found), "*");
+</script>
+"""
+# A frame of the width wanted, as headless Chromium makes no window narrower than 500 pixels.
+FRAME = """<!DOCTYPE html><body><script>
+addEventListener("message", (event) => {{
+  const note = document.createElement("pre"); note.id = "found"; note.textContent = event.data;
+  document.body.append(note);
+}});
+</script><iframe src="probed.html" style="border: 0; width: {width}px; height: 900px"></iframe></body>
+"""
+
+
+def chromium(folder, page, width, *options) -> str:
+    profile = f"--user-data-dir={folder / 'profile'}"
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", profile, *options]
+    result = subprocess.run(
+        [*command, f"--window-size={width},2600", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return result.stdout
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_the_page_fits_and_sorts(full_run, tmp_path, width):
+    probed = tmp_path / "probed.html"
+    probed.write_text((full_run / "report.html").read_text().replace("</body>", PROBE + "</body>"))
+    (tmp_path / "frame.html").write_text(FRAME.format(width=width))
+    dom = chromium(tmp_path, tmp_path / "frame.html", 1300, "--dump-dom", "--virtual-time-budget=10000")
+    found = json.loads(unescape(re.search(r'<pre id="found">(.*?)</pre>', dom, re.S)[1]))
+    assert found["width"] == width
+    assert found["page"] <= width, "the page is wider than the window"
+    assert len(found["images"]) == 10
+    assert all(natural >= 1000 and 250 < shown <= width for natural, shown in found["images"])
+    assert found["text"] >= 13 and found["tables"] >= 8
+    numbers = [float(text.split()[0]) for text in found["down"]]
+    assert found["first"] == "descending" and numbers == sorted(numbers, reverse=True)
+    assert found["up"] == found["down"][::-1]
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_the_page_as_a_picture(full_run, tmp_path, width):
+    picture = tmp_path / "page.png"
+    chromium(tmp_path, full_run / "report.html", width, f"--screenshot={picture}")
+    pixels = np.asarray(Image.open(io.BytesIO(picture.read_bytes())).convert("RGB")).astype(int)
+    assert pixels.shape[1] == width
+    # Dark text, the proposal's blue and ISM's vermillion are all to be seen.
+    for colour in ((31, 36, 48), (0, 114, 178), (213, 94, 0)):
+        assert (np.abs(pixels - colour).max(axis=2) < 12).sum() > 100, colour
+    # No screenful is empty.
+    for top in range(0, pixels.shape[0] - 800, 800):
+        assert (pixels[top : top + 800].min(axis=2) < 120).mean() > 0.003
