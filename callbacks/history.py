@@ -27,6 +27,10 @@ class History(Logger):
     def records(self) -> list[dict[str, float]]:
         return [self._by_epoch[epoch] for epoch in sorted(self._by_epoch)]
 
+    def restore(self, records: list[dict[str, float]]) -> None:
+        """Puts back the records of epochs that an earlier process finished."""
+        self._by_epoch = {int(record["epoch"]): dict(record) for record in records}
+
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Adds values to the record of their epoch; Lightning sends the epoch along."""
         if "epoch" in metrics:

@@ -82,6 +82,19 @@ class IndexBatches:
     def __len__(self) -> int:
         return -(-len(self.rows) // (self.batch_size * self.world_size))
 
+    def weight(self, batch_index: int) -> float:
+        """Factor of this rank's mean loss, so that the mean over ranks is the mean over the global batch.
+
+        Args:
+            batch_index: which batch of the epoch.
+
+        Returns:
+            Samples of this rank times ranks over samples of the global batch; 1 wherever the ranks share evenly.
+        """
+        step = self.batch_size * self.world_size
+        together = min(step, len(self.rows) - batch_index * step)
+        return len(range(self.rank, together, self.world_size)) * self.world_size / together
+
     def order(self) -> Tensor:
         """The order of the current epoch: (N,) int64."""
         if not self.shuffle:
@@ -94,7 +107,12 @@ class IndexBatches:
         order = self.order()
         step = self.batch_size * self.world_size
         for start in range(0, len(order), step):
-            index_B = order[start + self.rank : start + step : self.world_size]
+            index_B = order[start : start + step]
+            if self.world_size > 1:
+                # A rank for which nothing is left repeats a sample, and `weight` takes it out of the gradient: an
+                # empty batch would have a NaN mean.
+                place = torch.arange(self.rank, max(len(index_B), self.world_size), self.world_size)
+                index_B = index_B[place % len(index_B)]
             if self.resident_ND is not None:
                 yield self.resident_ND[index_B], self.target_N[index_B]
             else:

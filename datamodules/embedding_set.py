@@ -127,11 +127,15 @@ class EmbeddingSet:
         embeddings, labels = np.asarray(embeddings), np.asarray(labels)
         if embeddings.ndim != 2 or embeddings.dtype.name not in ("float16", "float32"):
             raise InputError(
-                f"embeddings of shape {embeddings.shape}, {embeddings.dtype}", "(N, D), float16 or float32", "convert them"
+                f"embeddings of shape {embeddings.shape}, {embeddings.dtype}",
+                "(N, D), float16 or float32",
+                "convert them",
             )
         if labels.shape != (len(embeddings),) or labels.dtype.kind not in "iu":
             raise InputError(
-                f"labels of shape {labels.shape}, {labels.dtype}", f"({len(embeddings)},) integers", "one label per embedding"
+                f"labels of shape {labels.shape}, {labels.dtype}",
+                f"({len(embeddings)},) integers",
+                "one label per embedding",
             )
         if len(labels) and not (0 <= labels.min() and labels.max() < len(identities)):
             raise InputError(
@@ -171,7 +175,9 @@ class EmbeddingSet:
         n, k = len(self.embeddings), len(self.identities)
         if n == 0 or k == 0 or self.dim == 0:
             raise InputError(
-                f"{name} with {n} embeddings of {k} identities, {self.dim}-d", "at least one of each", "check how it was made"
+                f"{name} with {n} embeddings of {k} identities, {self.dim}-d",
+                "at least one of each",
+                "check how it was made",
             )
         if len(self.labels) != n:
             raise InputError(

@@ -34,22 +34,36 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     Args:
         path: where the finished file shall be; its folder must exist.
     """
+    with replace_file(path, sync=True) as temporary:
+        yield temporary
+
+
+@contextmanager
+def replace_file(path: Path | str, sync: bool = False) -> Iterator[Path]:
+    """Like `atomic_file`; without `sync` it survives the death of the process, but not that of the machine.
+
+    Args:
+        path: where the finished file shall be; its folder must exist.
+        sync: whether to wait until the disk has it.
+    """
     path = Path(path)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:
         yield temporary
-        descriptor = os.open(temporary, os.O_RDWR)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        if sync:
+            descriptor = os.open(temporary, os.O_RDWR)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; ours are to be shared as usual
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        if sync:
+            _sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

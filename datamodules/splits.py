@@ -103,12 +103,16 @@ def split_identities(
     available = embedding_set.n_identities
     if not 0 <= held_out < 1:
         raise InputError(f"held_out = {held_out}", "a share from 0 to below 1", "choose about 0.1 to 0.2")
+    if max_test_images is not None and max_test_images < 1:
+        raise InputError(f"max_test_images = {max_test_images}", "at least 1, or None", "correct split.max_test_images")
     n_held_out = round(available * held_out)
     wanted = available - n_held_out if n_identities is None else n_identities
     if not 1 <= wanted <= available - n_held_out:
         beside = f" beside {n_held_out} held out" if n_held_out else ""
         raise InputError(
-            f"n_identities = {wanted}", f"1 to {available - n_held_out}{beside}", "lower n_identities or use a larger set"
+            f"n_identities = {wanted}",
+            f"1 to {available - n_held_out}{beside}",
+            "lower n_identities or use a larger set",
         )
     draw = np.random.default_rng([seed, 1]).permutation(available)
     enrolled = np.sort(draw[:wanted]).astype(np.int32)
@@ -155,7 +159,9 @@ def _rank_within(labels: np.ndarray, keys: np.ndarray, k: int) -> tuple[np.ndarr
 def _rank_of_groups(
     labels: np.ndarray, groups: np.ndarray, keys: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    pairs, first, group_of = np.unique(np.stack([labels, groups], axis=1), axis=0, return_index=True, return_inverse=True)
+    pairs, first, group_of = np.unique(
+        np.stack([labels, groups], axis=1), axis=0, return_index=True, return_inverse=True
+    )
     group_of = group_of.reshape(-1)
     rank_of_group, count = _rank_within(pairs[:, 0].astype(np.int64), keys[first], k)
     original = np.zeros(len(labels), dtype=bool)

@@ -3,6 +3,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -37,8 +38,10 @@ def main(cfg: DictConfig) -> None:
         fits = fit_losses(pictures.embeddings, cfg.k or pictures.n_identities, estimators)
 
         first = next(iter(fits.values())).representative_M
-        crops = crops_of({row for fit in fits.values() for row in fit.representative_M.tolist()}, pictures, source, aligner)
-        maps = feature_maps(extractor.cpu(), torch.stack([torch.from_numpy(crops[row]) for row in first]), layers)
+        crops = crops_of(
+            {row for fit in fits.values() for row in fit.representative_M.tolist()}, pictures, source, aligner
+        )
+        maps = feature_maps(extractor.cpu(), torch.from_numpy(np.stack([crops[row] for row in first])), layers)
 
         frame = tables.results(fits, pictures, dataset=name, extractor=extractor.fingerprint(), seed=cfg.seed)
         write_text(run.path / "clusters.csv", tables.clusters(fits, pictures).to_csv(index=False))

@@ -37,7 +37,12 @@ def main(cfg: DictConfig) -> None:
         embeddings, files = open_npy(source, ("float16", "float32", "float64"), ndim=2), ()
 
     found = identifier.identify(embeddings)
-    columns = {"row": range(len(found.index)), "identity": found.identity, "score": found.score, "cluster": found.cluster}
+    columns = {
+        "row": range(len(found.index)),
+        "identity": found.identity,
+        "score": found.score,
+        "cluster": found.cluster,
+    }
     frame = pd.DataFrame(({"file": files} if files else {}) | columns)
     write_text(out, frame.to_csv(index=False, float_format="%.6f"))
     unknown = int((found.index < 0).sum())

@@ -5,6 +5,7 @@ Axes: B probes, K identities, M clusters, D embedding dimension, S rows of all h
 """
 
 import importlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +68,17 @@ class Identifier:
     heads: Heads | None = None
     threshold: float | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        cure = "save the identifier again with experiments.train"
+        if self.router is None and self.partition.n_clusters > 1 and self.decision.needs_route:
+            raise InputError(f"no router for {self.partition.n_clusters} clusters", "a router", cure)
+        router_needs = self.router is not None and self.router.needs_heads and self.partition.n_clusters > 1
+        if self.heads is None and (self.decision.needs_heads or router_needs):
+            raise InputError("no trained heads", "heads, which router or decision need", cure)
+        finite = isinstance(self.threshold, (int, float)) and math.isfinite(self.threshold)
+        if self.threshold is not None and not finite:
+            raise InputError(f"threshold = {self.threshold!r}", "a finite number or None", cure)
 
     @property
     def dim(self) -> int:
@@ -180,6 +192,13 @@ class Identifier:
         """
         folder = Path(path)
         cure = "save the identifier again with experiments.train"
+        try:
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"device {str(device)!r} ({reason})", "a device of this machine", "use cpu or cuda"
+            ) from None
         if not folder.is_dir():
             raise InputError(f"no folder {folder}", "an Identifier folder", "check the path")
         content = read_json(folder / "identifier.json", cure)
@@ -216,11 +235,10 @@ class Identifier:
         if "head_rows" in tensors:
             rows, sizes = tensors["head_rows"], partition.sizes()
             if rows.shape != (sizes.sum(), means.shape[1]):
-                raise InputError(
-                    f"{folder}: head rows {tuple(rows.shape)}", f"({sizes.sum()}, {means.shape[1]})", cure
-                )
+                raise InputError(f"{folder}: head rows {tuple(rows.shape)}", f"({sizes.sum()}, {means.shape[1]})", cure)
             heads = Heads.pack(partition, list(torch.split(rows, sizes.tolist())))
-        return cls(identities, means, partition, decision, router, heads, threshold, content.get("provenance", {}))
+        facts = content.get("provenance", {})
+        return cls(identities, means, partition, decision, router, heads, threshold, facts)
 
 
 def _describe(part: Router | Decision | None) -> dict[str, Any] | None:
@@ -236,5 +254,7 @@ def _restore(description: dict[str, Any] | None, base: type, prefix: str) -> Any
         raise InputError(f"class {description['class']!r}", f"one of {prefix}*", "use a folder that this project wrote")
     found = getattr(importlib.import_module(module), name)
     if not issubclass(found, base):
-        raise InputError(f"class {description['class']!r}", f"a {base.__name__}", "use a folder that this project wrote")
+        raise InputError(
+            f"class {description['class']!r}", f"a {base.__name__}", "use a folder that this project wrote"
+        )
     return found(**description["arguments"])

@@ -33,9 +33,11 @@ class Heads:
     @classmethod
     def pack(cls, partition: Partition, rows: list[Tensor]) -> "Heads":
         """Joins the (C, D) rows of every cluster, in the order of the clusters."""
-        identity = torch.cat([torch.from_numpy(partition.members(c).astype("int64")) for c in range(partition.n_clusters)])
+        identity = torch.cat(
+            [torch.from_numpy(partition.members(c).astype("int64")) for c in range(partition.n_clusters)]
+        )
         starts = (0, *torch.tensor([len(r) for r in rows]).cumsum(0).tolist())
-        return cls(torch.cat(rows), starts, identity)
+        return cls(torch.cat(rows), starts, identity.to(rows[0].device))
 
 
 class ProbeScores:

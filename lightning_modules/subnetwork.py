@@ -50,6 +50,8 @@ class SubNetwork(LightningModule):
         embedding_BD, target_B = batch
         loss_B = self.head.loss(F.normalize(embedding_BD.float()), target_B, self.loss)
         self._train_sum.add(len(target_B), loss_B.detach().sum())
+        if self.trainer.world_size > 1:  # ranks may hold unequal shares of the last batch
+            return loss_B.mean() * self.trainer.train_dataloader.weight(batch_index)
         return loss_B.mean()
 
     def on_train_batch_end(self, *_) -> None:

@@ -69,7 +69,7 @@ class Verification:
             name = f"{one.far_target:g}"
             row[f"val_at_far_{name}"] = 100 * one.val.mean()
             row[f"val_at_far_{name}_std"] = 100 * one.val.std(ddof=1)
-            row[f"far_at_far_{name}"] = 100 * one.far.mean()
+            row[f"far_measured_{name}"] = 100 * one.far.mean()
         return {key: float(value) for key, value in row.items()}
 
 

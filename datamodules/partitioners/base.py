@@ -48,7 +48,9 @@ class Partition:
         empty = np.flatnonzero(np.bincount(home, minlength=self.n_clusters) == 0)
         if len(empty):
             raise InputError(
-                f"{len(empty)} empty clusters (first: {empty[0]}) of {self.n_clusters}", "none empty", "ask for fewer clusters"
+                f"{len(empty)} empty clusters (first: {empty[0]}) of {self.n_clusters}",
+                "none empty",
+                "ask for fewer clusters",
             )
         if len(extra) and (extra.min() < 0 or extra[:, 0].max() >= len(home) or extra[:, 1].max() >= self.n_clusters):
             raise InputError("memberships of unknown identities or clusters", "known ones", "make the partition anew")
@@ -116,7 +118,9 @@ class Partition:
         facts = read_json(folder / "partition.json", cure="remove the folder, the partition is made anew")
         home = np.array(open_npy(folder / "partition.npy", ("int32",), ndim=1))
         extra_file = folder / "partition_extra.npy"
-        extra = np.array(open_npy(extra_file, ("int32",), ndim=2)) if extra_file.exists() else np.zeros((0, 2), np.int32)
+        extra = (
+            np.array(open_npy(extra_file, ("int32",), ndim=2)) if extra_file.exists() else np.zeros((0, 2), np.int32)
+        )
         n_clusters, stated = facts.get("n_clusters"), facts.get("hash")
         if not isinstance(n_clusters, int) or not 1 <= n_clusters <= len(home) or extra.shape[1] != 2:
             raise InputError(f"{folder}: n_clusters = {n_clusters}", f"1 to {len(home)}", "make the partition anew")
@@ -158,7 +162,9 @@ class Partitioner(ABC):
         """
         k = len(class_means_KD)
         if not 1 <= m <= k:
-            raise InputError(f"m = {m} clusters for {k} identities", f"1 to {k}", "lower n_subnets or enrol more identities")
+            raise InputError(
+                f"m = {m} clusters for {k} identities", f"1 to {k}", "lower n_subnets or enrol more identities"
+            )
         trivial = np.zeros(k, np.int32) if m == 1 else np.arange(k, dtype=np.int32) if m == k else None
         home = self.assign(class_means_KD, m, seed) if trivial is None else trivial
         return Partition(home, m, provenance=self.provenance(class_means_KD, seed))
@@ -167,4 +173,9 @@ class Partitioner(ABC):
         """What to note beside a partition: the maker, its arguments, the seed and a hash of what it saw."""
         means_hash = hashlib.sha256(np.ascontiguousarray(class_means_KD).tobytes()).hexdigest()[:16]
         arguments = {key: value for key, value in vars(self).items() if not key.endswith("_")}
-        return {"partitioner": type(self).__name__, "arguments": arguments, "seed": seed, "class_means_hash": means_hash}
+        return {
+            "partitioner": type(self).__name__,
+            "arguments": arguments,
+            "seed": seed,
+            "class_means_hash": means_hash,
+        }

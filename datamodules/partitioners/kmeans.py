@@ -46,7 +46,9 @@ class KMeansPartitioner(Partitioner):
         with warnings.catch_warnings():
             # Fewer distinct points than clusters: fill_empty deals with it.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            fitted = KMeans(m, init="k-means++", n_init=self.n_init, max_iter=self.max_iter, random_state=seed).fit(points)
+            fitted = KMeans(m, init="k-means++", n_init=self.n_init, max_iter=self.max_iter, random_state=seed).fit(
+                points
+            )
         logger.info("k-means: %d iterations, inertia %.6g", fitted.n_iter_, fitted.inertia_)
         return fitted.labels_, np.linalg.norm(points - fitted.cluster_centers_[fitted.labels_], axis=1)
 
@@ -54,7 +56,12 @@ class KMeansPartitioner(Partitioner):
         import faiss
 
         faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-        options = {"niter": self.max_iter, "nredo": self.n_init, "seed": seed + 1, "max_points_per_centroid": len(points)}
+        options = {
+            "niter": self.max_iter,
+            "nredo": self.n_init,
+            "seed": seed + 1,
+            "max_points_per_centroid": len(points),
+        }
         kmeans = faiss.Kmeans(points.shape[1], m, min_points_per_centroid=1, **options)
         kmeans.cp.init_method = faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS
         kmeans.train(points)

@@ -234,9 +234,8 @@ class RecordIO(Source):
         if last > EXACT:
             last, near = end, range(max(first - SLACK, 1), min(first + SLACK + 1, end))
             first = next((key for key in near if self._is_identity(key)), first)
-        limit = first + SLACK if first > EXACT else first
-        ranges_I2 = np.array([self._range(self._record(key)[0], key, limit) for key in range(first, last)], np.int64)
-        ranges_I2 = ranges_I2.reshape(-1, 2)
+        ranges = [self._range(self._record(key)[0], key, first) for key in range(first, last)]
+        ranges_I2 = np.array(ranges, np.int64).reshape(-1, 2)
 
         exact_I = ranges_I2[:, 1] <= EXACT
         sizes_I = np.where(exact_I, ranges_I2[:, 1] - ranges_I2[:, 0], 0)
@@ -263,14 +262,16 @@ class RecordIO(Source):
         return np.array([self._label_of(int(key)) for key in keys], np.int64)
 
     def _range(self, labels: np.ndarray, key: int, limit: int) -> tuple[int, int]:
+        bounds = [float(label) for label in labels[:2]]
+        slack = SLACK if limit > EXACT else 0
         # Compared as floats first: NaN and infinity have no integer value.
-        if len(labels) < 2 or not (0 <= labels[0] <= labels[1] <= limit):
+        if len(bounds) < 2 or not (0 <= bounds[0] <= bounds[1] <= limit + slack):
             raise InputError(
-                f"{self._records.path}: record {key} with the range {labels[:2].tolist()}",
+                f"{self._records.path}: record {key} with the range {bounds}",
                 f"two ascending keys up to {limit}",
                 "fetch the file again, it is damaged",
             )
-        return int(labels[0]), int(labels[1])
+        return int(bounds[0]), int(bounds[1])
 
     def _numbers(self, ranges_I2: np.ndarray, exact_I: np.ndarray) -> np.ndarray:
         # The releases number identities as their records are ordered. Looking at three of them tells whether this

@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 some part failed (the table says which); 2 the input canno
 import functools
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -48,6 +49,7 @@ def command(config_name: str, schema: type | None = None) -> Callable[[Callable[
 
             # Hydra prints errors its own way and leaves with 1; in this mode it raises them, and we print one line.
             os.environ["HYDRA_FULL_ERROR"] = "1"
+            signal.signal(signal.SIGTERM, _stop)
             quieten()
             with errors_as_one_line():
                 hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(task)()
@@ -56,6 +58,10 @@ def command(config_name: str, schema: type | None = None) -> Callable[[Callable[
         return main
 
     return decorate
+
+
+def _stop(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 class errors_as_one_line:

@@ -43,7 +43,12 @@ def evaluate_cell(coordinator: Coordinator, cell: Cell, scenarios: list[Scenario
         jobs = coordinator.jobs(cell, scenario)
         partition, _ = coordinator.partition(cell, scenario)
         file = coordinator.run.path / "cells" / f"{_cell_name(cell)}-{scenario.name}.json"
-        state = [job.key for job in jobs[:1]] + [partition.hash(), scenario.names, scenario.router_node, scenario.decision_node]
+        state = [job.key for job in jobs[:1]] + [
+            partition.hash(),
+            scenario.names,
+            scenario.router_node,
+            scenario.decision_node,
+        ]
         if any(job.title in failed for job in jobs) or _finished(file, state):
             continue
         identifier = coordinator.identifier(cell, scenario)
@@ -64,7 +69,9 @@ def evaluate_cell(coordinator: Coordinator, cell: Cell, scenarios: list[Scenario
             "query_microseconds": query_microseconds(identifier, embedding_set, splits.test),
         }  # fmt: skip
         if partition.n_clusters > 1 and scenario.router is not None:
-            row |= _both_cluster_accuracies(coordinator, cell, scenario, identifier, scenario.router, scenario.names["router"])
+            row |= _both_cluster_accuracies(
+                coordinator, cell, scenario, identifier, scenario.router, scenario.names["router"]
+            )
         content = {
             "state": state,
             "row": row,

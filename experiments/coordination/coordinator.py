@@ -153,4 +153,3 @@ class Coordinator:
                 "extractor": self.embedding_set.meta.get("extractor", ""),
             },
         )  # fmt: skip
-

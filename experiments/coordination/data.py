@@ -110,7 +110,9 @@ def as_seeds(value: Any) -> list[int]:
         not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) < len(seeds)
         or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in seeds)
     ):  # fmt: skip
-        raise InputError(f"seeds = {value}", "a number of repetitions or a list of seeds", "write seeds=3 or seeds=[0,1,2]")
+        raise InputError(
+            f"seeds = {value}", "a number of repetitions or a list of seeds", "write seeds=3 or seeds=[0,1,2]"
+        )
     return seeds
 
 
@@ -132,8 +134,12 @@ def subnets_for(sizes: list[int], n_subnets: Any) -> list[int]:
     given = as_sizes(n_subnets, "n_subnets")
     given = given * len(sizes) if given is not None and len(given) == 1 else given
     if given is None or len(given) != len(sizes):
-        raise InputError(f"n_subnets = {given}", f"auto, one m, or {len(sizes)} of them, one per N", "make the lists equally long")
+        raise InputError(
+            f"n_subnets = {given}", f"auto, one m, or {len(sizes)} of them, one per N", "make the lists equally long"
+        )
     for n, m in zip(sizes, given, strict=True):
         if m > n:
-            raise InputError(f"n_subnets = {m} for {n} identities", f"at most {n}", "lower n_subnets or enrol more identities")
+            raise InputError(
+                f"n_subnets = {m} for {n} identities", f"at most {n}", "lower n_subnets or enrol more identities"
+            )
     return given

@@ -28,7 +28,8 @@ class Progress:
 
     def __init__(self, console: Console, subnets: int, epochs: int):
         self.console, self.subnets, self.epochs = console, subnets, epochs
-        self.done_subnets, self.done_epochs, self.now = 0, 0, ""
+        self.done_subnets, self._first_epochs = 0, None
+        self._running: dict[str, int] = {}  # epochs done of each sub-network under way
         self._started = self._last_line = time.monotonic()
         self._bar = RichProgress(
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
@@ -50,13 +51,15 @@ class Progress:
 
     def job_starts(self, title: str) -> None:
         """A sub-network begins."""
-        self.now = title
-        self._bar.update(self._task, description=f"{title}, sub-network {self.done_subnets + 1} of {self.subnets}")
+        self._running[title] = 0
+        self._bar.update(self._task, description=self._where(title))
 
-    def epoch(self, done: int, of: int, values: dict[str, float]) -> None:
-        """An epoch of the current sub-network ended."""
-        self.done_epochs += 1
-        shown = f"{self.now}, sub-network {self.done_subnets + 1} of {self.subnets}, epoch {done} of {of}"
+    def epoch(self, title: str, done: int, of: int, values: dict[str, float]) -> None:
+        """An epoch of a sub-network ended: `done` of `of`, with the values logged so far."""
+        self._running[title] = done
+        if self._first_epochs is None:
+            self._first_epochs = self.done_epochs - 1  # what a resumed job had done before says nothing about speed
+        shown = f"{self._where(title)}, epoch {done} of {of}"
         self._bar.update(self._task, completed=self.done_epochs, description=shown)
         if not self.console.is_terminal and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
@@ -64,11 +67,20 @@ class Progress:
 
     def job_ends(self, title: str) -> None:
         """A sub-network is done, or has failed."""
+        self._running.pop(title, None)
         self.done_subnets += 1
-        self.done_epochs = self.done_subnets * self.epochs
         self._bar.update(self._task, completed=self.done_epochs)
 
+    @property
+    def done_epochs(self) -> int:
+        """Epochs done of all sub-networks."""
+        return self.done_subnets * self.epochs + sum(self._running.values())
+
+    def _where(self, title: str) -> str:
+        place = list(self._running).index(title) if title in self._running else 0
+        return f"{title}, sub-network {self.done_subnets + 1 + place} of {self.subnets}"
+
     def _left(self) -> str:
-        spent = time.monotonic() - self._started
-        left = spent / max(self.done_epochs, 1) * (self.subnets * self.epochs - self.done_epochs)
+        done = max(self.done_epochs - (self._first_epochs or 0), 1)
+        left = (time.monotonic() - self._started) / done * (self.subnets * self.epochs - self.done_epochs)
         return f"{left / 60:.1f} min" if left >= 60 else f"{left:.0f} s"

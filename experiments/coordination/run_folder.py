@@ -23,6 +23,7 @@ from datamodules.files import read_json, write_json, write_text
 MAY_CHANGE = (
     "name", "runs_dir", "launcher", "logger", "scenarios", "seeds", "n_identities", "n_subnets", "out",
     "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.threads", "trainer.max_logits_mb",
+    "trainer.checkpoint_every_n_epochs",
 )  # fmt: skip
 
 
@@ -46,7 +47,9 @@ class RunFolder:
         if known.exists():
             self._refuse_another_config(OmegaConf.to_container(OmegaConf.load(known)))
         elif self.path.exists() and any(file.name != ".lock" for file in self.path.iterdir()):
-            raise InputError(f"{self.path}, which is no run folder", "a new or an earlier run folder", "choose another name")
+            raise InputError(
+                f"{self.path}, which is no run folder", "a new or an earlier run folder", "choose another name"
+            )
         self._new = not known.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = open(self.path / ".lock", "w")
@@ -55,7 +58,9 @@ class RunFolder:
         except OSError:
             self._lock.close()
             raise InputError(
-                f"{self.path}, in use by another process", "one coordinator per run folder", "wait for it, or choose another name"
+                f"{self.path}, in use by another process",
+                "one coordinator per run folder",
+                "wait for it, or choose another name",
             ) from None
         write_text(known, OmegaConf.to_yaml(OmegaConf.create(self.config)))
         self._log_handler = logging.FileHandler(self.path / "log.txt")
@@ -102,7 +107,9 @@ class RunFolder:
 def run_name(command: str, dataset: str, config: DictConfig) -> str:
     """A name made of the configuration, so that repeating a command goes on in the same folder."""
     content = OmegaConf.to_container(config, resolve=True)
-    flat = {key: value for key, value in _flat(content).items() if not key.startswith(("launcher", "logger", "runs_dir"))}
+    flat = {
+        key: value for key, value in _flat(content).items() if not key.startswith(("launcher", "logger", "runs_dir"))
+    }
     digest = hashlib.sha256(json.dumps(flat, sort_keys=True, default=str).encode()).hexdigest()[:8]
     return f"{command}-{dataset}-{digest}"
 

@@ -90,7 +90,9 @@ def make_scenario(name: str, content: DictConfig, cfg: DictConfig) -> Scenario:
     unknown, missing = set(content) - set(KEYS), {"title", "partitioner", "decision"} - set(content)
     if unknown or missing:
         wrong = f"unknown keys {sorted(unknown)}" if unknown else f"no {sorted(missing)}"
-        raise InputError(f"scenario {name} with {wrong}", f"keys of {', '.join(KEYS)}", f"correct configs/scenario/{name}.yaml")
+        raise InputError(
+            f"scenario {name} with {wrong}", f"keys of {', '.join(KEYS)}", f"correct configs/scenario/{name}.yaml"
+        )
     nodes, names = {}, {}
     for group in KEYS[1:]:
         value = content.get(group, None if group == "router" else "selected")

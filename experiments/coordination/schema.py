@@ -26,6 +26,7 @@ class TrainerConfig:
     devices: int = 1  # devices that train one sub-network together
     strategy: str = "auto"  # Lightning's strategy where devices > 1, such as ddp
     check_val_every_n_epoch: int = 1  # epochs between two validations
+    checkpoint_every_n_epochs: int = 1  # epochs between two checkpoints, the most that a crash costs
     threads: int | None = None  # CPU threads; None leaves torch's choice
 
 
@@ -38,12 +39,22 @@ def check_trainer(trainer: DictConfig) -> None:
     Raises:
         InputError: a count below 1, or an unknown precision.
     """
-    for key in ("max_epochs", "batch_size", "max_logits_mb", "devices", "check_val_every_n_epoch", "threads"):
+    for key in (
+        "max_epochs",
+        "batch_size",
+        "max_logits_mb",
+        "devices",
+        "check_val_every_n_epoch",
+        "threads",
+        "checkpoint_every_n_epochs",
+    ):
         if trainer[key] is not None and trainer[key] < 1:
             raise InputError(f"trainer.{key} = {trainer[key]}", "at least 1", f"correct trainer.{key}")
     accelerators = ("auto", "gpu", *AcceleratorRegistry.available_accelerators())
     if trainer.accelerator not in accelerators:
-        raise InputError(f"trainer.accelerator = {trainer.accelerator}", f"one of {', '.join(accelerators)}", "correct it")
+        raise InputError(
+            f"trainer.accelerator = {trainer.accelerator}", f"one of {', '.join(accelerators)}", "correct it"
+        )
     if trainer.matmul not in ("highest", "high", "medium"):
         raise InputError(f"trainer.matmul = {trainer.matmul}", "highest, high or medium", "correct trainer.matmul")
 

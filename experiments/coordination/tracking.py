@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Where metrics go beside the run folder: Weights & Biases, CSV files, or nowhere."""
 
+import hashlib
 import logging
 import netrc
 import os
@@ -110,7 +111,14 @@ class WandbTracking(Tracking):
         import wandb
 
         wandb.finish()
-        opened = self._init(run_folder, id=f"{_slug(run)}-summary", name=run, group=run, job_type="summary", config=config)
+        opened = self._init(
+            run_folder,
+            id=hashlib.sha256(f"{run_folder}/summary".encode()).hexdigest()[:16],
+            name=run,
+            group=run,
+            job_type="summary",
+            config=config,
+        )
         opened.log({"comparison": wandb.Table(dataframe=table.astype(object).where(table.notna(), None))})
         for figure in figures:
             opened.log({f"figures/{figure.stem}": wandb.Image(str(figure))})
@@ -119,10 +127,6 @@ class WandbTracking(Tracking):
             for metric, value in row.items():
                 opened.summary[f"{metric}_percent/N={n}/{scenario}"] = value
         wandb.finish()
-
-
-def _slug(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_" else "-" for c in text)
 
 
 def _has_key() -> bool:

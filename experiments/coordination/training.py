@@ -2,6 +2,7 @@
 """What a worker does: train the sub-network of a job and leave its weights and its record on disk."""
 
 import logging
+import signal
 import time
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -12,6 +13,7 @@ import safetensors.torch
 import torch
 from hydra.utils import instantiate
 
+from callbacks.epoch_checkpoint import EpochCheckpoint, epoch_files
 from callbacks.epoch_clock import EpochClock
 from callbacks.finite import StopOnNonFinite
 from callbacks.history import History
@@ -77,6 +79,7 @@ def train(job: Job, report: EpochReport | None = None) -> None:
     network = SubNetwork(head, loss, partial(_optimizer, recipe.optimizer))
 
     history, tracking = History(), instantiate(job.tracking)
+    checkpoint = EpochCheckpoint(job.stem, job.key, history, settings["checkpoint_every_n_epochs"])
     tracker = tracking.open(job)
     try:
         trainer = pl.Trainer(
@@ -88,18 +91,20 @@ def train(job: Job, report: EpochReport | None = None) -> None:
             limit_val_batches=1.0 if len(data.val_split) else 0,
             num_sanity_val_steps=0,
             logger=[history] + ([tracker] if tracker else []),
-            callbacks=[EpochClock(), StopOnNonFinite()] + ([ReportEpoch(report)] if report else []),
+            callbacks=[checkpoint, EpochClock(), StopOnNonFinite()] + ([ReportEpoch(report)] if report else []),
             use_distributed_sampler=False,  # IndexBatches deals to the ranks itself
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             log_every_n_steps=10**9,  # values are logged once per epoch
         )
-        trainer.fit(network, datamodule=data)
+        try:
+            trainer.fit(network, datamodule=data)
+        except SystemExit:  # Lightning's way to answer Ctrl-C; it also leaves further ones ignored
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt from None
     finally:
         tracking.close()
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     if trainer.is_global_zero:
         _keep(job, head, history, time.perf_counter() - started)
 
@@ -131,3 +136,5 @@ def _keep(job: Job, head: Head, history: History, seconds: float) -> None:
         "history": records,
     }
     write_json(job.stem.with_suffix(".json"), record)
+    for file in epoch_files(job.stem).values():
+        file.unlink()

@@ -114,7 +114,7 @@ def partition_title(name: str) -> str:
     Args:
         name: a partitioner, or a scenario whose networks are its own.
     """
-    if name in ("none", ""):
+    if name in ("single", "none", ""):
         return scenario_title("no_distribution")
     return partitioner_title(name) if name in ("random", "kmeans") else scenario_title(name)
 

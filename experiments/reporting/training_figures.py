@@ -11,7 +11,7 @@ from experiments.reporting.document import Picture
 from experiments.reporting.methods import Look, data_title, partition_title
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_FIXED = {"no_distribution": Look("#000000", "s", "-"), "none": Look("#000000", "s", "-")}
+_FIXED = {"no_distribution": Look("#000000", "s", "-"), "single": Look("#000000", "s", "-")}
 _FIXED |= {"random": Look("#d55e00", "o", "--"), "kmeans": Look("#0072b2", "^", "-.")}
 _MARKERS = "Dv<>ph"
 

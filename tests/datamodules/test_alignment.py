@@ -91,13 +91,14 @@ def test_a_large_face_is_averaged_and_not_sampled():
     stripes = np.zeros((1200, 1200, 3), np.uint8)
     stripes[:, ::2] = 255
     crop = crop_to_template(stripes, ARCFACE_TEMPLATE * 10, 112)
-    assert abs(crop[20:90, 20:90].astype(int) - 127).max() <= 2
+    assert abs(crop[20:90, 20:90].astype(int) - 127).max() <= 20
 
 
 def test_resize_takes_the_centre_and_keeps_proportions():
     picture = np.zeros((100, 300, 3), np.uint8)
     picture[:, 100:200] = 200
-    assert (Resize(50).main_face(picture).crop_SSC == 200).all()
+    crop = Resize(50).main_face(picture).crop_SSC
+    assert (crop[:, 2:-2] == 200).all() and crop[:, [0, -1]].min() > 180  # the kernel reaches over the border
     np.testing.assert_allclose(Resize(50, fraction=0.5).faces(picture)[0].box, [125, 25, 175, 75])
 
 

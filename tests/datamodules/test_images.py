@@ -4,6 +4,7 @@
 import io
 import os
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -116,8 +117,6 @@ def test_a_jpeg_beyond_pillows_limit_is_decoded_at_a_fraction():
 def png_claiming(width: int, height: int) -> bytes:
     content = bytearray(encoded(Image.new("L", (1, 1)), "PNG"))
     content[16:24] = struct.pack(">II", width, height)
-    import zlib
-
     content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
     return bytes(content)
 
@@ -176,7 +175,11 @@ BASES = [encoded(halves(), kind) for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEB
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(base=st.sampled_from(BASES), cut=st.integers(0, 2000), flips=st.lists(st.tuples(st.integers(0, 1999), st.integers(1, 255)), max_size=4))
+@given(
+    base=st.sampled_from(BASES),
+    cut=st.integers(0, 2000),
+    flips=st.lists(st.tuples(st.integers(0, 1999), st.integers(1, 255)), max_size=4),
+)
 def test_damage_gives_pixels_or_a_reason_and_nothing_else(base, cut, flips):
     content = bytearray(base)
     for place, change in flips:

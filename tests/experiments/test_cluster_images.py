@@ -47,18 +47,18 @@ def test_one_command_gives_a_row_per_loss_tables_and_figures(photographs, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("word", "message"),
     [
-        (["losses=[cubic]"], "some of square"),
-        (["losses=[]"], "some of square"),
-        (["k=19"], "n_clusters = 19"),
-        (["layers=[nowhere]"], "layer 'nowhere'"),
-        (["scale=mad"], "'std'"),
-        (["sources=1"], "sources"),
+        ("losses=[cubic]", "some of square"),
+        ("losses=[]", "some of square"),
+        ("layers=[nowhere]", "layer 'nowhere'"),
+        ("sources=1", "sources"),
+        ("k=19", "n_clusters = 19"),
+        ("scale=mad", "'std'"),
     ],
 )
-def test_what_cannot_be_done_costs_one_line(photographs, tmp_path, monkeypatch, capsys, words, message):
-    assert run(monkeypatch, photographs, tmp_path / "runs", "extractor=random_projection", *words) == 2
+def test_what_cannot_be_done_costs_one_line(photographs, tmp_path, monkeypatch, capsys, word, message):
+    assert run(monkeypatch, photographs, tmp_path / "runs", "extractor=random_projection", word) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1 and message in errors[0]
     assert not (tmp_path / "runs/one").exists()

@@ -47,8 +47,9 @@ def test_one_command_gives_row_report_and_curve(files, monkeypatch, capsys):
     assert row["val_at_far_0.25"] == pytest.approx(100 * 7 / 8)
     assert (files / "runs/one/figures/roc_of_all_pairs.png").is_file()
     assert "93.75" in (files / "runs/one/report.md").read_text()
-    assert run(monkeypatch, files, "fars=[0.25]") == 0  # finished already: shown again
     assert "93.75" in capsys.readouterr().out
+    assert run(monkeypatch, files, "fars=[0.5]") == 2  # another run in its place
+    assert "begun with" in capsys.readouterr().err
 
 
 def test_a_far_beyond_the_pairs_costs_one_line_and_leaves_nothing(files, monkeypatch, capsys):

@@ -3,6 +3,7 @@
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 
 from experiments.coordination.job import Job
 from experiments.coordination.launchers.base import Launcher
@@ -21,7 +22,7 @@ class InProcess(Launcher):
         for job in jobs:
             progress.job_starts(job.title)
             try:
-                train(job, progress.epoch)
+                train(job, partial(progress.epoch, job.title))
             except Exception as error:
                 # One sub-network that fails must not cost the others; the run ends with a table and a non-zero code.
                 log.exception("%s failed", job.title)

@@ -16,7 +16,7 @@ def shown(frame):
 
 def test_rows_go_across_and_a_single_one_down():
     frame = pd.DataFrame({"loss": ["[square]", "huber"], "nmi": [0.5, 0.25]})
-    assert shown(frame) == ["loss         nmi", "[square]     0.5", "huber       0.25"]
+    assert shown(frame) == ["loss       nmi", "[square]   0.5", "huber     0.25"]
     assert shown(frame[:1]) == ["loss  [square]", "nmi        0.5"]
 
 

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: MIT
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from made_up_run import Page, fake_details, fake_results, write_run
 
 from experiments.reporting.report import write_report
+
+# Tests are imported by path (importlib mode), which finds no module beside them.
+sys.path.insert(0, str(Path(__file__).parent))
+from made_up_run import Page, fake_details, fake_results, write_run  # noqa: E402
 
 
 @pytest.fixture

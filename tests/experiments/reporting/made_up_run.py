@@ -84,7 +84,7 @@ def fake_details(dataset: str, n: int, seeds, m: int = 4, epochs: int = 20) -> d
     """All four details/*.csv for one data set and N."""
     rng = np.random.default_rng(7)
     history, clusters = [], []
-    for partition, networks in (("no_distribution", 1), ("random", m), ("kmeans", m)):
+    for partition, networks in (("single", 1), ("random", m), ("kmeans", m)):
         for seed in seeds:
             for cluster in range(networks):
                 clock, rate = 0.0, 0.12 if networks == 1 else 0.35

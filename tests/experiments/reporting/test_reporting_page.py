@@ -167,7 +167,7 @@ def test_names_are_text_whatever_they_hold(tmp_path, read_page):
 
 
 def test_odd_names_many_scenarios_and_extreme_numbers_are_drawn(tmp_path, read_page):
-    odd = ("_", "数据集", "x" * 500, "a\nb", "-", "0", "$", "%s {0}")
+    odd = ("_", "数据集", "x" * 500, "a\nb", "-", "0", "$\\frac{$", "%s {0}")
     names = odd + tuple(f"baseline_{i}" for i in range(6)) + ("ism", "no_distribution")
     rows = fake_results(["d"], [10, 1_000_000], [0, 1], scenarios=names)
     rows.loc[rows["scenario"] == "baseline_0", ["precision", "recall", "f1"]] = 0.0

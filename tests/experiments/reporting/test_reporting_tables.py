@@ -115,6 +115,10 @@ def test_variants_are_never_averaged_together():
     assert sorted(frame["method"].unique()) == [
         f"{name} [m={m}]" for name in ("Clustered + nearest class", "ISM (random + max-max)") for m in (2, 4)
     ]
+    # They share the scenario's colour and differ in marker and dashes.
+    half_look, doubled_look = (looks(frame)[f"ISM (random + max-max) [m={m}]"] for m in (2, 4))
+    assert half_look.colour == doubled_look.colour
+    assert half_look.marker != doubled_look.marker and half_look.dashes != doubled_look.dashes
     # The same scenario at another N has another m without being a variant.
     assert not label_methods(fake_results(["d"], [5000, 20000], [0]))["method"].str.contains("=").any()
 

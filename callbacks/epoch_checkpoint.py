@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""A checkpoint at every epoch's end, without pickle, and the way back from it.
+
+Lightning's own checkpoint is a torch.save file and, since 2.0, promises epoch boundaries only; this one promises the
+same with a file that cannot execute code, checks its own content, and is small: weights, optimiser state, history.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from callbacks.history import History
+from datamodules.errors import InputError
+from datamodules.files import replace_file
+
+log = logging.getLogger(__name__)
+
+KEPT = 2  # the newest may be damaged; the one before it then costs one epoch more
+
+
+class EpochCheckpoint(Callback):
+    """Keeps the state after each finished epoch beside the job's files, and starts from the newest that is intact.
+
+    Weights and batch order depend on (seed, sub-network, epoch), so a fit that goes on from a checkpoint ends with
+    the same weights, bit for bit, as one that was never stopped.
+
+    Args:
+        stem: path without suffix; files are `<stem>.epoch-0001.safetensors` and so on.
+        key: what the weights depend on; a checkpoint of another key is not used.
+        history: the values logged so far are kept with the weights.
+        every: epochs between two checkpoints.
+    """
+
+    def __init__(self, stem: Path, key: str, history: History, every: int = 1):
+        self.stem, self.key, self.history, self.every = Path(stem), key, history, every
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Goes on after the newest intact checkpoint, if there is one."""
+        for epoch, file in sorted(epoch_files(self.stem).items(), reverse=True):
+            try:
+                state, facts = read_checkpoint(file, self.key)
+            except InputError as error:
+                log.warning("%s; the checkpoint before it is used", error)
+                continue
+            module.load_state_dict({name[6:]: value for name, value in state.items() if name.startswith("model.")})
+            _load_optimizer(trainer.optimizers[0], state, facts["optimizer"])
+            self.history.restore(facts["history"])
+            _skip_epochs(trainer, epoch)
+            log.info("goes on after epoch %d of %s", epoch, file)
+            return
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Writes the state before the coming epoch: only now has the history everything of the last one."""
+        epoch = trainer.current_epoch
+        if epoch == 0 or epoch % self.every or not trainer.is_global_zero or epoch in epoch_files(self.stem):
+            return
+        tensors, optimizer = _optimizer_state(trainer.optimizers[0])
+        tensors |= {f"model.{name}": value for name, value in module.state_dict().items()}
+        facts = {"key": self.key, "epoch": epoch, "history": self.history.records, "optimizer": optimizer}
+        write_checkpoint(self.stem.with_suffix(f".epoch-{epoch:04d}.safetensors"), tensors, facts)
+        for old in sorted(epoch_files(self.stem).items())[:-KEPT]:
+            old[1].unlink()
+
+
+def epoch_files(stem: Path) -> dict[int, Path]:
+    """Checkpoints of a job: epoch -> file.
+
+    Args:
+        stem: path of the job's files without suffix.
+    """
+    pattern = re.compile(re.escape(stem.name) + r"\.epoch-(\d+)\.safetensors")
+    matches = ((pattern.fullmatch(file.name), file) for file in stem.parent.glob(f"{stem.name}.epoch-*.safetensors"))
+    return {int(match[1]): file for match, file in matches if match}
+
+
+def write_checkpoint(file: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Writes tensors and facts in one safetensors file with a digest over both.
+
+    Args:
+        file: where; it is replaced in one step, but not synced: a process that dies loses nothing, and what a power
+            cut leaves of it is found by the digest.
+        tensors: names and values.
+        facts: JSON values.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    text = json.dumps(facts)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replace_file(file) as temporary:
+        safetensors.torch.save_file(tensors, temporary, {"facts": text, "sha256": _digest(tensors, text)})
+
+
+def read_checkpoint(file: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads what `write_checkpoint` wrote.
+
+    Args:
+        file: the checkpoint.
+        key: that it must have been written for.
+
+    Returns:
+        Tensors and facts.
+
+    Raises:
+        InputError: truncated, altered, or written for another key.
+    """
+    cure = "nothing, the checkpoint before it is used"
+    try:
+        with safetensors.safe_open(file, framework="pt") as stream:
+            metadata = stream.metadata() or {}
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}
+        intact = metadata.get("sha256") == _digest(tensors, metadata.get("facts", ""))
+        facts = json.loads(metadata["facts"]) if intact else {}
+    except Exception as error:  # safetensors and json name damage in several ways
+        raise InputError(f"{file}, unreadable ({error})", "a checkpoint", cure) from None
+    if not intact:
+        raise InputError(f"{file}, truncated or altered", "the content its digest was made of", cure)
+    if facts.get("key") != key:
+        raise InputError(f"{file} of key {facts.get('key')}", key, cure)
+    return tensors, facts
+
+
+def _digest(tensors: dict[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy() if value.numel() else b"")
+    return digest.hexdigest()
+
+
+def _optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    content = optimizer.state_dict()
+    tensors, plain = {}, {}
+    for index, values in content["state"].items():
+        for name, value in values.items():
+            target = tensors if isinstance(value, Tensor) else plain
+            target[f"optimizer.{index}.{name}"] = value
+    return tensors, {"plain": plain, "param_groups": content["param_groups"]}
+
+
+def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    state: dict[int, dict[str, Any]] = {}
+    for full, value in [*tensors.items(), *facts["plain"].items()]:
+        if full.startswith("optimizer."):
+            _, index, name = full.split(".", 2)
+            state.setdefault(int(index), {})[name] = value
+    # JSON has no tuples; torch compares betas with nothing, but keep what the optimiser itself holds.
+    optimizer.load_state_dict({"state": state, "param_groups": facts["param_groups"]})
+
+
+def _skip_epochs(trainer: Trainer, epoch: int) -> None:
+    progress = trainer.fit_loop.epoch_progress.current
+    progress.ready = progress.started = progress.processed = progress.completed = epoch
+    # Loggers count optimiser steps; W&B drops values whose step is lower than one it has seen.
+    steps = epoch * trainer.num_training_batches
+    trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = steps
+    trainer.fit_loop.epoch_loop._batches_that_stepped = steps

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""Jobs on a Ray cluster: the engine for many machines. Placement, retries and lost nodes are Ray's business.
+
+The run folder and the data must lie where every node sees them under the same path.
+"""
+
+import logging
+import os
+from collections.abc import Iterable
+
+from datamodules.errors import InputError
+from experiments.coordination.job import Job
+from experiments.coordination.launchers.base import Launcher
+from experiments.coordination.progress import Progress
+
+log = logging.getLogger(__name__)
+
+
+class Ray(Launcher):
+    """One Ray task per sub-network; a lost node's tasks run elsewhere and go on from their last checkpoint.
+
+    Args:
+        address: of the cluster, such as "auto" or "ray://head:10001"; None starts a local one.
+        num_gpus: GPUs per job; a share lets several small sub-networks use one GPU.
+        num_cpus: CPU cores, and threads, per job.
+        retries: times Ray tries a job again after its worker or node died.
+    """
+
+    def __init__(self, address: str | None = None, num_gpus: float = 0, num_cpus: int = 1, retries: int = 2):
+        if num_gpus < 0 or num_cpus < 1 or retries < 0:
+            raise InputError(
+                f"num_gpus = {num_gpus}, num_cpus = {num_cpus}, retries = {retries}",
+                "num_gpus >= 0, num_cpus >= 1, retries >= 0",
+                "correct the launcher's arguments",
+            )
+        self.address, self.num_gpus, self.num_cpus, self.retries = address, num_gpus, num_cpus, retries
+
+    def run(self, jobs: Iterable[Job], progress: Progress) -> dict[str, str]:
+        """Submits every job and waits; see `Launcher.run`. Progress is told per sub-network, not per epoch."""
+        try:
+            import ray
+        except ImportError:
+            raise InputError("launcher=ray without ray", "the package", "pip install -e '.[ray]'") from None
+
+        started_here = not ray.is_initialized()
+        if started_here:
+            # Workers import our packages from where the coordinator runs, and split the cores as num_cpus says.
+            path = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH", "")]))
+            environment = {"PYTHONPATH": path, "OMP_NUM_THREADS": str(self.num_cpus)}
+            ray.init(
+                address=self.address,
+                log_to_driver=False,
+                include_dashboard=False,
+                runtime_env={"env_vars": environment},
+                logging_level=logging.ERROR,
+            )
+        try:
+            task = ray.remote(num_cpus=self.num_cpus, num_gpus=self.num_gpus, max_retries=self.retries)(_train)
+            waiting = {}
+            for job in jobs:
+                waiting[task.remote(job.to_json())] = job
+                progress.job_starts(job.title)
+            failed = {}
+            while waiting:
+                (done, *_), _ = ray.wait(list(waiting), num_returns=1)
+                job = waiting.pop(done)
+                try:
+                    reason = ray.get(done)
+                except ray.exceptions.RayError as error:
+                    reason = " ".join(f"{type(error).__name__}: {error}".split())
+                if reason:
+                    failed[job.title] = reason
+                progress.job_ends(job.title)
+            return failed
+        finally:
+            if started_here:
+                ray.shutdown()
+
+
+def _train(job: str) -> str:
+    # An exception of ours is an answer, not a lost worker: Ray must not try it again.
+    from experiments.coordination.training import train
+
+    try:
+        train(Job.from_json(job))
+    except Exception as error:
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return ""

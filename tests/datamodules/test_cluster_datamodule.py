@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datamodules.cluster_datamodule import ClusterDataModule, IndexBatches, local_split
+from datamodules.splits import Split
+
+N, DIM = 23, 3
+
+
+@pytest.fixture
+def rows():
+    """Embeddings whose first number is the row, and a split of every second row."""
+    embeddings = np.arange(2 * N * DIM, dtype=np.float32).reshape(2 * N, DIM)
+    embeddings[:, 0] = np.arange(2 * N)
+    return embeddings, Split(np.arange(0, 2 * N, 2), np.sort(np.arange(N) % 5).astype(np.int32))
+
+
+def seen(batches):
+    """Row numbers of every batch."""
+    return [embeddings[:, 0].to(int).tolist() for embeddings, _ in batches]
+
+
+def test_local_labels_are_places_among_the_members():
+    split = Split(np.arange(8), np.array([0, 0, 1, 2, 2, 4, 5, 5], np.int32))
+    local = local_split(split, np.array([0, 2, 5], np.int32))
+    assert local.rows.tolist() == [0, 1, 3, 4, 6, 7] and local.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert local.labels.dtype == np.int32
+    assert len(local_split(split, np.array([3], np.int32))) == 0
+
+
+def test_the_clusters_of_a_partition_share_out_all_samples(toy_split):
+    _, splits = toy_split
+    cluster_of = np.random.default_rng(0).integers(3, size=splits.n_identities)
+    members = [np.flatnonzero(cluster_of == c) for c in range(3)]
+    parts = [local_split(splits.train, m) for m in members]
+    assert sorted(np.concatenate([part.rows for part in parts])) == splits.train.rows.tolist()
+    truth = dict(zip(splits.train.rows.tolist(), splits.train.labels.tolist(), strict=True))
+    for part, m in zip(parts, members, strict=True):
+        assert [truth[row] for row in part.rows.tolist()] == m[part.labels].tolist()
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, N, 100])
+def test_an_epoch_serves_every_sample_once_with_its_label(rows, batch_size):
+    embeddings, split = rows
+    label_of = dict(zip(split.rows.tolist(), split.labels.tolist(), strict=True))
+    batches = IndexBatches(embeddings, split, batch_size, shuffle=True)
+    served = list(batches)
+    assert len(served) == len(batches) == -(-N // batch_size)
+    assert sorted(sum(seen(served), [])) == split.rows.tolist()
+    for embedding_BD, target_B in served:
+        assert embedding_BD.dtype == torch.float32 and target_B.dtype == torch.int64
+        assert [label_of[int(row)] for row in embedding_BD[:, 0]] == target_B.tolist()
+    assert all(len(target_B) == batch_size for _, target_B in served[:-1])
+
+
+def test_unshuffled_batches_come_in_order(rows):
+    assert sum(seen(IndexBatches(*rows, 4)), []) == rows[1].rows.tolist()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_rows_read_from_disk_are_those_kept_in_memory(rows, tmp_path, dtype):
+    embeddings, split = rows
+    np.save(tmp_path / "a.npy", embeddings.astype(dtype))
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
+    kept = list(IndexBatches(mapped, split, 4, shuffle=True))
+    read = list(IndexBatches(mapped, split, 4, shuffle=True, resident_bytes=0))
+    for (one_BD, one_B), (other_BD, other_B) in zip(kept, read, strict=True):
+        assert torch.equal(one_BD, other_BD) and torch.equal(one_B, other_B)
+        assert one_BD.dtype == getattr(torch, dtype)
+
+
+def test_the_order_depends_on_seed_sub_network_and_epoch_alone(rows):
+    def order(seed=0, stream=0, epoch=0, before=()):
+        batches = IndexBatches(*rows, 4, seed, stream, shuffle=True)
+        for earlier in before:
+            batches.set_epoch(earlier)
+            list(batches)
+        torch.rand(3)
+        np.random.rand(3)  # noqa: NPY002 the global state must not matter
+        batches.set_epoch(epoch)
+        return tuple(sum(seen(batches), []))
+
+    assert order(1, 2, 3) == order(1, 2, 3) == order(1, 2, 3, before=(0, 1, 2))
+    orders = [order(seed, stream, epoch) for seed in (0, 1) for stream in (0, 1) for epoch in (0, 1)]
+    assert len(set(orders)) == 8
+
+
+@given(n=st.integers(1, 40), batch_size=st.integers(1, 9), world=st.integers(1, 4))
+def test_processes_share_out_each_global_batch_and_none_gets_nothing(n, batch_size, world):
+    embeddings = np.arange(n, dtype=np.float32)[:, None]
+    split = Split(np.arange(n), np.zeros(n, np.int32))
+    one = seen(IndexBatches(embeddings, split, batch_size * world, shuffle=True))
+    ranks = [seen(IndexBatches(embeddings, split, batch_size, 0, 0, True, rank, world)) for rank in range(world)]
+    assert {len(served) for served in ranks} == {len(one)}
+    for whole, *parts in zip(one, *ranks, strict=True):
+        assert set(sum(parts, [])) == set(whole)
+        # The mean loss of an empty batch is NaN, and the sum over processes with it.
+        assert min(map(len, parts)) >= 1 and max(map(len, parts)) <= batch_size
+
+
+def test_the_data_module_serves_training_shuffled_and_validation_in_order(toy_split):
+    embedding_set, splits = toy_split
+    members = np.array([1, 4, 5, 9], np.int32)
+    data = ClusterDataModule(embedding_set, splits, members, batch_size=4, seed=1, stream=2)
+    assert data.n_classes == 4
+    train = np.concatenate([target.numpy() for _, target in data.train_dataloader()])
+    val = np.concatenate([target.numpy() for _, target in data.val_dataloader()])
+    assert np.bincount(train).tolist() == [int((splits.train.labels == k).sum()) for k in members]
+    assert val.tolist() == [members.tolist().index(k) for k in splits.val.labels if k in members]
+    assert not np.array_equal(train, np.sort(train))
+    again, other = (ClusterDataModule(embedding_set, splits, members, 4, seed, 2).train_dataloader() for seed in (1, 3))
+    assert np.array_equal(np.concatenate([target.numpy() for _, target in again]), train)
+    assert not np.array_equal(np.concatenate([target.numpy() for _, target in other]), train)

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: MIT
+import hashlib
+import json
+import os
+import stat
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datamodules.errors import InputError
+from datamodules.files import atomic_file, atomic_folder, open_npy, read_json, sha256, write_json, write_text
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_under_its_name_alone_with_the_usual_rights(tmp_path):
+    umask = os.umask(0o022)
+    try:
+        write_text(tmp_path / "a.txt", "one\n")
+    finally:
+        os.umask(umask)
+    assert names(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "one\n"
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o644
+
+
+def test_an_error_while_writing_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(ZeroDivisionError), atomic_file(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+        raise ZeroDivisionError
+    assert names(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_the_content_is_synced_before_the_name_changes_and_the_folder_after(tmp_path, monkeypatch):
+    events = []
+    sync, replace = os.fsync, os.replace
+
+    def noting_sync(descriptor):
+        events.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "content")
+        sync(descriptor)
+
+    def noting_replace(*paths):
+        events.append("rename")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "fsync", noting_sync)
+    monkeypatch.setattr(os, "replace", noting_replace)
+    write_text(tmp_path / "a.txt", "one")
+    assert events == ["content", "rename", "folder"]
+    events.clear()
+    with atomic_folder(tmp_path / "folder") as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "a.txt").write_text("one")
+    assert events == ["content", "rename", "folder"]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "new") as folder:
+        (folder / "half.txt").write_text("half")
+        raise ZeroDivisionError
+    assert names(tmp_path) == []
+    with atomic_folder(tmp_path / "deep" / "new") as folder:
+        (folder / "a.txt").write_text("whole")
+        assert not (tmp_path / "deep" / "new").exists()
+    assert names(tmp_path / "deep") == ["new"] and names(tmp_path / "deep" / "new") == ["a.txt"]
+
+
+def test_an_empty_folder_may_be_filled_a_full_one_or_a_file_may_not(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with atomic_folder(tmp_path / "empty") as folder:
+        (folder / "a.txt").write_text("one")
+    assert names(tmp_path / "empty") == ["a.txt"]
+    (tmp_path / "file").write_text("")
+    for taken in ("empty", "file"):
+        with pytest.raises(InputError, match="exists"), atomic_folder(tmp_path / taken):
+            pytest.fail("the block must not run")
+    assert names(tmp_path) == ["empty", "file"]
+
+
+def test_json_comes_back_as_it_went(tmp_path):
+    content = {"": [None, True, -1, 2**70, 1e-300, {}], "ä\u2028\x00\n": "\r\n\t", "nested": {"a": [[[]]]}, "𝕏": 0.1}
+    write_json(tmp_path / "a.json", content)
+    assert read_json(tmp_path / "a.json") == content
+
+
+def test_json_without_a_number_for_nan_refuses_it_and_keeps_the_old_file(tmp_path):
+    write_json(tmp_path / "a.json", {"a": 1})
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "a.json", {"a": float("nan")})
+    assert names(tmp_path) == ["a.json"] and read_json(tmp_path / "a.json") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "content, word",
+    [
+        (b'{"a": ', "unreadable"),
+        (b"", "unreadable"),
+        (b"\xff\xfe{}", "unreadable"),
+        (b"[1, 2]", "list"),
+        (b'"text"', "str"),
+        (b'{"a": ' + b"[" * 200_000, "unreadable"),
+    ],
+    ids=["cut", "empty", "not UTF-8", "a list", "a text", "nested too deeply"],
+)
+def test_what_is_no_json_object_is_refused_with_the_cure_given(tmp_path, content, word):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(InputError, match=word) as caught:
+        read_json(tmp_path / "a.json", cure="do this")
+    assert caught.value.cure == "do this" and "\n" not in str(caught.value)
+
+
+def test_json_that_is_missing_or_a_folder_is_refused(tmp_path):
+    for path in (tmp_path / "none.json", tmp_path):
+        with pytest.raises(InputError, match=str(path)):
+            read_json(path)
+
+
+@pytest.fixture
+def npy(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.arange(12, dtype=np.float32).reshape(4, 3))
+    return path
+
+
+def test_an_npy_file_is_mapped_and_cannot_be_written(npy):
+    array = open_npy(npy, ("float32",), 2)
+    assert isinstance(array, np.memmap) and array.tolist() == np.arange(12).reshape(4, 3).tolist()
+    with pytest.raises(ValueError):
+        array[0, 0] = 1
+
+
+def test_an_npy_file_without_elements_opens(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((0, 3), np.float16))
+    assert open_npy(tmp_path / "a.npy", ("float16",), 2).shape == (0, 3)
+
+
+def test_an_npy_file_cut_anywhere_is_refused(npy, tmp_path):
+    whole = npy.read_bytes()
+    for length in [0, 1, 5, 6, 9, 40, 127, 128, len(whole) - 48, len(whole) - 1]:
+        npy.write_bytes(whole[:length])
+        with pytest.raises(InputError):
+            open_npy(npy, ("float32",), 2)
+
+
+@given(place=st.integers(0, 127), byte=st.integers(0, 255))
+def test_a_damaged_header_is_refused_or_harmless(tmp_path_factory, place, byte):
+    path = tmp_path_factory.mktemp("npy") / "a.npy"
+    np.save(path, np.arange(12, dtype=np.float32).reshape(4, 3))
+    content = bytearray(path.read_bytes())
+    content[place] = byte
+    path.write_bytes(content)
+    try:
+        array = open_npy(path, ("float32",), 2)
+    except InputError:
+        return
+    assert array.nbytes <= len(content) and array.dtype == np.float32 and array.sum() is not None
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros(3, np.float32),
+        np.zeros((3, 3), np.float64),
+        np.zeros((3, 3), ">f4"),
+        np.array([[{}]], dtype=object),
+        np.zeros((2, 2), [("a", "f4")]),
+    ],
+    ids=["1-d", "float64", "of the other byte order", "of objects", "of records"],
+)
+def test_another_kind_of_array_is_refused(tmp_path, array):
+    np.save(tmp_path / "a.npy", array, allow_pickle=True)
+    with pytest.raises(InputError):
+        open_npy(tmp_path / "a.npy", ("float32",), 2)
+
+
+def test_a_pickle_in_an_npy_file_is_not_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    np.save(tmp_path / "a.npy", np.array([[Trap()]], dtype=object), allow_pickle=True)
+    for dtype in ("float32", "object"):
+        with pytest.raises(InputError):
+            open_npy(tmp_path / "a.npy", (dtype,), 2)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_other_files_are_refused(tmp_path, npy):
+    np.savez(tmp_path / "a.npz", a=np.zeros((2, 2), np.float32))
+    (tmp_path / "zip.npy").write_bytes((tmp_path / "a.npz").read_bytes())
+    (tmp_path / "json.npy").write_text(json.dumps([1, 2]))
+    for name in ("zip.npy", "json.npy", "none.npy", "."):
+        with pytest.raises(InputError):
+            open_npy(tmp_path / name, ("float32",), 2)
+
+
+def test_sha256_is_the_published_one(tmp_path):
+    # FIPS 180-2, appendix B.1
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    (tmp_path / "more").write_bytes(b"abc" * 100_000)
+    assert sha256(tmp_path / "more") == hashlib.sha256(b"abc" * 100_000).hexdigest()
