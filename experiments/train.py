@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from datamodules.errors import InputError
+from datamodules.splits import split_identities
 from experiments.coordination.command_line import command
 from experiments.coordination.coordinator import Cell, Coordinator
 from experiments.coordination.data import as_sizes, check_testable, dataset_name, open_data, subnets_for
@@ -16,7 +17,7 @@ from experiments.coordination.failures import failure_table
 from experiments.coordination.run_folder import RunFolder, run_name
 from experiments.coordination.scenarios import make_scenario
 from experiments.coordination.schema import TrainConfig, check_trainer
-from lightning_modules.open_set import threshold_at_fpir
+from lightning_modules.open_set import check_fpir, threshold_at_fpir
 
 
 @command("train", TrainConfig)
@@ -30,6 +31,9 @@ def main(cfg: DictConfig) -> int:
     (n,) = sizes or [data.n_identities - round(data.n_identities * cfg.split.held_out)]
     cell = Cell(n, subnets_for([n], cfg.n_subnets)[0], cfg.seed)
     check_testable(data, cfg.split, [n], cfg.seed)
+    n_unknown = len(split_identities(data, n, cfg.seed, held_out=cfg.split.held_out).unknown)
+    if n_unknown:
+        check_fpir(cfg.fpir, n_unknown)
     folder = Path(cfg.runs_dir) / (cfg.name or run_name("train", dataset_name(data), cfg))
     out = Path(cfg.out) if cfg.out else folder / "identifier"
     if out.exists():

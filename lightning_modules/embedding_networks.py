@@ -12,8 +12,18 @@ from torch import Tensor, nn
 from datamodules.errors import InputError
 
 
+class Unchanged(nn.Module):
+    """Given embeddings as they are: what training is compared with."""
+
+    takes = "embeddings"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From (B, D) embeddings of any length to rows of unit length."""
+        return F.normalize(x.float())
+
+
 class Projection(nn.Module):
-    """A linear map of given embeddings, or one with a hidden ReLU layer; both start near the identity.
+    """A linear map of given embeddings, or one with a hidden ReLU layer.
 
     Args:
         dim: D.
@@ -68,7 +78,9 @@ class InceptionResnet(ImageNetwork):
         from facenet_pytorch import InceptionResnetV1
 
         if weights not in ("random", "vggface2", "casia-webface"):
-            raise InputError(f"network.weights = {weights!r}", "random, vggface2 or casia-webface", "choose one of them")
+            raise InputError(
+                f"network.weights = {weights!r}", "random, vggface2 or casia-webface", "choose one of them"
+            )
         try:
             network = InceptionResnetV1(pretrained=None if weights == "random" else weights, dropout_prob=dropout)
         except OSError as error:
@@ -88,7 +100,9 @@ class TimmNetwork(ImageNetwork):
         pretrained: whether timm shall download its published weights.
     """
 
-    def __init__(self, model: str = "resnet18", dim: int = 128, image_size: int | None = None, pretrained: bool = False):
+    def __init__(
+        self, model: str = "resnet18", dim: int = 128, image_size: int | None = None, pretrained: bool = False
+    ):
         try:
             import timm
         except ImportError:
@@ -99,6 +113,8 @@ class TimmNetwork(ImageNetwork):
             network = timm.create_model(model, pretrained=pretrained, num_classes=dim)
         except (OSError, RuntimeError) as error:  # no connection, or no published weights
             detail = " ".join(str(error).split())[:160]
-            raise InputError(f"{model} without weights ({detail})", "a download by timm", "use network.pretrained=false") from None
+            raise InputError(
+                f"{model} without weights ({detail})", "a download by timm", "use network.pretrained=false"
+            ) from None
         stated = timm.data.resolve_model_data_config(network)
         super().__init__(network, image_size or stated["input_size"][-1], stated["mean"], stated["std"])

@@ -24,11 +24,28 @@ def threshold_at_fpir(non_mated_scores: np.ndarray, fpir: float) -> float:
         InputError: too few probes to tell that rate: fewer than 1 / fpir.
     """
     scores = np.sort(np.asarray(non_mated_scores, dtype=np.float32))[::-1]
-    allowed = int(np.floor(fpir * len(scores) + 1e-9))
+    allowed = check_fpir(fpir, len(scores))
+    return float(np.nextafter(scores[allowed], np.float32(np.inf))) if allowed < len(scores) else float(scores[-1])
+
+
+def check_fpir(fpir: float, n_probes: int) -> int:
+    """Makes sure that so many probes of unknown persons can tell a rate.
+
+    Args:
+        fpir: allowed false-positive identification rate, in (0, 1).
+        n_probes: probes of persons who are not enrolled.
+
+    Returns:
+        How many false positives the rate allows, at least 1.
+
+    Raises:
+        InputError: a rate outside (0, 1), or fewer than 1 / fpir probes.
+    """
+    allowed = int(np.floor(fpir * n_probes + 1e-9))
     if not 0 < fpir < 1 or allowed < 1:
         raise InputError(
-            f"fpir = {fpir} with {len(scores)} probes of unknown persons",
+            f"fpir = {fpir} with {n_probes} probes of unknown persons",
             f"a rate in (0, 1) and at least {int(np.ceil(1 / fpir)) if fpir > 0 else 1} such probes",
             "raise fpir or split.held_out",
         )
-    return float(np.nextafter(scores[allowed], np.float32(np.inf))) if allowed < len(scores) else float(scores[-1])
+    return allowed

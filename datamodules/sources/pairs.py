@@ -16,6 +16,7 @@ from datamodules.errors import InputError
 MAX_BYTES = 1 << 30  # ten thousand times LFW's own file
 FORMAT = "LFW's format: a first line 'folds pairs', then 'name i j' for the same person and 'name i other j' for two"
 _ABSENT, _AMBIGUOUS = -1, -2
+_MOST_IMAGES = 100  # of a person, among whose pairs is drawn: 4,950 pairs
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,43 @@ class VerificationPairs:
                 "extract these images too, or take the pairs that belong to this set",
             )
         return cls(rows[:, 0], rows[:, 1], same, place // (2 * per_kind), n_folds)
+
+    @classmethod
+    def draw(cls, labels_N: np.ndarray, n_folds: int = 10, per_kind: int = 300, seed: int = 0) -> "VerificationPairs":
+        """Draws pairs from labelled images; no identity is in two folds.
+
+        Args:
+            labels_N: (N,) integers, the identity of each image.
+            n_folds: number of folds.
+            per_kind: pairs of one person, and as many of two, in each fold; fewer where a fold has not so many.
+            seed: of the draw.
+
+        Raises:
+            InputError: too few identities with two images to give every fold a pair of one person and one of two.
+        """
+        random = np.random.default_rng(seed)
+        counts = np.bincount(labels_N)
+        people = random.permutation(np.flatnonzero(counts > 1))
+        if len(people) < 2 * n_folds:
+            raise InputError(
+                f"{len(people)} identities with two or more images for {n_folds} folds of pairs",
+                f"at least {2 * n_folds}",
+                "hold out more identities, or ask for fewer folds",
+            )
+        order = np.argsort(labels_N, kind="stable")
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        chosen = []
+        for part in np.array_split(people, n_folds):
+            images = [random.permutation(order[starts[p] : starts[p + 1]])[:_MOST_IMAGES] for p in part]
+            same = np.concatenate([np.stack([one[i] for i in np.triu_indices(len(one), 1)], axis=1) for one in images])
+            # Two images at random show one person only rarely; those that do are passed over.
+            two = np.concatenate(images)[random.integers(0, sum(map(len, images)), (20 * per_kind, 2))]
+            two = np.unique(np.sort(two[labels_N[two[:, 0]] != labels_N[two[:, 1]]], axis=1), axis=0)
+            chosen.append((random.permutation(same)[:per_kind], random.permutation(two)[:per_kind]))
+        least = min(len(pairs) for fold in chosen for pairs in fold)
+        pairs = np.concatenate([pairs[:least] for fold in chosen for pairs in fold])
+        place = np.arange(len(pairs))
+        return cls(pairs[:, 0], pairs[:, 1], place // least % 2 == 0, place // (2 * least), n_folds)
 
 
 def _rows_by_person_and_number(embedding_set: EmbeddingSet) -> dict[tuple[str, int], int]:

@@ -215,10 +215,10 @@ def _draw_forest(axis: Axes, intervals: pd.Series, look: dict[str, Look]) -> Non
                 "<" if left else ">",
                 color=style.colour,
                 markersize=9,
+                markerfacecolor=style.colour if interval.sign else "white",
                 transform=axis.get_yaxis_transform(),
+                zorder=4,
             )
-            _number(axis, y, wording.difference(interval))
-            continue
         error = [[interval.mean - interval.low], [interval.high - interval.mean]] if interval.known else None
         axis.errorbar(
             interval.mean,
@@ -244,7 +244,8 @@ def _limits(intervals: pd.Series) -> tuple[float, float]:
     ends = np.array([[i.low, i.high] if i.known else [i.mean, i.mean] for i in intervals])
     centre = np.median([i.mean for i in intervals])
     reach = 6 * max(np.median(np.abs(ends - centre)), 1e-3)
-    bulk = ends[(np.abs(ends - centre) <= reach).all(axis=1)]
+    near = (np.abs(ends - centre) <= reach).all(axis=1)
+    bulk = ends[near] if near.any() else ends
     low, high = float(bulk.min()), float(bulk.max())
     if low - 2 * (high - low) < 0 < high + 2 * (high - low):
         low, high = min(low, 0.0), max(high, 0.0)
@@ -300,7 +301,7 @@ def seconds_picture(frame: pd.DataFrame, metric: str = "f1") -> Picture | None:
                 axis.set_xscale("log")
             else:
                 axis.set_xlim(left=0)
-            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.three_digits(value)))
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
             axis.margins(y=0.15)
             axis.set_title(f"{short(data)}, N = {wording.whole(rows['n_identities'].iloc[0])}")
             axis.set_ylabel("macro F1 (%)" if metric == "f1" else f"{METRIC_TITLES[metric]} (%)")

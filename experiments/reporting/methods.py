@@ -119,6 +119,16 @@ def partition_title(name: str) -> str:
     return partitioner_title(name) if name in ("random", "kmeans") else scenario_title(name)
 
 
+def partition_order(names: pd.Series) -> list[str]:
+    """The distinct partitions: undistributed, random, k-means, then all others by name.
+
+    Args:
+        names: partitioners, or scenarios whose networks are their own.
+    """
+    known = ["no_distribution", "single", "random", "kmeans"]
+    return sorted(set(names), key=lambda name: (known.index(name) if name in known else len(known), name))
+
+
 def is_synthetic(dataset: str) -> bool:
     """Whether a data set is generated: its name starts with "synthetic".
 

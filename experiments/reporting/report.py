@@ -92,10 +92,10 @@ def _comparison(folder: Path, run: Run, name: str) -> Document:
 
 
 def _commit(manifest: Mapping) -> list[str]:
-    """The git commit that the manifest names anywhere, short."""
+    """The git commit that the manifest names anywhere, short, with what it says of the state of the tree."""
     for key, value in facts(manifest):
-        if "commit" in key.lower() and re.fullmatch(r"[0-9a-f]{7,64}(-dirty)?", value):
-            return [f"commit {value[:10]}" + ("-dirty" if value.endswith("-dirty") else "")]
+        if "commit" in key.lower() and (found := re.match(r"([0-9a-f]{7,64})\b(.*)", value)):
+            return [f"commit {found[1][:10]}{found[2]}"]
     return []
 
 

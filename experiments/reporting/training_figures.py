@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from experiments.reporting import wording
 from experiments.reporting.canvas import legend, legend_height, panels, short, to_png
 from experiments.reporting.document import Picture
-from experiments.reporting.methods import Look, data_title, partition_title
+from experiments.reporting.methods import Look, data_title, partition_order, partition_title
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _FIXED = {"no_distribution": Look("#000000", "s", "-"), "single": Look("#000000", "s", "-")}
@@ -23,11 +23,6 @@ def _looks(names: list[str]) -> dict[str, Look]:
         for i, name in enumerate(further)
     }
     return {name: _FIXED.get(name) or made[name] for name in names}
-
-
-def _order(names: pd.Series) -> list[str]:
-    known = list(_FIXED)
-    return sorted(set(names), key=lambda name: (known.index(name) if name in known else len(known), name))
 
 
 def _markers(lines: pd.DataFrame, place: int) -> tuple[int, int]:
@@ -88,14 +83,14 @@ def convergence_pictures(history: pd.DataFrame) -> list[Picture]:
 
 
 def _draw_convergence(rows: pd.DataFrame, place: str) -> Figure:
-    names = _order(rows["scenario_partition"])
+    names = partition_order(rows["scenario_partition"])
     look = _looks(names)
     panel = [c for c in ("train_loss", "val_accuracy") if rows[c].notna().any()] or ["train_loss"]
     figure, axes = panels([2.6] * len(panel), legend_height(len(names)), sharex=True)
     for axis, column in zip(axes, panel, strict=True):
         for i, name in enumerate(names):
             lines = rows[rows["scenario_partition"] == name].groupby("epoch")[column].agg(["mean", "min", "max"])
-            lines = lines.dropna()
+            lines = lines.dropna().rename(index=lambda epoch: epoch + 1)
             style = look[name]
             axis.fill_between(lines.index, lines["min"], lines["max"], color=style.colour, alpha=0.15, lw=0)
             # A single epoch makes no line: its marker must be seen.
@@ -111,13 +106,13 @@ def _draw_convergence(rows: pd.DataFrame, place: str) -> Figure:
         axis.set_ylabel("training loss" if column == "train_loss" else "validation\naccuracy (%)")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_title(place)
-    axes[-1].set_xlabel("epoch")
+    axes[-1].set_xlabel("epochs done")
     legend(figure, ((partition_title(name), look[name]) for name in names))
     return figure
 
 
 def _draw_seconds(rows: pd.DataFrame, place: str) -> Figure:
-    names = _order(rows["scenario_partition"])
+    names = partition_order(rows["scenario_partition"])
     look = _looks(names)
     figure, (axis,) = panels([2.9], legend_height(len(names)))
     for i, name in enumerate(names):
@@ -146,7 +141,7 @@ def sizes_picture(clusters: pd.DataFrame) -> Picture:
         clusters: details/clusters.csv.
     """
     rows = _largest(clusters)
-    names = _order(rows["partitioner"])
+    names = partition_order(rows["partitioner"])
     look = _looks(names)
     data_sets = list(dict.fromkeys(rows["data"]))
 
@@ -202,7 +197,7 @@ def map_picture(clusters: pd.DataFrame) -> Picture | None:
     rows = _largest(clusters).dropna(subset=["within_similarity", "between_similarity"])
     if rows.empty:
         return None
-    names = _order(rows["partitioner"])
+    names = partition_order(rows["partitioner"])
     look = _looks(names)
     data_sets = list(dict.fromkeys(rows["data"]))
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from experiments.reporting import wording
 from experiments.reporting.document import Cell, Table, drop_constant, number_cell
-from experiments.reporting.methods import data_title, partition_title, scenario_order, scenario_title
+from experiments.reporting.methods import data_title, partition_order, partition_title, scenario_order, scenario_title
 
 
 def convergence_table(history: pd.DataFrame) -> Table:
@@ -17,8 +17,11 @@ def convergence_table(history: pd.DataFrame) -> Table:
         history: details/history.csv.
     """
     history = history.assign(data=history["dataset"].map(data_title))
+    order = partition_order(history["scenario_partition"])
+    groups = history.groupby(["data", "n_identities", "scenario_partition"], sort=False)
     body = []
-    for (data, n_identities, name), rows in history.groupby(["data", "n_identities", "scenario_partition"], sort=False):
+    for key in sorted(groups.groups, key=lambda key: (key[0], key[1], order.index(key[2]))):
+        (data, n_identities, name), rows = key, groups.get_group(key)
         last = int(rows["epoch"].max())
         tail = max(1, math.ceil((last - rows["epoch"].min() + 1) / 10))
         means = rows.groupby("epoch")[["train_loss", "val_accuracy"]].mean()
@@ -50,8 +53,8 @@ def convergence_table(history: pd.DataFrame) -> Table:
             "Gain in the last tenth (points)",
         ),
         tuple(body),
-        "Means over sub-networks and seeds. A gain well above 0 in the last tenth of the epochs: "
-        "training had not converged, and the scenario would score higher with more epochs.",
+        "Means over sub-networks and seeds. A gain well above 0 in the last tenth of the epochs (one epoch at least): "
+        "training had not converged, so the scores may not be the best that the scenario can reach.",
     )
     return drop_constant(table, ("Data", "N"))
 
@@ -123,7 +126,8 @@ def worst_table(clusters: pd.DataFrame, count: int = 10) -> Table | None:
         for _, row in rows.iterrows()
     )
     columns = ("Cluster", "Partition", "Data", "N", "Seed", "Test recall (%)", "Identities", "Cosine within", "Between")
-    return drop_constant(Table(f"The {len(body)} clusters of lowest recall", columns, body), ("Data", "N"))
+    note = "Recall of the identities in a cluster, mean over the scenarios that use its partition."
+    return drop_constant(Table(f"The {len(body)} clusters of lowest recall", columns, body, note), ("Data", "N"))
 
 
 def hardest_table(identities: pd.DataFrame, count: int = 20) -> Table:
@@ -136,7 +140,8 @@ def hardest_table(identities: pd.DataFrame, count: int = 20) -> Table:
     recall = identities.pivot_table("recall", "identity", "scenario", aggfunc="mean")
     samples = identities.groupby("identity")["test_samples"].max()
     scenarios = scenario_order(list(recall.columns))
-    order = recall.mean(axis=1).sort_values(kind="stable").head(count).index
+    hardest = pd.DataFrame({"scenarios": -recall.notna().sum(axis=1), "recall": recall.mean(axis=1)})
+    order = hardest.sort_values(["scenarios", "recall"], kind="stable").head(count).index
     body = tuple(
         (
             Cell(str(identity)),
@@ -149,6 +154,6 @@ def hardest_table(identities: pd.DataFrame, count: int = 20) -> Table:
         f"The {len(body)} hardest identities: recall (%)",
         ("Identity", *(scenario_title(s) for s in scenarios), "Test images"),
         body,
-        "Mean over seeds where an identity occurs for several. Sorted by the mean over the scenarios shown; a dash: "
-        "not among that scenario's hardest.",
+        "Mean over seeds where an identity occurs for several. First those that are hard for the most "
+        "scenarios; a dash: not among that scenario's hardest.",
     )

@@ -14,7 +14,8 @@ class MaxOutput(Router):
     heads of different sizes cannot, strictly, and are offered because the name "max-max" is used for both.
 
     Args:
-        score: "cosine", the head's output as it is, or "probability", its softmax within the sub-network.
+        score: "cosine", the head's output as it is, or "probability", its softmax within the sub-network
+            (ranked by its log-odds, which do not saturate).
         scale: factor of the outputs under the softmax, without dimension; only used by "probability".
     """
 
@@ -29,4 +30,4 @@ class MaxOutput(Router):
         """argmax over the (B, M) best outputs of each head; see `Router.route`."""
         if self.score == "cosine":
             return scores.head_best[0].argmax(1, keepdim=True)
-        return scores.head_probability(self.scale).argmax(1, keepdim=True)
+        return scores.head_log_odds(self.scale).argmax(1, keepdim=True)

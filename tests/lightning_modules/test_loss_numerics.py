@@ -25,7 +25,7 @@ def value_and_slope(loss, cosine, dtype=torch.float64):
     cosine = torch.tensor([cosine], dtype=dtype, requires_grad=True)
     logit = loss.target_logit(cosine)
     (slope,) = torch.autograd.grad(logit.sum(), cosine)
-    return float(logit), float(slope)
+    return logit.item(), slope.item()
 
 
 # ArcFace: closed forms ------------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ def test_loss_and_gradient_in_the_plane_are_the_published_ones(name):
         cosine_BC = torch.stack([theta.cos(), theta.sin()])[None]
         found = kind(S, M)(cosine_BC, torch.tensor([0])).sum()
         (gradient,) = torch.autograd.grad(found, theta)
-        assert float(found) == pytest.approx(loss, rel=1e-3)
+        assert found.item() == pytest.approx(loss, rel=1e-3)
         assert float(gradient) == pytest.approx(slope, rel=4e-3)
 
 

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""The training samples as a partitioner sees them: blocks of unit rows with their identity, in one streaming pass.
+
+Axes: N samples, B samples of a block, D embedding dimension, K identities.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from datamodules.class_means import normalise_rows
+from datamodules.embedding_set import CHUNK_ROWS
+from datamodules.splits import Split
+
+
+@dataclass(frozen=True)
+class TrainingSamples:
+    """Embeddings of the training split.
+
+    Attributes:
+        embeddings_ND: (N, D) rows of the whole set, memory-mapped or not.
+        split: which rows train, and the identity in [0, K) of each.
+    """
+
+    embeddings_ND: np.ndarray
+    split: Split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def blocks(self, rows: int = CHUNK_ROWS) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All samples in order: (B, D) float32 rows of unit length and (B,) int32 identities.
+
+        Args:
+            rows: B of all blocks but the last.
+        """
+        for start in range(0, len(self.split), rows):
+            block = slice(start, start + rows)
+            yield normalise_rows(self.embeddings_ND[self.split.rows[block]]), self.split.labels[block]
+
+    def drawn(self, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """At most so many samples, drawn without repetition: (N, D) unit rows and (N,) int32 identities.
+
+        Args:
+            most: number of samples that all are returned up to.
+            seed: of the draw.
+        """
+        chosen = np.arange(len(self.split))
+        if len(chosen) > most:
+            chosen = np.sort(np.random.default_rng([seed, 5]).choice(len(chosen), most, replace=False))
+        return normalise_rows(self.embeddings_ND[self.split.rows[chosen]]), self.split.labels[chosen]

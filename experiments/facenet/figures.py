@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: MIT
+"""The figure of the trainings: loss by epoch."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from experiments.reporting.canvas import WIDTH_INCHES, style
+
+
+def loss_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Mean loss and share of mined triplets that still violate the margin, by epoch.
+
+    Args:
+        histories: from a miner to its records of epochs.
+    """
+    with style():
+        figure = Figure(figsize=(WIDTH_INCHES, 4.6), layout="constrained")
+        panels = figure.subplots(2, 1, sharex=True)
+        for axis, key, label in zip(panels, ("train/loss", "train/triplets"), ("loss", "triplets per batch"), strict=True):
+            for name, records in histories.items():
+                axis.plot([r["epoch"] + 1 for r in records], [r[key] for r in records], marker=".", label=name)
+            axis.set_ylabel(label)
+        panels[1].set_yscale("symlog")
+        panels[1].set_xlabel("epoch")
+        panels[0].legend()
+    return figure

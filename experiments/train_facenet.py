@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""Triplet training of one embedding: python -m experiments.train_facenet data=embedding_set data.path=SET"""
+
+from pathlib import Path
+
+import pandas as pd
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+
+from datamodules.identity_batches import IdentityBatches, IdentityDataModule
+from experiments.coordination.command_line import command
+from experiments.coordination.progress import Progress
+from experiments.coordination.publishing import publish
+from experiments.coordination.run_folder import RunFolder, run_name
+from experiments.facenet.config import TrainFacenetConfig
+from experiments.facenet.evaluation import embed, evaluate, sentence
+from experiments.facenet.figures import loss_figure
+from experiments.facenet.people import open_people
+from experiments.facenet.training import build_network, load_miners, make_job, materialise, train
+from experiments.verification.figures import roc_figure
+from lightning_modules.embedding_networks import Unchanged
+
+
+@command(config_name="train_facenet", schema=TrainFacenetConfig)
+def main(cfg: DictConfig) -> None:
+    """The embedding before training, then one training per miner, each evaluated on the identities held out."""
+    miners, network = load_miners(cfg), build_network(cfg)
+    people = open_people(cfg, network)
+    batches = IdentityBatches(people.train.labels_N, cfg.batch.identities, cfg.batch.images, cfg.seed)
+    data = IdentityDataModule(people.train, people.test, batches, cfg.batch.num_workers)
+    partitioner = instantiate(cfg.partitioner)
+
+    with RunFolder(Path(cfg.runs_dir) / (cfg.name or run_name("train_facenet", people.name, cfg)), cfg) as run:
+        before = Unchanged() if network.takes == "embeddings" else network
+        found = {"before_training": evaluate(*embed(before, data.predict_dataloader()), partitioner, cfg)}
+        records = {}
+        with Progress(Console(), len(miners), cfg.trainer.max_epochs) as progress:
+            for name, miner in miners.items():
+                job, network = make_job(run, people, cfg, name, miner), build_network(cfg)
+                materialise(network, data.predict_dataloader(), cfg.seed)
+                progress.job_starts(job.title)
+                report = lambda done, of, values, title=job.title: progress.epoch(title, done, of, values)  # noqa: E731
+                records[name] = train(job, miner, network, data, report)
+                progress.job_ends(job.title)
+                found[name] = evaluate(*embed(network, data.predict_dataloader()), partitioner, cfg)
+
+        sizes = {"dataset": people.name, "train_images": len(people.train), "test_images": len(people.test)}
+        spent = {name: {"epochs": one["epochs"], "train_seconds": one["seconds"]} for name, one in records.items()}
+        frame = pd.DataFrame([one.row(name, **sizes, **spent.get(name, {})) for name, one in found.items()])
+        publish(
+            run,
+            frame,
+            title=f"FaceNet on {people.name}",
+            verdict=sentence(frame),
+            tables={"Held-out identities": frame},
+            figures={
+                "ROC of held-out identities": roc_figure({name: one.verification for name, one in found.items()}),
+                "Training": loss_figure({name: one["history"] for name, one in records.items()}),
+            },
+            shown=["method", "knn_accuracy", "nmi", "accuracy", "accuracy_std", "auc", "eer"],
+        )
+
+
+if __name__ == "__main__":
+    main()

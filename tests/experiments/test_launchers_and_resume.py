@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: MIT
+"""The weights of a sub-network depend on data, partition, recipe, seed and cluster; on nothing that happened."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from omegaconf import OmegaConf
+
+from callbacks.epoch_checkpoint import epoch_files, read_checkpoint
+from datamodules.class_means import class_means
+from datamodules.embedding_set import EmbeddingSet
+from datamodules.errors import InputError
+from datamodules.partitioners.random import RandomPartitioner
+from datamodules.splits import split_identities
+from experiments.coordination import training
+from experiments.coordination.job import Job, Recipe
+from experiments.coordination.launchers.in_process import InProcess
+from experiments.coordination.launchers.processes import Processes
+from experiments.coordination.schema import TrainerConfig
+
+EPOCHS = 6
+
+
+class Silent:
+    """Stands for `Progress`; remembers what it was told."""
+
+    def __init__(self):
+        self.started, self.ended, self.epochs = [], [], []
+
+    def job_starts(self, title):
+        self.started.append(title)
+
+    def job_ends(self, title):
+        self.ended.append(title)
+
+    def epoch(self, title, done, of, values):
+        self.epochs.append((title, done))
+
+
+@pytest.fixture
+def jobs(set_folder, tmp_path):
+    """`jobs(run_name, **recipe)`: two jobs on a random partition of the toy set."""
+    toy = EmbeddingSet.open(set_folder)
+    split = {"n_identities": 16, "seed": 0, "max_test_images": 5, "held_out": 0.0}
+    splits = split_identities(toy, **split)
+    partition = RandomPartitioner().fit(class_means(toy.embeddings, splits.train, 16), 2, 0)
+    partition.save(tmp_path / "partition")
+
+    def make(run: str, loss=None) -> list[Job]:
+        trainer = OmegaConf.to_container(
+            OmegaConf.structured(TrainerConfig(max_epochs=EPOCHS, batch_size=8, accelerator="cpu"))
+        )
+        recipe = Recipe(
+            loss=loss or {"_target_": "lightning_modules.losses.arcface.ArcFace"},
+            init={"_target_": "lightning_modules.heads.RandomInit"},
+            optimizer={"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.01, "betas": [0.9, 0.99]},
+            trainer=trainer,
+            seed=0,
+        )
+        folder = tmp_path / run
+        folder.mkdir(exist_ok=True)
+        return [
+            Job(
+                run=run, run_folder=str(folder), data=str(set_folder), split=split,
+                partition=str(tmp_path / "partition"), cluster=cluster, recipe=recipe, key="key", title=f"cluster {cluster}",
+                tracking={"_target_": "experiments.coordination.tracking.NoTracking"}, facts={},
+            )
+            for cluster in range(2)
+        ]  # fmt: skip
+
+    return make
+
+
+def rows(job: Job) -> torch.Tensor:
+    return safetensors.torch.load_file(job.stem.with_suffix(".safetensors"))["rows"]
+
+
+@pytest.fixture
+def undisturbed(jobs):
+    """The weights of both jobs, trained in one go."""
+    done = jobs("undisturbed")
+    assert InProcess().run(done, Silent()) == {}
+    return [rows(job) for job in done]
+
+
+def stop_after(job: Job, epochs: int) -> None:
+    def report(done, of, values):
+        if done == epochs:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(job, report)
+
+
+def test_order_of_the_jobs_does_not_matter(jobs, undisturbed):
+    done = jobs("reversed")
+    InProcess().run(done[::-1], Silent())
+    assert all(torch.equal(rows(job), expected) for job, expected in zip(done, undisturbed, strict=True))
+    assert not torch.equal(undisturbed[0], undisturbed[1])
+
+
+def test_worker_processes_give_the_same_weights(jobs, undisturbed):
+    done, progress = jobs("processes"), Silent()
+    assert Processes(workers=2, threads=1).run(done, progress) == {}
+    assert all(torch.equal(rows(job), expected) for job, expected in zip(done, undisturbed, strict=True))
+    assert sorted(progress.ended) == [job.title for job in done]
+    assert sorted(progress.epochs) == [(job.title, done) for job in done for done in range(1, EPOCHS + 1)]
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_weights(jobs, undisturbed):
+    pytest.importorskip("ray")
+    from experiments.coordination.launchers.ray import Ray
+
+    done = jobs("ray")
+    assert Ray().run(done, Silent()) == {}
+    assert all(torch.equal(rows(job), expected) for job, expected in zip(done, undisturbed, strict=True))
+
+
+@pytest.mark.parametrize("epochs", [1, 3, EPOCHS])
+def test_a_stopped_job_goes_on_to_the_same_weights(jobs, undisturbed, epochs):
+    job = jobs("stopped")[0]
+    stop_after(job, epochs)
+    assert job.record() is None
+    seen = []
+    training.train(job, lambda done, of, values: seen.append(done))
+    assert seen[0] == epochs  # the epoch that was under way is the only one trained twice
+    assert torch.equal(rows(job), undisturbed[0])
+    assert [record["epoch"] for record in job.record()["history"]] == list(range(EPOCHS))
+    assert not epoch_files(job.stem)
+
+
+def test_a_damaged_checkpoint_costs_one_epoch_more(jobs, undisturbed):
+    job = jobs("damaged")[0]
+    stop_after(job, 5)
+    older, newest = sorted(epoch_files(job.stem))
+    assert (older, newest) == (3, 4)
+    file = epoch_files(job.stem)[newest]
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="altered"):
+        read_checkpoint(file, "key")
+    seen = []
+    training.train(job, lambda done, of, values: seen.append(done))
+    assert seen[0] == older + 1
+    assert torch.equal(rows(job), undisturbed[0])
+
+
+@pytest.mark.parametrize("damage", [b"", b"rubbish" * 50])
+def test_without_an_intact_checkpoint_the_job_starts_anew(jobs, undisturbed, damage):
+    job = jobs("anew")[0]
+    stop_after(job, 5)
+    for file in epoch_files(job.stem).values():
+        file.write_bytes(damage)
+    training.train(job)
+    assert torch.equal(rows(job), undisturbed[0])
+
+
+def test_a_checkpoint_of_another_recipe_is_not_used(jobs):
+    job = jobs("foreign")[0]
+    stop_after(job, 3)
+    with pytest.raises(InputError, match="of key key"):
+        read_checkpoint(epoch_files(job.stem)[2], "another key")
+
+
+@pytest.mark.parametrize("launcher", [InProcess(), Processes(workers=1, threads=1)])
+def test_one_job_that_fails_does_not_cost_the_others(jobs, launcher):
+    bad = jobs("failing", loss={"_target_": "lightning_modules.losses.arcface.ArcFace", "margin": 9.0})
+    good = jobs("failing")
+    failed = launcher.run([bad[0], good[1]], Silent())
+    assert list(failed) == [bad[0].title] and "margin" in failed[bad[0].title]
+    assert good[1].record() is not None and bad[0].record() is None
+
+
+def test_a_killed_worker_is_replaced_and_its_job_goes_on(jobs, undisturbed):
+    done, launcher = jobs("killed"), Processes(workers=1, threads=1)
+
+    class Killer(Silent):
+        def epoch(self, title, number, of, values):
+            super().epoch(title, number, of, values)
+            if len(self.epochs) == 3:
+                found = subprocess.run(
+                    ["pgrep", "-P", str(os.getpid()), "-f", "coordination.worker"], capture_output=True
+                )
+                for process in found.stdout.split():
+                    os.kill(int(process), signal.SIGKILL)
+
+    killer = Killer()
+    assert launcher.run(done, killer) == {}
+    assert len(killer.started) == 3
+    assert all(torch.equal(rows(job), expected) for job, expected in zip(done, undisturbed, strict=True))
+
+
+def test_a_worker_whose_coordinator_is_gone_ends(jobs):
+    job = jobs("orphan")[0]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "experiments.coordination.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True, env=environment, cwd=Path(__file__).resolve().parents[2],
+    )  # fmt: skip
+    worker.stdin.write(job.to_json() + "\n")
+    worker.stdin.flush()
+    assert '"epoch"' in worker.stdout.readline()
+    worker.stdin.close()
+    deadline = time.monotonic() + 60
+    while worker.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert worker.poll() is not None
