@@ -35,8 +35,13 @@ class IdentityBatches:
         InputError: numbers below 2, or fewer than two identities with two or more samples.
     """
 
-    def __init__(self, labels_N: np.ndarray, identities_per_batch: int = 45, images_per_identity: int = 40, seed: int = 0):
-        for name, value in (("identities_per_batch", identities_per_batch), ("images_per_identity", images_per_identity)):
+    def __init__(
+        self, labels_N: np.ndarray, identities_per_batch: int = 45, images_per_identity: int = 40, seed: int = 0
+    ):
+        for name, value in (
+            ("identities_per_batch", identities_per_batch),
+            ("images_per_identity", images_per_identity),
+        ):
             if value < 2:
                 raise InputError(f"{name} = {value}", "at least 2, or there is no triplet", f"raise {name}")
         order = np.argsort(labels_N, kind="stable")
@@ -111,7 +116,9 @@ class ImageRows(Dataset):
 
     kind = "images"
 
-    def __init__(self, source: Source, listing: Listing, rows_N: np.ndarray, aligner: Aligner, flip: bool, seed: int = 0):
+    def __init__(
+        self, source: Source, listing: Listing, rows_N: np.ndarray, aligner: Aligner, flip: bool, seed: int = 0
+    ):
         self.source, self.aligner, self.flip, self.seed = source, aligner, flip, seed
         self.names, self.labels_N = listing.names[rows_N], np.asarray(listing.labels[rows_N])
 

@@ -76,7 +76,11 @@ def evaluate_cell(coordinator: Coordinator, cell: Cell, scenarios: list[Scenario
             "state": state,
             "row": row,
             "history": history_rows(records, **labels, scenario_partition=scenario.names["partitioner"]),
-            "clusters": cluster_rows(partition, means_KD, recall_K, **labels, partitioner=scenario.names["partitioner"])
+            "clusters": cluster_rows(
+                partition, means_KD, recall_K, **labels, n_subnets=cell.n_subnets,
+                partitioner=scenario.names["partitioner"],
+                order=int(scenario.router is None or scenario.router.needs_heads),
+            )
             if partition.n_clusters > 1 else [],
             "routing": _routing(coordinator, cell, scenario, identifier) if partition.n_clusters > 1 and records else [],
             "identities": _hardest(identifier.identities, recall_K, splits.test.labels, scenario.name),
@@ -149,9 +153,11 @@ def write_results(run_folder: Path) -> pd.DataFrame:
     for name in ("history", "clusters", "routing", "identities"):
         details = pd.DataFrame([row for cell in cells for row in cell[name]]).drop_duplicates(ignore_index=True)
         if name == "clusters" and len(details):
-            # Scenarios with one partition differ in recall; one row per cluster, the mean over its scenarios.
-            keys = [column for column in details.columns if column != "test_recall"]
-            details = details.groupby(keys, dropna=False, as_index=False)["test_recall"].mean()
+            # Scenarios with one partition differ in recall; the one routed by class means stands for the partition.
+            details = details.sort_values("order", kind="stable").drop(columns="order")
+            details = details.drop_duplicates(
+                ["n_identities", "n_subnets", "seed", "partitioner", "cluster"], ignore_index=True
+            )
         if len(details):
             write_text(run_folder / "details" / f"{name}.csv", details.to_csv(index=False))
     return frame

@@ -158,6 +158,8 @@ class _Run:
                 # Lightning cannot know that our batches cover all rows; the shard store does.
                 warnings.filterwarnings("ignore", message=".*custom batch sampler.*")
                 trainer.predict(ExtractionModule(self.extractor), data, return_predictions=False)
+            # Not in a hook: a device without a pending shard gets none of the hooks.
+            trainer.strategy.barrier("all shards finished")
         return Part.of(listing, store)
 
 

@@ -105,6 +105,7 @@ class CropDataModule(pl.LightningDataModule):
         super().__init__()
         self.dataset, self.store, self.batch_size, self.num_workers = dataset, store, batch_size, num_workers
         self.shards: list[int] = []
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer pending shards than devices
 
     def setup(self, stage: str) -> None:
         # Every device must see the same list of pending shards: nobody may finish one while another still looks.

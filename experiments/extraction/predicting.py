@@ -62,9 +62,6 @@ class ShardWriter(pl.Callback):
             self.store.finish(shard, self._rejected)
             self._rejected = {}
 
-    def on_predict_end(self, trainer, pl_module) -> None:
-        trainer.strategy.barrier("all shards finished")
-
 
 class ImageProgress(pl.Callback):
     """A bar with images per second and time left; of several devices the first shows an estimate for all.

@@ -17,7 +17,9 @@ def loss_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figur
     with style():
         figure = Figure(figsize=(WIDTH_INCHES, 4.6), layout="constrained")
         panels = figure.subplots(2, 1, sharex=True)
-        for axis, key, label in zip(panels, ("train/loss", "train/triplets"), ("loss", "triplets per batch"), strict=True):
+        for axis, key, label in zip(
+            panels, ("train/loss", "train/triplets"), ("loss", "triplets per batch"), strict=True
+        ):
             for name, records in histories.items():
                 axis.plot([r["epoch"] + 1 for r in records], [r[key] for r in records], marker=".", label=name)
             axis.set_ylabel(label)

@@ -53,7 +53,9 @@ def open_people(cfg: DictConfig, network: nn.Module) -> People:
     }[network.takes]
     if given != [wanted]:
         raise InputError(
-            f"{' and '.join(given) or 'no data'} for a network on {network.takes}", example, "choose another network, or these data"
+            f"{' and '.join(given) or 'no data'} for a network on {network.takes}",
+            example,
+            "choose another network, or these data",
         )
     share, seed = cfg.evaluation.held_out, cfg.seed
     if wanted == "data":
@@ -64,7 +66,9 @@ def open_people(cfg: DictConfig, network: nn.Module) -> People:
     else:
         source = instantiate(cfg.source)
         listing = source.listing()
-        aligner = instantiate(_sized(cfg.alignment, network.image_size)) if cfg.alignment else Resize(network.image_size)
+        aligner = (
+            instantiate(_sized(cfg.alignment, network.image_size)) if cfg.alignment else Resize(network.image_size)
+        )
         train, test = hold_out(listing.labels, share, seed)
         name, digest = Path(cfg.source.root).resolve().name, f"{listing.digest()} {aligner.describe()}"
         parts = (
@@ -89,7 +93,9 @@ def hold_out(labels_N: np.ndarray, share: float, seed: int) -> tuple[np.ndarray,
     count = round(k * share)
     if not 2 <= count <= k - 2:
         raise InputError(
-            f"evaluation.held_out = {share:g} of {k} identities", "two identities on either side", "set evaluation.held_out"
+            f"evaluation.held_out = {share:g} of {k} identities",
+            "two identities on either side",
+            "set evaluation.held_out",
         )
     held = np.isin(labels_N, np.random.default_rng([seed, 7]).permutation(k)[:count])
     return np.flatnonzero(~held), np.flatnonzero(held)

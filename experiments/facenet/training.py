@@ -156,6 +156,7 @@ def materialise(network: nn.Module, loader: DataLoader, seed: int) -> None:
     samples, _ = next(iter(loader))
     with seeded(seed):
         network.eval()(samples[:2])
+    network.train()
 
 
 def _keep(job: Job, network: nn.Module, history: History, seconds: float) -> dict[str, Any]:
@@ -165,7 +166,13 @@ def _keep(job: Job, network: nn.Module, history: History, seconds: float) -> dic
         state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
         safetensors.torch.save_file(state, temporary)
     records = history.records
-    record = {"title": job.title, "epochs": len(records), "seconds": seconds, "sha256": sha256(weights), "history": records}
+    record = {
+        "title": job.title,
+        "epochs": len(records),
+        "seconds": seconds,
+        "sha256": sha256(weights),
+        "history": records,
+    }
     write_json(job.stem.with_suffix(".json"), record)
     for file in epoch_files(job.stem).values():
         file.unlink()

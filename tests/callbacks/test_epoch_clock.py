@@ -5,6 +5,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.demos.boring_classes import BoringModel
+from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks import epoch_clock
 from callbacks.epoch_clock import EpochClock, peak_memory_mb, reset_peak_memory
@@ -26,7 +27,7 @@ class Model(BoringModel):
         self.now[0] += 10
 
     def train_dataloader(self):
-        return [(torch.randn(size, 32), torch.zeros(size)) for size in (4, 4, 3)]
+        return DataLoader(TensorDataset(torch.ones(11, 32), torch.zeros(11)), batch_size=4)
 
     val_dataloader = train_dataloader
 
@@ -38,7 +39,7 @@ def records(monkeypatch):
     history = History()
     trainer = pl.Trainer(
         max_epochs=2, accelerator="cpu", logger=history, callbacks=[EpochClock()], enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=10**9,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, log_every_n_steps=10**9,
     )  # fmt: skip
     trainer.fit(Model(now))
     return history.records

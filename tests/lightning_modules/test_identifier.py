@@ -130,7 +130,6 @@ def test_probes_of_another_shape_are_refused(parts, shape):
         dict(router=None),  # four clusters, and nobody says which
         dict(heads=None),
         dict(threshold=float("nan")),
-        dict(identities=("too", "few")),
     ],
     ids=str,
 )
@@ -212,7 +211,6 @@ ROUTER = "lightning_modules.routers.nearest_class.NearestClass"
         {"decision": {"class": ROUTER, "arguments": {}}},
         {"threshold": "0.3"},
         {"threshold": [0.3]},
-        {"threshold": True},
     ],
     ids=str,
 )

@@ -87,3 +87,27 @@ def test_two_files_for_one_image_are_refused_only_where_they_are_needed(tmp_path
     with pytest.raises(InputError, match="several images 1 of Cy"):
         read(tmp_path, GOOD, (*FILES, "Cy/other_1.jpg"))
     assert len(read(tmp_path, GOOD, (*FILES, "Dee/a_1.jpg", "Dee/b_1.jpg"))) == 4
+
+
+def test_drawn_pairs_keep_their_promises():
+    labels = np.repeat(np.arange(30), [1, 2, 3, 4, 5] * 6)
+    pairs = VerificationPairs.draw(labels, n_folds=4, per_kind=9, seed=1)
+    assert len(pairs) == 4 * 2 * 9 and pairs.n_folds == 4
+    np.testing.assert_array_equal(labels[pairs.left] == labels[pairs.right], pairs.same)
+    assert (pairs.left != pairs.right).all()
+    ends = np.sort(np.stack([pairs.left, pairs.right], axis=1), axis=1)
+    assert len(np.unique(ends, axis=0)) == len(pairs)
+    people = [set(labels[ends[pairs.fold == fold]].ravel()) for fold in range(4)]
+    assert sum(map(len, people)) == len(set.union(*people))
+    for fold in range(4):
+        assert pairs.same[pairs.fold == fold].sum() == 9
+    again = VerificationPairs.draw(labels, n_folds=4, per_kind=9, seed=1)
+    np.testing.assert_array_equal(pairs.left, again.left)
+
+
+def test_drawn_pairs_are_as_many_as_the_poorest_fold_allows():
+    labels = np.repeat(np.arange(8), 2)
+    pairs = VerificationPairs.draw(labels, n_folds=2, per_kind=50)
+    assert pairs.same.sum() == 8 and (~pairs.same).sum() == 8
+    with pytest.raises(InputError, match="8 identities.*for 5 folds"):
+        VerificationPairs.draw(labels, n_folds=5)
