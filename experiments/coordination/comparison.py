@@ -29,14 +29,14 @@ ROUTERS_OF_TABLE_1 = ("cluster_mean", "max_output", "nearest_class")
 HARDEST = 20  # identities kept per scenario and cell for the report
 
 
-def evaluate_cell(coordinator: Coordinator, cell: Cell, scenarios: list[Scenario], failed: dict[str, str]) -> None:
+def evaluate_cell(coordinator: Coordinator, cell: Cell, scenarios: list[Scenario], failed: dict[str, tuple[str, str]]) -> None:
     """Evaluates the scenarios of a cell that are not evaluated yet and keeps each as `cells/*.json`.
 
     Args:
         coordinator: of the run.
         cell: which repetition.
         scenarios: all of the comparison.
-        failed: titles of sub-networks that failed; scenarios that need one of them are left out.
+        failed: sub-networks that failed, by `Job.identifier`; scenarios that need one of them are left out.
     """
     embedding_set, splits, means_KD = coordinator.enrolled(cell)
     for scenario in scenarios:
@@ -49,7 +49,7 @@ def evaluate_cell(coordinator: Coordinator, cell: Cell, scenarios: list[Scenario
             scenario.router_node,
             scenario.decision_node,
         ]
-        if any(job.title in failed for job in jobs) or _finished(file, state):
+        if any(job.identifier in failed for job in jobs) or _finished(file, state):
             continue
         identifier = coordinator.identifier(cell, scenario)
         metrics, recall_K = evaluate(identifier, embedding_set, splits.test)

@@ -117,20 +117,21 @@ class Coordinator:
             for cluster in range(partition.n_clusters)
         ]  # fmt: skip
 
-    def train(self, work: Iterable[tuple[Cell, Scenario]]) -> dict[str, str]:
+    def train(self, work: Iterable[tuple[Cell, Scenario]]) -> dict[str, tuple[str, str]]:
         """Trains every sub-network that the given cells and scenarios need and that is not on disk.
 
         Returns:
-            For each sub-network that failed, its title and why.
+            For each sub-network that failed, by `Job.identifier`, its title and why.
         """
         jobs = {job.stem: job for cell, scenario in work for job in self.jobs(cell, scenario)}
         missing = [job for job in jobs.values() if job.record() is None]
         with Progress(self.console, len(missing), self.trainer["max_epochs"]) as progress:
             if len(missing) < len(jobs):
                 progress.say(f"{len(jobs) - len(missing)} of {len(jobs)} sub-networks are trained already")
-            failed = self.launcher.run(missing, progress) if missing else {}
-        done = {job.title: job.record()["sha256"] for job in jobs.values() if job.title not in failed}
-        self.run.note(subnetworks={**self.run.manifest.get("subnetworks", {}), **done}, failed=failed)
+            reasons = self.launcher.run(missing, progress) if missing else {}
+        failed = {job.identifier: (job.title, reasons[job.identifier]) for job in missing if job.identifier in reasons}
+        done = {job.title: job.record()["sha256"] for job in jobs.values() if job.identifier not in failed}
+        self.run.note(subnetworks={**self.run.manifest.get("subnetworks", {}), **done}, failed=list(failed.values()))
         return failed
 
     def identifier(self, cell: Cell, scenario: Scenario, threshold: float | None = None) -> Identifier:

@@ -4,15 +4,15 @@
 from rich.table import Table
 
 
-def failure_table(failed: dict[str, str]) -> Table:
+def failure_table(failed: dict[str, tuple[str, str]]) -> Table:
     """A table of the sub-networks that failed and why; repeating the command tries only those again.
 
     Args:
-        failed: title and reason of each.
+        failed: by `Job.identifier`, title and reason of each.
     """
     table = Table(title=f"{len(failed)} sub-networks failed; the same command tries only those again")
     table.add_column("sub-network")
     table.add_column("reason")
-    for title, reason in failed.items():
+    for title, reason in failed.values():
         table.add_row(title, reason)
     return table

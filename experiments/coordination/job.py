@@ -28,7 +28,7 @@ class Recipe:
     seed: int
 
     # What changes where or how fast a sub-network is trained, but not its weights, stays out of the key.
-    _not_in_key = ("accelerator", "threads", "max_logits_mb", "strategy", "checkpoint_every_n_epochs")
+    _not_in_key = ("accelerator", "threads", "max_logits_mb", "strategy", "devices", "checkpoint_every_n_epochs")
 
     def key(self, data: str, partition: str) -> str:
         """A hash of recipe, data fingerprint and partition hash: equal keys mean equal weights."""

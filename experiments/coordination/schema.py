@@ -19,7 +19,7 @@ class TrainerConfig:
     """How one sub-network is trained."""
 
     max_epochs: int = 50  # passes over the cluster's training samples
-    batch_size: int = 256  # samples per step and device
+    batch_size: int = 256  # samples per step, shared by the devices that train a sub-network
     matmul: str = "medium"  # products in training: highest (float32), high (TF32), medium (bfloat16 operands)
     max_logits_mb: int = 1024  # bound on the batch x classes matrix, MiB; larger heads go through it in chunks
     accelerator: str = "auto"  # cpu, gpu, auto

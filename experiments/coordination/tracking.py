@@ -24,10 +24,12 @@ class Tracking(ABC):
     def open(self, job: Job) -> Logger | None:
         """A Lightning logger for the sub-network of a job, or None."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 most trackings have nothing to end
         """Ends what `open` began; called after each fit, successful or not."""
 
-    def summarise(self, run: str, run_folder: Path, config: dict[str, Any], table: Any, figures: list[Path]) -> None:
+    def summarise(  # noqa: B027 most trackings have no page to publish it on
+        self, run: str, run_folder: Path, config: dict[str, Any], table: Any, figures: list[Path]
+    ) -> None:
         """Publishes the finished comparison.
 
         Args:

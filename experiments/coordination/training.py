@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import safetensors.torch
 import torch
 from hydra.utils import instantiate
+from pytorch_lightning.utilities import rank_zero_only
 
 from callbacks.epoch_checkpoint import EpochCheckpoint, epoch_files
 from callbacks.epoch_clock import EpochClock
@@ -80,7 +81,7 @@ def train(job: Job, report: EpochReport | None = None) -> None:
 
     history, tracking = History(), instantiate(job.tracking)
     checkpoint = EpochCheckpoint(job.stem, job.key, history, settings["checkpoint_every_n_epochs"])
-    tracker = tracking.open(job)
+    tracker = tracking.open(job) if rank_zero_only.rank == 0 else None
     try:
         trainer = pl.Trainer(
             max_epochs=settings["max_epochs"],

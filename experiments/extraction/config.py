@@ -2,6 +2,7 @@
 """Keys of the configuration of experiments.prepare, and the objects built from them."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -9,8 +10,11 @@ from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from datamodules.alignment import Aligner, Resize
+from datamodules.errors import InputError
 from datamodules.extractors.base import Extractor
 from datamodules.sources.base import Source
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 @dataclass
@@ -64,13 +68,48 @@ def build_aligner(node: DictConfig | None, source: Source | None, extractor: Ext
 
 
 def recipe(cfg: DictConfig) -> dict[str, Any]:
-    """What `meta.json` notes so that probes can be embedded in the same way: names of choices, and arguments."""
-    choices = HydraConfig.get().runtime.choices
-    noted = {}
-    for group in ("extractor", "alignment"):
+    """What `meta.json` notes so that probes can be embedded, and originals found, in the same way.
+
+    Args:
+        cfg: the composed configuration of experiments.prepare.
+
+    Returns:
+        {"recipe": {group: {"name": of the choice, "arguments": of its class}}} for source, extractor and alignment.
+    """
+    choices, noted = HydraConfig.get().runtime.choices, {}
+    for group in ("source", "extractor", "alignment"):
         if cfg[group] is not None:
-            arguments = {key: cfg[group][key] for key in cfg[group] if not OmegaConf.is_missing(cfg[group], key)}
-            arguments = OmegaConf.to_container(OmegaConf.create(arguments), resolve=True)
+            given = {key: cfg[group][key] for key in cfg[group] if not OmegaConf.is_missing(cfg[group], key)}
+            arguments = OmegaConf.to_container(OmegaConf.create(given), resolve=True)
             arguments.pop("_target_")
+            for key in ("root", "weights", "landmarks"):  # files are found again from any folder
+                if key in arguments and arguments[key] and Path(arguments[key]).expanduser().exists():
+                    arguments[key] = str(Path(arguments[key]).expanduser().resolve())
             noted[group] = {"name": choices[group], "arguments": arguments}
     return {"recipe": noted}
+
+
+def from_recipe(noted: dict[str, Any], group: str) -> Any:
+    """Builds what a recipe noted; only choices of `experiments/configs` and arguments that they have.
+
+    Args:
+        noted: a recipe, from a file that may have been written by anybody.
+        group: "source", "extractor" or "alignment".
+
+    Returns:
+        The configuration node, or None where the recipe says nothing of the group.
+
+    Raises:
+        InputError: an unknown choice or argument.
+    """
+    entry = noted.get(group) if isinstance(noted, dict) else None
+    if entry is None:
+        return None
+    name, arguments = (entry.get("name"), entry.get("arguments")) if isinstance(entry, dict) else (None, None)
+    known = {path.stem: path for path in (CONFIGS / group).glob("*.yaml")}
+    if name not in known or not isinstance(arguments, dict):
+        raise InputError(f"a recipe with {group} {name!r}", f"one of {', '.join(sorted(known))}", f"name {group}=")
+    node = OmegaConf.load(known[name])
+    if unknown := sorted(set(arguments) - set(node) | {"_target_"} & set(arguments)):
+        raise InputError(f"a recipe with {group}.{unknown[0]}", f"keys of {group}/{name}.yaml", f"name {group}={name}")
+    return OmegaConf.merge(node, arguments)

@@ -53,9 +53,9 @@ def jobs(set_folder, tmp_path):
     partition = RandomPartitioner().fit(class_means(toy.embeddings, splits.train, 16), 2, 0)
     partition.save(tmp_path / "partition")
 
-    def make(run: str, loss=None) -> list[Job]:
+    def make(run: str, loss=None, **settings) -> list[Job]:
         trainer = OmegaConf.to_container(
-            OmegaConf.structured(TrainerConfig(max_epochs=EPOCHS, batch_size=8, accelerator="cpu"))
+            OmegaConf.structured(TrainerConfig(max_epochs=EPOCHS, batch_size=8, accelerator="cpu", **settings))
         )
         recipe = Recipe(
             loss=loss or {"_target_": "lightning_modules.losses.arcface.ArcFace"},
@@ -112,6 +112,18 @@ def test_worker_processes_give_the_same_weights(jobs, undisturbed):
     assert all(torch.equal(rows(job), expected) for job, expected in zip(done, undisturbed, strict=True))
     assert sorted(progress.ended) == [job.title for job in done]
     assert sorted(progress.epochs) == [(job.title, done) for job in done for done in range(1, EPOCHS + 1)]
+
+
+def test_two_processes_with_ddp_are_one_process_with_the_same_batch(jobs, undisturbed):
+    """Clusters of 8 identities have some 40 samples: the last batch of 8 is shared unevenly, or by one alone."""
+    done = jobs("ddp", devices=2, strategy="ddp")
+    progress = Silent()
+    assert Processes(workers=1, threads=1).run(done, progress) == {}
+    for job, expected in zip(done, undisturbed, strict=True):
+        torch.testing.assert_close(rows(job), expected, rtol=0, atol=1e-6)
+    alone, together = jobs("undisturbed")[0].record()["history"], done[0].record()["history"]
+    for name in ("train/loss", "val/loss", "val/accuracy"):
+        assert [epoch[name] for epoch in together] == pytest.approx([epoch[name] for epoch in alone], rel=1e-5)
 
 
 @pytest.mark.slow
@@ -176,7 +188,7 @@ def test_one_job_that_fails_does_not_cost_the_others(jobs, launcher):
     bad = jobs("failing", loss={"_target_": "lightning_modules.losses.arcface.ArcFace", "margin": 9.0})
     good = jobs("failing")
     failed = launcher.run([bad[0], good[1]], Silent())
-    assert list(failed) == [bad[0].title] and "margin" in failed[bad[0].title]
+    assert list(failed) == [bad[0].identifier] and "margin" in failed[bad[0].identifier]
     assert good[1].record() is not None and bad[0].record() is None
 
 

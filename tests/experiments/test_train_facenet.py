@@ -36,7 +36,7 @@ def test_training_helps_people_it_has_not_seen_and_is_done_once(embeddings, tmp_
         embeddings,
         "name=one",
         "network.dim=4",
-        "trainer.max_epochs=15",
+        "trainer.max_epochs=8",
         "evaluation.held_out=0.4",
     ]
     assert run(monkeypatch, tmp_path / "runs", *words, "miners=[semi_hard,batch_hard]") == 0

@@ -25,9 +25,9 @@ def test_votes_and_their_ties_by_hand():
     angles = np.radians([0, 1, 2.5, 4, 40, 41])
     z = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     labels = np.array([0, 1, 0, 0, 1, 1])
-    # 0: of 1, 2, 3 two are right; 1: 0, 2, 3 outvote; 2: 1, 3, 0 right; 3: 2, 1, 0 right; 4, 5: each other and 3 (0) 2 (0)
+    # 0, 2 and 3 are named by each other; 1 is outvoted by them, and so are 4 and 5 by 3 and 2.
     assert leave_one_out_accuracy(z, labels, k=3) == pytest.approx(3 / 6)
-    # Two votes that differ: the nearer one counts. 0 -> 1, 1 -> 0, 2 -> 1 (tie with 3: farther by rounding order)
+    # Without 3 and with two votes, which differ for each but 1, the nearer one counts: only 4 and 5 name each other.
     assert leave_one_out_accuracy(z[[0, 1, 2, 4, 5]], labels[[0, 1, 2, 4, 5]], k=2) == pytest.approx(2 / 5)
 
 

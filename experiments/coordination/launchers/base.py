@@ -20,5 +20,5 @@ class Launcher(ABC):
             progress: told of every start, epoch and end.
 
         Returns:
-            For each job that failed, its title and one line saying why. The others go on.
+            For each job that failed, `Job.identifier` and one line saying why. The others go on.
         """

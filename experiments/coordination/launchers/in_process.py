@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable
 from functools import partial
 
+from datamodules.errors import InputError
 from experiments.coordination.job import Job
 from experiments.coordination.launchers.base import Launcher
 from experiments.coordination.progress import Progress
@@ -20,12 +21,18 @@ class InProcess(Launcher):
         """Trains each job in turn; see `Launcher.run`."""
         failed = {}
         for job in jobs:
+            if job.recipe.trainer["devices"] > 1:
+                raise InputError(
+                    f"trainer.devices = {job.recipe.trainer['devices']} with launcher=in_process",
+                    "one device in one process",
+                    "launcher=processes, whose workers are groups of processes",
+                )
             progress.job_starts(job.title)
             try:
                 train(job, partial(progress.epoch, job.title))
             except Exception as error:
                 # One sub-network that fails must not cost the others; the run ends with a table and a non-zero code.
                 log.exception("%s failed", job.title)
-                failed[job.title] = " ".join(f"{type(error).__name__}: {error}".split())
+                failed[job.identifier] = " ".join(f"{type(error).__name__}: {error}".split())
             progress.job_ends(job.title)
         return failed

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""One worker process per device; each trains many sub-networks."""
+"""One worker process per device, or a group of processes that train a sub-network together with DDP."""
 
 import json
 import logging
 import os
 import queue
+import socket
 import subprocess
 import sys
 import threading
@@ -20,14 +21,16 @@ log = logging.getLogger(__name__)
 
 
 class Processes(Launcher):
-    """Workers take jobs from one queue, so that unequal sub-networks balance out.
+    """Workers take jobs from one queue, so that unequal sub-networks balance out, and train many each.
 
+    With `trainer.devices=k` a worker is a group of k processes that stays together over all its jobs: joining costs
+    once what Lightning's own launcher, which starts the whole command again for every fit, would cost each time.
     A worker that dies (killed, out of memory) is replaced; its job goes on from its last checkpoint, and counts as
     failed after `retries` more deaths.
 
     Args:
-        workers: number of processes; None takes one per GPU, or per CPU core where there is none.
-        threads: CPU threads of each; None divides the cores.
+        workers: number of workers; None takes as many as there are GPUs, or CPU cores without, for one device each.
+        threads: CPU threads of each process; None divides the cores.
         retries: times a job is tried again after its worker died.
     """
 
@@ -38,122 +41,151 @@ class Processes(Launcher):
         self.workers, self.threads, self.retries = workers, threads, retries
 
     def run(self, jobs: Iterable[Job], progress: Progress) -> dict[str, str]:
-        """Hands the jobs to the workers, largest waiting time first in the order given; see `Launcher.run`."""
-        waiting: queue.SimpleQueue[tuple[Job, int]] = queue.SimpleQueue()
-        count = 0
-        for job in jobs:
-            waiting.put((job, self.retries))
-            count += 1
-        gpus = _visible_gpus()
-        workers = min(self.workers or len(gpus) or os.cpu_count() or 1, max(count, 1))
-        threads = self.threads or max(1, (os.cpu_count() or 1) // workers)
-        failed: dict[str, str] = {}
-        lock, stop = threading.Lock(), threading.Event()
-        places = [
-            _Place(waiting, failed, progress, lock, stop, threads, gpus[i % len(gpus)] if gpus else None)
-            for i in range(workers)
-        ]
-        log.info("%d workers with %d threads each, GPUs %s", workers, threads, gpus or "none")
+        """Hands the jobs to the workers in the order given; see `Launcher.run`."""
+        jobs = list(jobs)
+        ranks = jobs[0].recipe.trainer["devices"] if jobs else 1
+        cores, gpus = os.cpu_count() or 1, _visible_gpus()
+        workers = min(self.workers or max(1, (len(gpus) or cores) // ranks), max(len(jobs), 1))
+        threads = self.threads or max(1, cores // (workers * ranks))
+        work = _Work(jobs, self.retries, progress)
+        places = []
+        for place in range(workers):
+            mine = [gpus[(place * ranks + rank) % len(gpus)] for rank in range(ranks)] if gpus else []
+            places.append(_Place(work, ranks, threads, mine))
+        log.info("%d workers of %d processes with %d threads each, GPUs %s", workers, ranks, threads, gpus or "none")
         for place in places:
             place.start()
         try:
             for place in places:
                 while place.is_alive():  # a join without limit would not let Ctrl-C through
                     place.join(0.2)
-        except BaseException:
-            stop.set()
+        finally:
+            work.stop.set()
             for place in places:
-                place.end()
-            raise
+                place.kill()
         for place in places:
             if place.error:
                 raise place.error
-        return failed
+        return work.failed
+
+
+class _Work:
+    """What the places share: jobs to do, jobs that failed, and who is told."""
+
+    def __init__(self, jobs: list[Job], retries: int, progress: Progress):
+        self.waiting: queue.SimpleQueue[tuple[Job, int]] = queue.SimpleQueue()
+        for job in jobs:
+            self.waiting.put((job, retries))
+        self.failed: dict[str, str] = {}
+        self.progress, self.lock, self.stop = progress, threading.Lock(), threading.Event()
 
 
 class _Place(threading.Thread):
     """Keeps one worker alive and busy."""
 
-    def __init__(self, waiting, failed, progress, lock, stop, threads, gpu):
+    def __init__(self, work: _Work, ranks: int, threads: int, gpus: list[str]):
         super().__init__(daemon=True)
-        self.waiting, self.failed, self.progress, self.lock, self.stop = waiting, failed, progress, lock, stop
-        self.environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        if gpu is not None:
-            self.environment["CUDA_VISIBLE_DEVICES"] = gpu
-        self.worker: subprocess.Popen | None = None
+        self.work, self.ranks, self.threads, self.gpus = work, ranks, threads, gpus
+        self.group: list[subprocess.Popen] = []
         self.error: BaseException | None = None
 
     def run(self) -> None:
         try:
-            while not self.stop.is_set():
+            while not self.work.stop.is_set():
                 try:
-                    job, tries = self.waiting.get_nowait()
+                    job, tries = self.work.waiting.get_nowait()
                 except queue.Empty:
                     break
                 self._train(job, tries)
+            self._release()
         except BaseException as error:  # a thread's exception would be lost
             self.error = error
-        finally:
-            self.end()
 
     def _train(self, job: Job, tries: int) -> None:
-        with self.lock:
-            self.progress.job_starts(job.title)
+        work = self.work
+        with work.lock:
+            work.progress.job_starts(job.title)
         reason = self._ask(job)
-        if self.stop.is_set():
+        if work.stop.is_set():
             return
         if reason is None and tries > 0:
             log.warning("the worker of %s died; it goes on in a new one, %d tries left", job.title, tries)
-            self.waiting.put((job, tries - 1))
+            work.waiting.put((job, tries - 1))
             return
-        with self.lock:
+        with work.lock:
             if reason != "":
-                self.failed[job.title] = reason or "the worker died (killed, or out of memory); see log.txt"
-            self.progress.job_ends(job.title)
+                work.failed[job.identifier] = reason or "the worker died (killed, or out of memory); see log.txt"
+            work.progress.job_ends(job.title)
 
     def _ask(self, job: Job) -> str | None:
         """Empty where the job is done, why it failed, or None where the worker died."""
-        worker = self._alive(Path(job.run_folder) / "log.txt")
+        if not self.group or any(process.poll() is not None for process in self.group):
+            self.kill()
+            self.group = self._start(Path(job.run_folder) / "log.txt")
         try:
-            worker.stdin.write(job.to_json() + "\n")
-            worker.stdin.flush()
-            for line in worker.stdout:
+            for process in self.group:
+                process.stdin.write(job.to_json() + "\n")
+                process.stdin.flush()
+            for line in self.group[0].stdout:
                 event = json.loads(line)
                 if event["event"] == "epoch":
-                    with self.lock:
-                        self.progress.epoch(job.title, event["done"], event["of"], event["values"])
+                    with self.work.lock:
+                        self.work.progress.epoch(job.title, event["done"], event["of"], event["values"])
+                elif event["event"] == "failed" and self.ranks > 1:
+                    self.kill()  # the others of the group may wait for the one that failed
+                    return event["reason"]
                 elif event["event"] in ("done", "failed"):
                     return event.get("reason", "")
         except (BrokenPipeError, json.JSONDecodeError):
             pass
-        worker.kill()
-        worker.wait()
+        self.kill()
         return None
 
-    def _alive(self, log_file: Path) -> subprocess.Popen:
-        if self.worker is None or self.worker.poll() is not None:
+    def _start(self, log_file: Path) -> list[subprocess.Popen]:
+        port = _free_port()
+        group = []
+        for rank in range(self.ranks):
+            environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
+            if self.gpus:
+                environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
+            if self.ranks > 1:  # what torchrun sets: Lightning then joins the group and starts nothing itself
+                environment |= {
+                    "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(self.ranks),
+                    "LOCAL_WORLD_SIZE": str(self.ranks), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "clusterface",
+                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+                }  # fmt: skip
             with open(log_file, "a") as output:
                 # Its own session: Ctrl-C reaches the coordinator alone, which then ends its workers.
-                self.worker = subprocess.Popen(
-                    [sys.executable, "-m", "experiments.coordination.worker"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=output,
-                    text=True,
-                    env=self.environment,
-                    start_new_session=True,
+                group.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "experiments.coordination.worker"],
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
+                        stderr=output,
+                        text=True,
+                        env=environment,
+                        start_new_session=True,
+                    )
                 )
-        return self.worker
+        return group
 
-    def end(self) -> None:
-        """Ends the worker; what it has finished is on disk."""
-        if self.worker is not None and self.worker.poll() is None:
-            self.worker.stdin.close()
+    def _release(self) -> None:
+        """Lets an idle worker end by itself, so that a tracker can finish."""
+        for process in self.group:
+            process.stdin.close()
+        for process in self.group:
             try:
-                self.worker.wait(timeout=0 if self.stop.is_set() else 20)
+                process.wait(timeout=30)
             except subprocess.TimeoutExpired:
-                self.worker.kill()
-                self.worker.wait()
+                process.kill()
+        self.group = []
+
+    def kill(self) -> None:
+        """Ends the worker at once; what it has finished is on disk."""
+        for process in self.group:
+            process.kill()
+            process.wait()
+        self.group = []
 
 
 def _visible_gpus() -> list[str]:
@@ -163,3 +195,9 @@ def _visible_gpus() -> list[str]:
     if named:
         return [part for part in named.split(",") if part]
     return [str(i) for i in range(torch.cuda.device_count())]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

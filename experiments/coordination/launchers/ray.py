@@ -69,7 +69,7 @@ class Ray(Launcher):
                 except ray.exceptions.RayError as error:
                     reason = " ".join(f"{type(error).__name__}: {error}".split())
                 if reason:
-                    failed[job.title] = reason
+                    failed[job.identifier] = reason
                 progress.job_ends(job.title)
             return failed
         finally:

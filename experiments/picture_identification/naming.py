@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""Who the faces are, as a table.
+
+Axes: F faces, D embedding dimension, K identities.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from experiments.picture_identification.probing import Probes
+from lightning_modules.identifier import Identifier
+
+COLUMNS = (
+    "file,face,left,top,right,bottom,identity,score,cluster,unknown,best,runner_up,runner_up_cosine,note".split(",")
+)  # fmt: skip
+
+
+def name_faces(identifier: Identifier, probes: Probes) -> pd.DataFrame:
+    """One row per face, and one per picture without any.
+
+    Args:
+        identifier: with the threshold that decides `unknown`.
+        probes: faces and their embeddings.
+
+    Returns:
+        Columns: file; face (number in the picture, the largest is 0); left, top, right, bottom (pixels of the upright
+        picture); identity ("unknown" under the threshold); score (the decision's); cluster; unknown; best (the answer
+        before the threshold); runner_up (the other person with the nearest class mean) and its cosine; note (why a
+        picture has no face). Sorted by file.
+    """
+    accepted = identifier.identify(probes.embeddings_FD)
+    best = replace(identifier, threshold=None).identify(probes.embeddings_FD)
+    runner_up, cosine = _runner_up(identifier, probes.embeddings_FD, best.index)
+    left, top, right, bottom = np.round(probes.boxes_F4, 1).T
+    face = pd.Series(probes.files, dtype=object).groupby(probes.files).cumcount() if probes.files else []
+    rows = pd.DataFrame(
+        {
+            "file": probes.files, "face": face, "left": left, "top": top, "right": right, "bottom": bottom,
+            "identity": accepted.identity, "score": best.score, "cluster": best.cluster, "unknown": accepted.index < 0,
+            "best": best.identity, "runner_up": runner_up, "runner_up_cosine": cosine, "note": "",
+        }
+    )  # fmt: skip
+    without = pd.DataFrame({"file": list(probes.rejected), "note": list(probes.rejected.values())})
+    joined = pd.concat([rows.astype(object), without.astype(object)]) if len(without) else rows.astype(object)
+    return joined.reindex(columns=COLUMNS).sort_values("file", kind="stable", ignore_index=True)
+
+
+def folder_accuracy(frame: pd.DataFrame, identities: tuple[str, ...]) -> tuple[int, int] | None:
+    """How many pictures in folders named like an enrolled person got that name for their largest face.
+
+    Args:
+        frame: of `name_faces`.
+        identities: the enrolled.
+
+    Returns:
+        Named rightly before the threshold, and pictures in such folders (those without a face count as missed);
+        None where there are none.
+    """
+    truth = frame["file"].str.split("/").str[-2:-1].str.join("")
+    chosen = truth.isin(set(identities)) & ~(frame["face"] > 0)
+    if not chosen.any():
+        return None
+    return int((frame["best"] == truth)[chosen].sum()), int(chosen.sum())
+
+
+def _runner_up(identifier: Identifier, embeddings_FD: np.ndarray, best_F: np.ndarray) -> tuple[list[str], np.ndarray]:
+    if len(identifier.identities) < 2 or not len(best_F):
+        return [""] * len(best_F), np.full(len(best_F), np.nan)
+    probes = torch.from_numpy(embeddings_FD).to(identifier.class_means_KD.device)
+    cosine_F2, identity_F2 = (part.cpu().numpy() for part in identifier.scores(probes).nearest_classes(2))
+    second = (identity_F2[:, 0] == best_F).astype(int)  # the nearest mean, or the next where that is the answer itself
+    rows = np.arange(len(best_F))
+    return [identifier.identities[i] for i in identity_F2[rows, second]], cosine_F2[rows, second]

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""L-Softmax: multiplicative angular margin, class rows of any length (Liu et al., ICML 2016, eq. 4 to 6)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_modules.losses.a_softmax import psi
+from lightning_modules.losses.base import ClassificationLoss
+
+
+class LSoftmax(ClassificationLoss):
+    """Cross-entropy of |w_j| cos(theta_j) in which the true class has |w_y| (annealing cos + psi) / (annealing + 1).
+
+    psi(theta) = (-1)^k cos(m theta) - 2 k for theta in [k pi / m, (k + 1) pi / m] ("Large-Margin Softmax Loss for
+    Convolutional Neural Networks", eq. 6), as in A-Softmax, whose predecessor this is: the class rows keep their
+    length, which is learned, and there is no scale. The paper also multiplies by the embedding's length, which is 1
+    here, where embeddings are normalised.
+
+    The margin needs cos(theta_y) and |w_y| apart, which the head's output w_y . x does not tell: `for_lengths` brings
+    the lengths of the rows. Unbound, lengths of 1 are assumed. The gradient reaches the rows through angle and length;
+    it is exact and finite at theta = 0 and pi. The slope m^2 at theta = 0 and the floor under sin(theta) are those of
+    `a_softmax.psi`. Outputs are not cosines and hardly comparable between sub-networks.
+
+    Defaults: m = 4 is the paper's for faces (2 to 4 for objects). annealing is lambda of its section 5.1, which falls
+    from a large value to a small one during training; here it is a constant. 0 is psi alone.
+
+    Args:
+        margin: m, the factor of the angle, at least 1; 1 is plain softmax.
+        annealing: lambda, weight of the plain output, at least 0.
+    """
+
+    unit_rows = False
+    needs_lengths = True
+
+    def __init__(self, margin: float = 4.0, annealing: float = 5.0):
+        super().__init__()
+        if not (margin >= 1 and annealing >= 0):
+            raise ValueError(f"got margin {margin}, annealing {annealing}; expected margin >= 1 and annealing >= 0")
+        self.margin, self.annealing = margin, annealing
+        self._row_length_C: Tensor | None = None
+
+    def for_lengths(self, embedding_length_B: Tensor, row_length_C: Tensor) -> "LSoftmax":
+        """This loss for rows of these lengths; differentiable by them. See `ClassificationLoss.for_lengths`."""
+        bound = LSoftmax(self.margin, self.annealing)
+        bound._row_length_C = row_length_C
+        return bound
+
+    def forward(self, output_BC: Tensor, target_B: Tensor) -> Tensor:
+        """(B,) loss of outputs w_j . x; see `ClassificationLoss.forward`."""
+        output_BC = output_BC.float() if output_BC.dtype.itemsize < 4 else output_BC
+        output_B = output_BC.gather(1, target_B[:, None]).squeeze(1)
+        length_B = torch.ones_like(output_B) if self._row_length_C is None else self._row_length_C[target_B]
+        length_B = length_B.clamp_min(1e-12)
+        with_margin_B = length_B * psi(output_B / length_B, self.margin)
+        logit_B = (self.annealing * output_B + with_margin_B) / (self.annealing + 1)
+        return F.cross_entropy(output_BC.scatter(1, target_B[:, None], logit_B[:, None]), target_B, reduction="none")

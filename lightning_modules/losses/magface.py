@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT
+"""MagFace: the longer the embedding, the larger the margin (Meng et al., CVPR 2021, eq. 2 to 4)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from lightning_modules.losses.base import MarginLoss, sine_from_cosine
+
+
+class MagFace(MarginLoss):
+    """Target logit s cos(theta + m(a)), a the embedding's length, plus regulariser g(a).
+
+    m(a) = lower_margin + (upper_margin - lower_margin) (a - lower_length) / (upper_length - lower_length) with a
+    clipped to [lower_length, upper_length], and g(a) = a / upper_length^2 + 1 / a, which rewards long embeddings and
+    is weighted by `length_weight`. Together they make length a measure of quality, by moving the embedding network.
+
+    Embeddings are frozen here: g is a constant for the head, kept so that the loss has the published value, and only
+    the adaptive margin acts. It needs embeddings that are not normalised, and means something where their length
+    tells quality, as it does for a network that was trained with this loss; the two bounds are lengths of that
+    network. For others set them to the range of lengths in the data. Unbound (see `for_lengths`) all lengths are
+    lower_length.
+
+    Angle and edges: float32, exact gradient, bounded at theta = 0 as in `ArcFace`. easy_margin=True, the published
+    code's choice, drops the margin where cos(theta) <= 0 (the logit jumps there); False is ArcFace's
+    s (cos(theta) - m sin(m)) past pi - m.
+
+    Defaults: `IrvingMeng/MagFace` run/run.sh: lengths 10 and 110, margins 0.45 and 0.8, length_weight 35, s = 64.
+
+    Args:
+        scale: s, without dimension.
+        lower_length, upper_length: l_a and u_a, 0 < lower < upper, in the embeddings' own unit.
+        lower_margin, upper_margin: l_m and u_m in radians, 0 <= lower <= upper < pi/2.
+        length_weight: lambda_g, at least 0.
+        easy_margin: whether the margin acts only within pi/2 of the row.
+    """
+
+    needs_lengths = True
+    needs_raw_embeddings = True
+
+    def __init__(
+        self,
+        scale: float = 64.0,
+        lower_length: float = 10.0,
+        upper_length: float = 110.0,
+        lower_margin: float = 0.45,
+        upper_margin: float = 0.8,
+        length_weight: float = 35.0,
+        easy_margin: bool = True,
+    ):
+        super().__init__()
+        if not (scale > 0 and 0 < lower_length < upper_length and length_weight >= 0):
+            raise ValueError(
+                f"got scale {scale}, lengths {lower_length} to {upper_length}, length_weight {length_weight}; expected "
+                "scale > 0, 0 < lower_length < upper_length, length_weight >= 0"
+            )
+        if not 0 <= lower_margin <= upper_margin < math.pi / 2:
+            raise ValueError(f"got margins {lower_margin} to {upper_margin}; expected 0 <= lower <= upper < pi/2")
+        self.scale, self.lower_length, self.upper_length = scale, lower_length, upper_length
+        self.lower_margin, self.upper_margin = lower_margin, upper_margin
+        self.length_weight, self.easy_margin = length_weight, easy_margin
+        self._length_B: Tensor | None = None
+
+    @torch.no_grad()
+    def for_lengths(self, embedding_length_B: Tensor, row_length_C: Tensor | None = None) -> "MagFace":
+        """The loss of a batch of embeddings of these lengths; see `ClassificationLoss.for_lengths`."""
+        bound = MagFace(
+            self.scale, self.lower_length, self.upper_length, self.lower_margin, self.upper_margin, self.length_weight,
+            self.easy_margin,
+        )  # fmt: skip
+        bound._length_B = embedding_length_B.float().clamp(self.lower_length, self.upper_length)
+        return bound
+
+    def _length(self, cosine_B: Tensor) -> Tensor:
+        return torch.full_like(cosine_B, self.lower_length) if self._length_B is None else self._length_B
+
+    def target_logit(self, cosine_B: Tensor) -> Tensor:
+        """s cos(theta + m(a)); see `MarginLoss`."""
+        share_B = (self._length(cosine_B.detach()) - self.lower_length) / (self.upper_length - self.lower_length)
+        margin_B = self.lower_margin + (self.upper_margin - self.lower_margin) * share_B
+        sine_B = sine_from_cosine(cosine_B)
+        with_margin_B = cosine_B * torch.cos(margin_B) - sine_B * torch.sin(margin_B)
+        if self.easy_margin:
+            return self.scale * torch.where(cosine_B > 0, with_margin_B, cosine_B)
+        past_B = cosine_B < -torch.cos(margin_B)
+        return self.scale * torch.where(past_B, cosine_B - margin_B * torch.sin(margin_B), with_margin_B)
+
+    def penalty(self, cosine_B: Tensor) -> Tensor:
+        """length_weight g(a), no slope by the cosine; see `MarginLoss.penalty`."""
+        length_B = self._length(cosine_B.detach())
+        return self.length_weight * (length_B / self.upper_length**2 + 1 / length_B) + 0 * cosine_B
