@@ -34,7 +34,9 @@ def main(cfg: DictConfig) -> int:
     folder = Path(cfg.runs_dir) / (cfg.name or run_name("compare", dataset_name(data), cfg))
     with RunFolder(folder, cfg) as run:
         coordinator = Coordinator(run, data, cfg, console)
-        console.print(f"{folder}: {len(scenarios)} scenarios, N = {sizes}, seeds {seeds}", highlight=False)
+        console.print(
+            f"{folder}: {len(scenarios)} scenarios, N = {sizes}, seeds {seeds}", highlight=False, soft_wrap=True
+        )
         failed = coordinator.train((cell, scenario) for cell in cells for scenario in scenarios)
         for cell in cells:
             evaluate_cell(coordinator, cell, scenarios, failed)
@@ -49,7 +51,7 @@ def main(cfg: DictConfig) -> int:
         instantiate(cfg.logger).summarise(run.path.name, run.path, config, results, figures)
 
     console.print(terminal_table(results))
-    console.print(f"report: {folder / 'report.html'}", highlight=False)
+    console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     return 1 if failed else 0
 
 

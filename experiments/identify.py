@@ -46,7 +46,7 @@ def main(cfg: DictConfig) -> None:
     frame = pd.DataFrame(({"file": files} if files else {}) | columns)
     write_text(out, frame.to_csv(index=False, float_format="%.6f"))
     unknown = int((found.index < 0).sum())
-    Console().print(f"{len(frame)} probes, {unknown} unknown: {out}", highlight=False)
+    Console().print(f"{len(frame)} probes, {unknown} unknown: {out}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,11 @@ def main(cfg: DictConfig) -> int:
 
     with RunFolder(folder, cfg) as run:
         coordinator = Coordinator(run, data, cfg, console)
-        console.print(f"{folder}: {scenario.title}, N = {n}, m = {cell.n_subnets}, seed {cfg.seed}", highlight=False)
+        console.print(
+            f"{folder}: {scenario.title}, N = {n}, m = {cell.n_subnets}, seed {cfg.seed}",
+            highlight=False,
+            soft_wrap=True,
+        )
         failed = coordinator.train([(cell, scenario)])
         if failed:
             console.print(failure_table(failed))
@@ -57,15 +61,15 @@ def main(cfg: DictConfig) -> int:
         identifier.save(out)
 
     shown = ", ".join(f"{name} {value:.2f} %" for name, value in metrics.items())
-    console.print(f"{len(splits.test)} test probes: {shown}", highlight=False)
+    console.print(f"{len(splits.test)} test probes: {shown}", highlight=False, soft_wrap=True)
     if threshold is not None:
         accepted = identifier.identify(data.embeddings[splits.test.rows])
         missed = 100 * np.mean(accepted.index != splits.test.labels)
         console.print(
             f"threshold {threshold:.4f}: {100 * cfg.fpir:g} % of {len(splits.unknown)} probes of unknown persons named, "
-            f"{missed:.2f} % of the test probes not named rightly", highlight=False,
+            f"{missed:.2f} % of the test probes not named rightly", highlight=False, soft_wrap=True,
         )  # fmt: skip
-    console.print(f"identifier: {out}", highlight=False)
+    console.print(f"identifier: {out}", highlight=False, soft_wrap=True)
     return 0
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Triplet training of one embedding: python -m experiments.train_facenet data=embedding_set data.path=SET"""
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -40,8 +41,7 @@ def main(cfg: DictConfig) -> None:
                 job, network = make_job(run, people, cfg, name, miner), build_network(cfg)
                 materialise(network, data.predict_dataloader(), cfg.seed)
                 progress.job_starts(job.title)
-                report = lambda done, of, values, title=job.title: progress.epoch(title, done, of, values)  # noqa: E731
-                records[name] = train(job, miner, network, data, report)
+                records[name] = train(job, miner, network, data, partial(progress.epoch, job.title))
                 progress.job_ends(job.title)
                 found[name] = evaluate(*embed(network, data.predict_dataloader()), partitioner, cfg)
 

@@ -29,7 +29,9 @@ ROUTERS_OF_TABLE_1 = ("cluster_mean", "max_output", "nearest_class")
 HARDEST = 20  # identities kept per scenario and cell for the report
 
 
-def evaluate_cell(coordinator: Coordinator, cell: Cell, scenarios: list[Scenario], failed: dict[str, tuple[str, str]]) -> None:
+def evaluate_cell(
+    coordinator: Coordinator, cell: Cell, scenarios: list[Scenario], failed: dict[str, tuple[str, str]]
+) -> None:
     """Evaluates the scenarios of a cell that are not evaluated yet and keeps each as `cells/*.json`.
 
     Args:

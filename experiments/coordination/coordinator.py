@@ -107,7 +107,7 @@ class Coordinator:
         key = recipe.key(data, partition.hash())
         named = {key: scenario.names[key] for key in ("partitioner", "loss", "init")}
         facts = {"dataset": self.dataset, "n_identities": cell.n_identities, "n_subnets": partition.n_clusters, **named}
-        what = f"{self.dataset} N={cell.n_identities} {named['partitioner']} m={partition.n_clusters} seed {cell.seed}"
+        what = f"{self.dataset} N={cell.n_identities} {named['partitioner']} m={partition.n_clusters} {named['loss']} seed {cell.seed}"
         return [
             Job(
                 run=self.run.path.name, run_folder=str(self.run.path), data=str(self.embedding_set.path.absolute()),

@@ -47,7 +47,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Shows one lasting line."""
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def job_starts(self, title: str) -> None:
         """A sub-network begins."""

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: MIT
+"""Multi-label data sets: rows with any number of labels; which labels and which features go together; splits.
+
+Axes: N rows, F features, L labels.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.errors import InputError
+from datamodules.sources.arff import read_arff, read_label_names
+from datamodules.sources.mat import read_mat
+
+
+@dataclass(frozen=True)
+class MultiLabelSet:
+    """N rows of F features with any of L labels.
+
+    Attributes:
+        name: what people call it.
+        features: (N, F) float32, finite.
+        labels: (N, L) bool; each label stands in at least one row.
+        feature_names: F names.
+        label_names: L names.
+
+    Raises:
+        InputError: labels other than 0 and 1 (or -1 and 1), a label that no row has, values that are not finite, or
+            shapes that do not match.
+    """
+
+    name: str
+    features: np.ndarray
+    labels: np.ndarray
+    feature_names: tuple[str, ...]
+    label_names: tuple[str, ...]
+
+    def __post_init__(self):
+        features, labels = np.asarray(self.features, np.float32), np.asarray(self.labels)
+        shapes = (len(features), len(self.feature_names)), (len(features), len(self.label_names))
+        if (features.shape, labels.shape) != shapes or features.size == 0 or labels.size == 0:
+            raise InputError(
+                f"{self.name}: features {features.shape}, labels {labels.shape}, {len(self.feature_names)} and "
+                f"{len(self.label_names)} names",
+                "as many rows, and a name per column",
+                "correct the data set",
+            )
+        self._refuse_columns(~np.isfinite(features).all(axis=0), self.feature_names, "feature", "is not finite")
+        if labels.dtype != bool:
+            # {0, 1} or {-1, 1} over the whole matrix: a mixture would be two conventions in one file.
+            negative = -1 if (labels == -1).any() else 0
+            strange = ((labels != 1) & (labels != negative)).any(axis=0)
+            self._refuse_columns(strange, self.label_names, "label", f"has values other than {negative} and 1")
+            labels = labels == 1
+        self._refuse_columns(~labels.any(axis=0), self.label_names, "label", "stands in no row")
+        object.__setattr__(self, "features", features)
+        object.__setattr__(self, "labels", labels)
+
+    def _refuse_columns(self, wrong: np.ndarray, names: tuple[str, ...], what: str, why: str) -> None:
+        if wrong.any():
+            place = int(wrong.argmax())
+            more = f" (and {wrong.sum() - 1} more)" if wrong.sum() > 1 else ""
+            raise InputError(
+                f"{self.name}: {what} {place}, {names[place]!r}, {why}{more}",
+                "finite features, and labels 0 or 1 that each stand in a row",
+                "correct or remove the column",
+            )
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the content."""
+        digest = hashlib.sha256(f"{self.features.shape}{self.labels.shape}".encode())
+        digest.update(np.ascontiguousarray(self.features).tobytes())
+        digest.update(np.packbits(self.labels).tobytes())
+        return digest.hexdigest()[:16]
+
+    def imbalance_ratios(self) -> np.ndarray:
+        """(L,) how many times rarer each label is than the most frequent one (IRLbl, Charte et al. 2015, eq. 5)."""
+        counts = self.labels.sum(axis=0)
+        return counts.max() / counts
+
+    def cvir(self) -> float:
+        """Coefficient of variation of the imbalance ratios: sample standard deviation / mean (Charte et al., eq. 7).
+
+        Charte, Rivera, del Jesus & Herrera, "Addressing imbalance in multilabel classification: Measures and random
+        resampling algorithms", Neurocomputing 163, 2015.
+        """
+        ratios = self.imbalance_ratios()
+        return float(ratios.std(ddof=1) / ratios.mean()) if len(ratios) > 1 else 0.0
+
+
+def open_multilabel(path: Path | str, xml: Path | str | None = None) -> MultiLabelSet:
+    """Opens a data set; its name is that of the file.
+
+    Args:
+        path: `.arff` (Mulan, dense or sparse) or `.mat` (matrices data and target).
+        xml: Mulan's list of labels; None takes the file beside the ARFF file. Not looked at for a .mat file.
+
+    Raises:
+        InputError: another kind of file, a malformed one, or labels that the ARFF file does not have.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".mat":
+        features, labels = read_mat(path)
+        names = tuple(tuple(map(str, range(matrix.shape[1]))) for matrix in (features, labels))
+        return MultiLabelSet(path.stem, features, labels, *names)
+    if path.suffix.lower() != ".arff":
+        raise InputError(f"data.path = {path}", "a file NAME.arff with its NAME.xml, or NAME.mat", "check data.path")
+    table, xml = read_arff(path), Path(xml) if xml is not None else path.with_suffix(".xml")
+    label_names = read_label_names(xml)
+    place = {name: column for column, name in enumerate(table.names)}
+    absent = [name for name in label_names if name not in place]
+    if absent:
+        more = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
+        raise InputError(
+            f"{xml} with the label {absent[0]!r}{more}, which is no attribute of {path.name}",
+            "labels that are attributes of the ARFF file",
+            "take the XML file that belongs to it",
+        )
+    columns = np.array([place[name] for name in label_names])
+    rest = np.setdiff1d(np.arange(len(table.names)), columns)
+    if len(rest) == 0:
+        raise InputError(
+            f"{xml}, which names every attribute of {path.name} a label", "features beside them", "correct it"
+        )
+    feature_names = tuple(table.names[column] for column in rest)
+    return MultiLabelSet(path.stem, table.values[:, rest], table.values[:, columns], feature_names, label_names)
+
+
+@dataclass(frozen=True)
+class RowSplit:
+    """Rows of a data set by role, each ascending; together all rows, none twice."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def split_rows(n: int, validation: float = 0.1, test: float = 0.2, seed: int = 0) -> RowSplit:
+    """Draws the roles of n rows at random.
+
+    Args:
+        n: number of rows.
+        validation, test: shares of the rows, above 0, together below 1; rounded down, at least one row each.
+        seed: of the draw.
+
+    Raises:
+        InputError: shares outside these bounds, or fewer than three rows.
+    """
+    if not (validation > 0 and test > 0 and validation + test < 1) or n < 3:
+        raise InputError(
+            f"split.validation = {validation:g}, split.test = {test:g} of {n} rows",
+            "shares above 0, together below 1, of at least three rows",
+            "set split.validation and split.test",
+        )
+    order = np.random.default_rng(seed).permutation(n)
+    n_test, n_validation = max(1, int(test * n)), max(1, int(validation * n))
+    parts = np.split(order, [n_test, n_test + n_validation])
+    return RowSplit(*(np.sort(part) for part in (parts[2], parts[1], parts[0])))
+
+
+def label_affinity(labels_NL: np.ndarray) -> np.ndarray:
+    """Z = Y^T Y with a zeroed diagonal: in how many rows two labels stand together.
+
+    Args:
+        labels_NL: (N, L) bool.
+
+    Returns:
+        (L, L) float32, exact below 2^24 rows.
+    """
+    counts_NL = labels_NL.astype(np.float32)
+    affinity_LL = counts_NL.T @ counts_NL
+    np.fill_diagonal(affinity_LL, 0)
+    return affinity_LL
+
+
+def feature_affinity(scaled_NF: np.ndarray) -> np.ndarray:
+    """X'^T X' of features in [0, 1].
+
+    Args:
+        scaled_NF: (N, F), as `FeatureScaling.apply` makes them.
+
+    Returns:
+        (F, F) float32.
+    """
+    scaled_NF = np.asarray(scaled_NF, np.float32)
+    return scaled_NF.T @ scaled_NF

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+import csv
+import os
+import pty
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from experiments.coordination.coordinator import Cell
+from experiments.coordination.job import Job
+from experiments.coordination.tracking import CSVTracking, NoTracking, WandbTracking
+
+ROOT = Path(__file__).resolve().parents[2]
+NO_KEY = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_DIR", "WANDB_RUN_ID", "WANDB_PROJECT", "NETRC")
+
+
+@pytest.fixture
+def jobs(coordinate) -> list[Job]:
+    """The two jobs of the proposal on the toy set."""
+    with coordinate("scenarios=[clustered_nearest]") as (coordinator, scenarios):
+        return coordinator.jobs(Cell(16, 2, 0), scenarios["clustered_nearest"])
+
+
+def test_a_job_survives_the_way_to_another_process(jobs):
+    for job in jobs:
+        again = Job.from_json(job.to_json())
+        assert again == job and again.identifier == job.identifier and again.stem == job.stem
+
+
+def test_ids_are_stable_and_one_per_sub_network(jobs):
+    one, other = jobs
+    ids = [one.identifier, other.identifier, replace(one, run_folder="/elsewhere").identifier, replace(one, key="k").identifier]
+    assert len(set(ids)) == 4
+    assert replace(one, title="another title", facts={}).identifier == one.identifier
+    # Stable between processes too: no hash() of this process's making.
+    code = "import sys; from experiments.coordination.job import Job; print(Job.from_json(sys.stdin.read()).identifier)"
+    command = [sys.executable, "-c", code]
+    ran = subprocess.run(command, input=one.to_json(), capture_output=True, text=True, cwd=ROOT, check=True)
+    assert ran.stdout.strip() == one.identifier
+
+
+def test_csv_tracking_keeps_one_file_per_sub_network(jobs):
+    tracking = CSVTracking()
+    for job in jobs:
+        logger = tracking.open(job)
+        logger.log_metrics({"train/loss": 1.5, "epoch": 0}, step=3)
+        logger.save()
+        tracking.close()
+        file = Path(job.run_folder) / "csv" / job.key / f"{job.cluster:05d}" / "metrics.csv"
+        assert next(csv.DictReader(file.open()))["train/loss"] == "1.5"
+
+
+def test_no_tracking_opens_nothing_and_publishes_nothing(jobs, tmp_path):
+    tracking = NoTracking()
+    before = sorted(tmp_path.rglob("*"))
+    assert tracking.open(jobs[0]) is None
+    tracking.close()
+    tracking.summarise("run", tmp_path, {}, pd.DataFrame(), [])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.fixture
+def no_key(monkeypatch, tmp_path):
+    """An environment without any trace of Weights & Biases."""
+    for name in NO_KEY:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return monkeypatch
+
+
+def test_without_a_key_offline_with_one_online_and_as_told_before_all(no_key, tmp_path):
+    mode = lambda: WandbTracking().mode  # noqa: E731
+    assert mode() == "offline"
+    no_key.setenv("WANDB_API_KEY", "x" * 40)
+    assert mode() == "online"
+    no_key.setenv("WANDB_MODE", "disabled")
+    assert mode() == "disabled"
+
+
+def test_a_key_in_netrc_counts_for_its_host_alone(no_key, tmp_path):
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password secret\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    assert WandbTracking().mode == "online"
+    no_key.setenv("WANDB_BASE_URL", "https://wandb.example.org/")
+    assert WandbTracking().mode == "offline"
+    no_key.delenv("WANDB_BASE_URL")
+    (tmp_path / ".netrc").write_text("what is this\n")
+    assert WandbTracking().mode == "offline"
+    (tmp_path / ".netrc").unlink()
+    no_key.setenv("NETRC", str(tmp_path / "other"))
+    (tmp_path / "other").write_text("machine api.wandb.ai login user password secret\n")
+    assert WandbTracking().mode == "online"
+
+
+def test_without_a_key_a_run_is_tracked_offline_and_nobody_is_asked(no_key, tmp_path, quick):
+    terminal, ours = pty.openpty()  # a terminal to ask at, if anybody wanted to ask
+    arguments = (*quick, "logger=wandb", "seeds=1", "scenarios=[clustered_nearest]", f"runs_dir={tmp_path}", "name=tracked")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-m", "experiments.compare", *arguments], stdin=ours, capture_output=True, text=True,
+            cwd=tmp_path, env={**environment, "PYTHONPATH": str(ROOT)}, timeout=300,
+        )  # fmt: skip
+    finally:
+        os.close(terminal)
+        os.close(ours)
+    assert ran.returncode == 0, ran.stderr
+    assert "wandb.ai/authorize" not in ran.stdout + ran.stderr and "Enter your choice" not in ran.stdout + ran.stderr
+    records = {folder.name: next(folder.glob("run-*.wandb")) for folder in (tmp_path / "tracked/wandb").glob("offline-run-*")}
+    assert len(records) == 3  # two sub-networks, one summary
+    kinds = [b"subnetwork" in record.read_bytes() for record in records.values()]
+    assert sorted(kinds) == [False, True, True]
+    for record in records.values():
+        assert b"tracked" in record.read_bytes()  # the group
+    assert not list(tmp_path.glob("wandb"))  # all of it lies in the run folder
