@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The data of one sub-network: the only place that maps global identities to local classes.
 
-Axes: N samples of the cluster, B samples of a batch that one process takes, D embedding dimension, C classes of the cluster.
+Axes: N samples of the cluster, B samples of a batch that one process takes, D embedding dimension, C classes of the
+cluster.
 """
 
 from collections.abc import Iterator

@@ -204,8 +204,8 @@ class EmbeddingSet:
         missing = np.flatnonzero(self.sample_counts() == 0)
         if len(missing):
             raise InputError(
-                f"{name}: labels with gaps, {len(missing)} of {k} identities have no sample (first: label {missing[0]}, "
-                f"{self.identities[missing[0]]!r})",
+                f"{name}: labels with gaps, {len(missing)} of {k} identities have no sample "
+                f"(first: label {missing[0]}, {self.identities[missing[0]]!r})",
                 "every label from 0 to K - 1 at least once",
                 "leave out identities without samples and renumber",
             )

@@ -66,8 +66,8 @@ def main(cfg: DictConfig) -> int:
         accepted = identifier.identify(data.embeddings[splits.test.rows])
         missed = 100 * np.mean(accepted.index != splits.test.labels)
         console.print(
-            f"threshold {threshold:.4f}: {100 * cfg.fpir:g} % of {len(splits.unknown)} probes of unknown persons named, "
-            f"{missed:.2f} % of the test probes not named rightly", highlight=False, soft_wrap=True,
+            f"threshold {threshold:.4f}: {100 * cfg.fpir:g} % of {len(splits.unknown)} probes of unknown "
+            f"persons named, {missed:.2f} % of the test probes not named rightly", highlight=False, soft_wrap=True,
         )  # fmt: skip
     console.print(f"identifier: {out}", highlight=False, soft_wrap=True)
     return 0

@@ -227,7 +227,7 @@ class Identifier:
             raise InputError(f"{folder}, unreadable ({type(error).__name__}: {error})", FORMAT, cure) from None
         if len(identities) != len(means) or len(means) != partition.n_identities or decision is None:
             raise InputError(
-                f"{folder}: {len(identities)} names, {len(means)} class means, {partition.n_identities} in the partition",
+                f"{folder}: {len(identities)} names, {len(means)} class means, partition of {partition.n_identities}",
                 "equal numbers",
                 cure,
             )

@@ -18,7 +18,8 @@ class SizeConstrainedKMeans(Partitioner):
     """Lloyd's algorithm whose assignment step is a min-cost flow that keeps every cluster within bounds.
 
     Bradley, Bennett & Demiriz, "Constrained K-Means Clustering", Microsoft Research MSR-TR-2000-65, 2000, by the
-    package k-means-constrained. Sizes lie between floor(smallest K / m) and ceil(largest K / m), and at least at 1.
+    package k-means-constrained; the package's flow minimises the sum of distances, where the report has their squares.
+    Sizes lie between floor(smallest K / m) and ceil(largest K / m), and at least at 1.
 
     Args:
         smallest: least size of a cluster, as a share of K / m, in [0, 1].
@@ -68,9 +69,10 @@ class SizeConstrainedKMeans(Partitioner):
             raise InputError("no package k-means-constrained", "it installed", cure) from None
         points_KD = np.asarray(class_means_KD, np.float64)
         points_KD = points_KD - points_KD.mean(axis=0)
-        # The package rounds squared distances to thousandths in 32 bits: at this scale neither precision is lost nor
-        # does the largest possible one, (2 x 700)^2, overflow.
-        points_KD *= 700 / max(np.linalg.norm(points_KD, axis=1).max(), np.finfo(float).tiny)
+        # The package rounds distances to thousandths in 32 bits: at this radius neither precision is lost, nor do the
+        # largest ones overflow, as those between rows of counts would.
+        radius = np.linalg.norm(points_KD, axis=1).max()
+        points_KD *= 1000 / radius if radius > 0 else 1
         size_min, size_max = self.bounds(len(points_KD), m)
         return KMeansConstrained(
             m, size_min, size_max, n_init=self.n_init, max_iter=self.max_iter, random_state=seed

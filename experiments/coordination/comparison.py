@@ -84,7 +84,8 @@ def evaluate_cell(
                 order=int(scenario.router is None or scenario.router.needs_heads),
             )
             if partition.n_clusters > 1 else [],
-            "routing": _routing(coordinator, cell, scenario, identifier) if partition.n_clusters > 1 and records else [],
+            "routing": _routing(coordinator, cell, scenario, identifier)
+            if partition.n_clusters > 1 and records else [],
             "identities": _hardest(identifier.identities, recall_K, splits.test.labels, scenario.name),
         }  # fmt: skip
         file.parent.mkdir(exist_ok=True)

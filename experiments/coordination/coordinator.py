@@ -24,6 +24,7 @@ from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
 from datamodules.splits import Splits
+from experiments.coordination import capacity
 from experiments.coordination.data import dataset_name
 from experiments.coordination.job import Job, Recipe
 from experiments.coordination.progress import Progress
@@ -107,14 +108,18 @@ class Coordinator:
         key = recipe.key(data, partition.hash())
         named = {key: scenario.names[key] for key in ("partitioner", "loss", "init")}
         facts = {"dataset": self.dataset, "n_identities": cell.n_identities, "n_subnets": partition.n_clusters, **named}
-        what = f"{self.dataset} N={cell.n_identities} {named['partitioner']} m={partition.n_clusters} {named['loss']} seed {cell.seed}"
+        what = (
+            f"{self.dataset} N={cell.n_identities} {named['partitioner']} m={partition.n_clusters} {named['loss']} "
+            f"seed {cell.seed}"
+        )
         return [
             Job(
                 run=self.run.path.name, run_folder=str(self.run.path), data=str(self.embedding_set.path.absolute()),
                 split=self._split_of(cell), partition=str(folder), cluster=cluster, recipe=recipe, key=key,
-                title=f"{what} cluster {cluster}", tracking=self.tracking_node, facts=facts,
+                title=f"{what} cluster {cluster}", tracking=self.tracking_node,
+                facts={**facts, "classes": int(size)},
             )
-            for cluster in range(partition.n_clusters)
+            for cluster, size in enumerate(partition.sizes())
         ]  # fmt: skip
 
     def train(self, work: Iterable[tuple[Cell, Scenario]]) -> dict[str, tuple[str, str]]:
@@ -125,6 +130,10 @@ class Coordinator:
         """
         jobs = {job.stem: job for cell, scenario in work for job in self.jobs(cell, scenario)}
         missing = [job for job in jobs.values() if job.record() is None]
+        if missing:
+            needed = self._need(missing)
+            self.console.print(f"{len(missing)} sub-networks to train: {needed}", highlight=False, soft_wrap=True)
+            capacity.check(needed, self.run.path, self._on_gpu)
         with Progress(self.console, len(missing), self.trainer["max_epochs"]) as progress:
             if len(missing) < len(jobs):
                 progress.say(f"{len(jobs) - len(missing)} of {len(jobs)} sub-networks are trained already")
@@ -133,6 +142,17 @@ class Coordinator:
         done = {job.title: job.record()["sha256"] for job in jobs.values() if job.identifier not in failed}
         self.run.note(subnetworks={**self.run.manifest.get("subnetworks", {}), **done}, failed=list(failed.values()))
         return failed
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.trainer["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+    def _need(self, jobs: list[Job]) -> capacity.Need:
+        data = self.embedding_set
+        classes = [job.facts["classes"] for job in jobs]
+        samples = [count * len(data) // data.n_identities for count in classes]
+        at_once = self.launcher.at_once(self.trainer["devices"])
+        return capacity.need(classes, samples, data.dim, data.embeddings.itemsize, self.trainer, at_once)
 
     def identifier(self, cell: Cell, scenario: Scenario, threshold: float | None = None) -> Identifier:
         """Assembles the trained parts of a scenario."""

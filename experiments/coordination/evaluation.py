@@ -21,9 +21,11 @@ from lightning_modules.routers.base import Router
 from lightning_modules.scores import cluster_centres
 
 COLUMNS = (
-    "dataset", "extractor", "n_identities", "n_subnets", "scenario", "partitioner", "loss", "init", "router", "decision",
-    "seed", "accuracy", "precision", "recall", "f1", "cluster_accuracy_train", "cluster_accuracy_test", "epochs",
-    "epoch_seconds_serial", "epoch_seconds_parallel", "train_seconds", "peak_memory_mb", "query_microseconds", "parameters",
+    "dataset", "extractor", "n_identities", "n_subnets", "scenario", "partitioner", "loss", "init", "router",
+    "decision", "seed", "accuracy", "precision", "recall", "f1", "cluster_accuracy_train",
+    "cluster_accuracy_test", "epochs",
+    "epoch_seconds_serial", "epoch_seconds_parallel", "train_seconds", "peak_memory_mb", "query_microseconds",
+    "parameters",
 )  # fmt: skip
 TIMED_PROBES = 1024
 

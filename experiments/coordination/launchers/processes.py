@@ -40,12 +40,16 @@ class Processes(Launcher):
                 raise InputError(f"launcher.{name} = {value}", f"at least {least}", f"correct launcher.{name}")
         self.workers, self.threads, self.retries = workers, threads, retries
 
+    def at_once(self, devices: int) -> int:
+        """The number of workers; see `Launcher.at_once`."""
+        return self.workers or max(1, (len(_visible_gpus()) or os.cpu_count() or 1) // devices)
+
     def run(self, jobs: Iterable[Job], progress: Progress) -> dict[str, str]:
         """Hands the jobs to the workers in the order given; see `Launcher.run`."""
         jobs = list(jobs)
         ranks = jobs[0].recipe.trainer["devices"] if jobs else 1
         cores, gpus = os.cpu_count() or 1, _visible_gpus()
-        workers = min(self.workers or max(1, (len(gpus) or cores) // ranks), max(len(jobs), 1))
+        workers = min(self.at_once(ranks), max(len(jobs), 1))
         threads = self.threads or max(1, cores // (workers * ranks))
         work = _Work(jobs, self.retries, progress)
         places = []

@@ -35,6 +35,10 @@ class Ray(Launcher):
             )
         self.address, self.num_gpus, self.num_cpus, self.retries = address, num_gpus, num_cpus, retries
 
+    def at_once(self, devices: int) -> int:
+        """As many as this machine has cores for; other nodes of a cluster are not looked at. See `Launcher.at_once`."""
+        return max(1, (os.cpu_count() or 1) // self.num_cpus)
+
     def run(self, jobs: Iterable[Job], progress: Progress) -> dict[str, str]:
         """Submits every job and waits; see `Launcher.run`. Progress is told per sub-network, not per epoch."""
         try:

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: MIT
+"""Metrics of multi-label classification: example-based, micro and macro F1, precision at k; and thresholds.
+
+Axes: N rows, L labels. Y are the true labels of a row, Z the predicted ones.
+
+Empty sets: where Y and Z are both empty, the row counts as right (accuracy, precision and recall 1). Where only Z is
+empty its precision is 0, where only Y is empty its recall is 0. F1 is 0 where precision and recall are.
+"""
+
+import numpy as np
+
+THRESHOLDS = np.arange(1, 100) / 100  # candidates of `best_threshold`
+RANKS = (1, 3, 5)  # of precision at k
+
+
+def example_based(true_NL: np.ndarray, predicted_NL: np.ndarray) -> dict[str, float]:
+    """Means over rows, in percent, of Nasiri & Daneshpour (2025).
+
+    accuracy |Y and Z| / |Y or Z|, precision |Y and Z| / |Z|, recall |Y and Z| / |Y|, hamming_loss |Y xor Z| / L;
+    f1 = 2 P R / (P + R) of the two means P and R (not the mean of the rows' F1).
+
+    Args:
+        true_NL: bool, at least one row.
+        predicted_NL: bool.
+
+    >>> example_based(np.array([[1, 1, 0, 0]], bool), np.array([[1, 0, 0, 0]], bool))["accuracy"]
+    50.0
+    """
+    both_N = (true_NL & predicted_NL).sum(axis=1)
+    true_N, predicted_N = true_NL.sum(axis=1), predicted_NL.sum(axis=1)
+    return _means(both_N, true_N, predicted_N, true_NL.shape[1])
+
+
+def _means(both_N: np.ndarray, true_N: np.ndarray, predicted_N: np.ndarray, labels: int) -> dict[str, float]:
+    either_N = true_N + predicted_N - both_N
+    accuracy = _ratio(both_N, either_N, either_N == 0)
+    precision = _ratio(both_N, predicted_N, either_N == 0)
+    recall = _ratio(both_N, true_N, either_N == 0)
+    return {
+        "accuracy": 100 * accuracy,
+        "precision": 100 * precision,
+        "recall": 100 * recall,
+        "f1": 100 * _harmonic(precision, recall),
+        "hamming_loss": 100 * float((either_N - both_N).mean() / labels),
+    }
+
+
+def _ratio(part_N: np.ndarray, whole_N: np.ndarray, right_N: np.ndarray) -> float:
+    return float(np.where(right_N, 1.0, part_N / np.maximum(whole_N, 1)).mean())
+
+
+def _harmonic(precision: float, recall: float) -> float:
+    return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
+
+
+def label_based(true_NL: np.ndarray, predicted_NL: np.ndarray) -> dict[str, float]:
+    """Micro and macro F1 in percent.
+
+    Args:
+        true_NL, predicted_NL: bool.
+
+    Returns:
+        micro_f1, over all cells; macro_f1, the mean over labels, 0 for a label that is neither there nor predicted.
+    """
+    both_L = (true_NL & predicted_NL).sum(axis=0)
+    sizes_L = true_NL.sum(axis=0) + predicted_NL.sum(axis=0)
+    micro = 2 * both_L.sum() / max(sizes_L.sum(), 1)
+    return {"micro_f1": 100 * float(micro), "macro_f1": 100 * float((2 * both_L / np.maximum(sizes_L, 1)).mean())}
+
+
+def precision_at(true_NL: np.ndarray, scores_NL: np.ndarray, ranks: tuple[int, ...] = RANKS) -> dict[str, float]:
+    """Share of true labels among the k with the highest scores, in percent; of equal scores the first label wins.
+
+    Args:
+        true_NL: bool.
+        scores_NL: any finite scores.
+        ranks: values of k; where there are fewer than k labels the share is still of k.
+
+    Returns:
+        precision_at_<k> for each k.
+    """
+    most = min(max(ranks), scores_NL.shape[1])
+    # A stable sort of everything costs seconds at a thousand labels: sort only what can be among the first.
+    bound_N1 = np.partition(scores_NL, -most, axis=1)[:, -most, None]
+    above_NL, level_NL = scores_NL > bound_N1, scores_NL == bound_N1
+    spare_N1 = most - above_NL.sum(axis=1, keepdims=True)
+    kept_NL = above_NL | (level_NL & (np.cumsum(level_NL, axis=1) <= spare_N1))
+    columns_NM = np.nonzero(kept_NL)[1].reshape(-1, most)
+    order_NM = np.argsort(-np.take_along_axis(scores_NL, columns_NM, axis=1), axis=1, kind="stable")
+    hits_NM = np.take_along_axis(true_NL, np.take_along_axis(columns_NM, order_NM, axis=1), axis=1)
+    return {f"precision_at_{k}": 100 * float(hits_NM[:, :k].sum(axis=1).mean() / k) for k in ranks}
+
+
+def all_metrics(true_NL: np.ndarray, scores_NL: np.ndarray, threshold: float) -> dict[str, float]:
+    """Everything above at one threshold.
+
+    Args:
+        true_NL: bool.
+        scores_NL: in [0, 1].
+        threshold: scores from here on are predictions.
+    """
+    predicted_NL = scores_NL >= threshold
+    return {
+        **example_based(true_NL, predicted_NL),
+        **label_based(true_NL, predicted_NL),
+        **precision_at(true_NL, scores_NL),
+    }
+
+
+def best_threshold(true_NL: np.ndarray, scores_NL: np.ndarray) -> float:
+    """The threshold with the highest example-based F1, of 0.01, 0.02, ... 0.99; of several the highest.
+
+    Args:
+        true_NL: bool, rows that are neither trained nor tested with.
+        scores_NL: in [0, 1].
+    """
+    # bin b holds the scores that are predicted at the thresholds up to THRESHOLDS[b - 1]
+    bins_NL = np.searchsorted(THRESHOLDS.astype(scores_NL.dtype), scores_NL, side="right")
+    rows, count = len(scores_NL), len(THRESHOLDS) + 1
+    flat = (np.arange(rows)[:, None] * count + bins_NL).ravel()
+    predicted_NB = np.bincount(flat, minlength=rows * count).reshape(rows, count)
+    both_NB = np.bincount(flat, weights=true_NL.ravel(), minlength=rows * count).reshape(rows, count)
+    predicted_NB, both_NB = (np.cumsum(each[:, ::-1], axis=1)[:, ::-1][:, 1:] for each in (predicted_NB, both_NB))
+    true_N = true_NL.sum(axis=1)
+    f1 = [_means(both_NB[:, b], true_N, predicted_NB[:, b], true_NL.shape[1])["f1"] for b in range(count - 1)]
+    return float(THRESHOLDS[len(f1) - 1 - int(np.argmax(f1[::-1]))])
+
+
+# The two leaky readings of the paper -----------------------------------------------------------------------------------
+
+
+def own_clusters(true_NL: np.ndarray, cluster_of_L: np.ndarray) -> np.ndarray:
+    """(N, L) bool: whether the row truly has a label in the cluster of the label. A test may not know this.
+
+    Args:
+        true_NL: bool.
+        cluster_of_L: cluster of each label, from 0.
+    """
+    member_LM = cluster_of_L[:, None] == np.arange(cluster_of_L.max() + 1)
+    return (true_NL.astype(np.float32) @ member_LM.astype(np.float32) > 0)[:, cluster_of_L]
+
+
+def leaky_per_cluster(true_NL: np.ndarray, scores_NL: np.ndarray, cluster_of_L: np.ndarray, threshold: float) -> dict:
+    """LEAKY: metrics per cluster over those rows only that truly have a label in it, averaged over clusters.
+
+    Args:
+        true_NL: bool.
+        scores_NL: in [0, 1].
+        cluster_of_L: cluster of each label, from 0.
+        threshold: scores from here on are predictions.
+    """
+    found = []
+    for cluster in range(cluster_of_L.max() + 1):
+        columns = np.flatnonzero(cluster_of_L == cluster)
+        rows = np.flatnonzero(true_NL[:, columns].any(axis=1))
+        if len(rows):
+            found.append(all_metrics(true_NL[np.ix_(rows, columns)], scores_NL[np.ix_(rows, columns)], threshold))
+    return {key: float(np.mean([each[key] for each in found])) for key in found[0]}
