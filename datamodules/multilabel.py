@@ -191,3 +191,45 @@ def feature_affinity(scaled_NF: np.ndarray) -> np.ndarray:
     """
     scaled_NF = np.asarray(scaled_NF, np.float32)
     return scaled_NF.T @ scaled_NF
+
+
+@dataclass(frozen=True)
+class FeatureScaling:
+    """x' = (x - min) / (max - min) per feature, after log(1 + x) for counts; constant features become 0.
+
+    Attributes:
+        low, high: (F,) extremes over the training rows; other rows may leave [0, 1].
+        log_counts: whether logarithms are taken first.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    log_counts: bool
+
+    @classmethod
+    def fit(cls, features_NF: np.ndarray, log_counts: bool) -> "FeatureScaling":
+        """Learns the extremes.
+
+        Args:
+            features_NF: the training rows.
+            log_counts: take log(1 + x) first.
+
+        Raises:
+            InputError: log_counts with negative features.
+        """
+        if log_counts and features_NF.min() < 0:
+            raise InputError(
+                f"log_counts = true, features from {features_NF.min():g}", "counts", "set log_counts=false"
+            )
+        values_NF = np.log1p(features_NF) if log_counts else features_NF
+        return cls(values_NF.min(axis=0), values_NF.max(axis=0), log_counts)
+
+    def apply(self, features_NF: np.ndarray) -> np.ndarray:
+        """(N, F) float32.
+
+        Args:
+            features_NF: any rows.
+        """
+        values_NF = np.log1p(np.maximum(features_NF, 0)) if self.log_counts else features_NF
+        width_F = self.high - self.low
+        return np.where(width_F > 0, (values_NF - self.low) / np.where(width_F > 0, width_F, 1), 0).astype(np.float32)

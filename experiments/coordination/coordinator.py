@@ -140,7 +140,7 @@ class Coordinator:
             reasons = self.launcher.run(missing, progress) if missing else {}
         failed = {job.identifier: (job.title, reasons[job.identifier]) for job in missing if job.identifier in reasons}
         done = {job.title: job.record()["sha256"] for job in jobs.values() if job.identifier not in failed}
-        self.run.note(subnetworks={**self.run.manifest.get("subnetworks", {}), **done}, failed=list(failed.values()))
+        self.run.note(subnetworks={**self.run.manifest.get("subnetworks", {}), **done}, failed=dict(failed.values()))
         return failed
 
     @property

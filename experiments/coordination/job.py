@@ -3,12 +3,17 @@
 
 import hashlib
 import json
+import logging
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from datamodules.errors import InputError
 from datamodules.files import read_json, sha256
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,5 +97,9 @@ class Job:
         record_file, weights = self.stem.with_suffix(".json"), self.stem.with_suffix(".safetensors")
         if not (record_file.is_file() and weights.is_file()):
             return None
-        record = read_json(record_file)
+        try:
+            record = read_json(record_file)
+        except InputError as error:
+            log.warning("%s; the sub-network is trained again", error)
+            return None
         return record if record.get("sha256") == sha256(weights) else None

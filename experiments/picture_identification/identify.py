@@ -26,7 +26,8 @@ def identify_pictures(cfg: DictConfig, identifier: Identifier) -> None:
     Args:
         cfg: with images, out, device; extractor and alignment (nodes, or None for those of the enrolled pictures);
             gallery (EmbeddingSet of the enrolled, or None for where the identifier's was); sheet (PNG, None for `out`
-            with that suffix), sheet_faces (how many it shows), max_side, num_workers.
+            with that suffix), sheet_faces (how many it shows), faces ("all", or "main" where each picture shows one
+            person), max_side, num_workers.
         identifier: whom to look for; its threshold decides `unknown`.
 
     Raises:
@@ -42,9 +43,12 @@ def identify_pictures(cfg: DictConfig, identifier: Identifier) -> None:
     node = cfg.alignment if cfg.alignment is not None else from_recipe(recipe, "alignment")
     aligner = build_aligner(node, None, extractor)
 
+    if cfg.faces not in ("all", "main"):
+        raise InputError(f"faces = {cfg.faces}", "all, or main for one face per picture", "choose one of them")
     probes = probe(
-        Path(cfg.images).expanduser(), extractor, aligner, cfg.max_side, cfg.num_workers, cfg.sheet_faces, cfg.device
-    )
+        Path(cfg.images).expanduser(), extractor, aligner, cfg.max_side, cfg.num_workers, cfg.sheet_faces, cfg.device,
+        main_only=cfg.faces == "main",
+    )  # fmt: skip
     frame = name_faces(identifier, probes)
     faces = frame[frame["note"] == ""]
     gallery = Gallery(enrolled, aligner) if enrolled and enrolled.files else None
@@ -102,7 +106,7 @@ def _summarise(frame, identifier: Identifier, out: Path, sheet: Path) -> None:
         console.print(f"{without} pictures without a face, see the column note", markup=False)
     if (right := folder_accuracy(frame, identifier.identities)) is not None:
         console.print(
-            f"{100 * right[0] / right[1]:.2f} % of {right[1]} pictures are of the person their folder is named after",
+            f"rank-1 {100 * right[0] / right[1]:.2f} % of {right[1]} pictures in folders named after an enrolled person",
             markup=False,
         )
     console.print(f"{out}\n{sheet}", markup=False)

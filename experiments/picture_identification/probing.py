@@ -72,10 +72,12 @@ class FacesDataset(Dataset):
         names: relative to it.
         aligner: what finds and cuts out faces.
         max_side: pictures are shrunk to so many pixels first.
+        main_only: whether each picture is said to show one person: one face, looked for harder.
     """
 
-    def __init__(self, folder: Path, names: list[str], aligner: Aligner, max_side: int):
-        self.folder, self.names, self.aligner, self.max_side = folder, names, aligner, max_side
+    def __init__(self, folder: Path, names: list[str], aligner: Aligner, max_side: int, main_only: bool):
+        self.folder, self.names, self.aligner = folder, names, aligner
+        self.max_side, self.main_only = max_side, main_only
 
     def __len__(self) -> int:
         return len(self.names)
@@ -84,7 +86,8 @@ class FacesDataset(Dataset):
         name = self.names[index]
         try:
             picture = decode(read_bytes(self.folder / name), self.max_side)
-            faces = self.aligner.faces(picture.pixels_HWC)
+            pixels_HWC = picture.pixels_HWC
+            faces = [self.aligner.main_face(pixels_HWC)] if self.main_only else self.aligner.faces(pixels_HWC)
         except RejectedImage as rejection:
             return name, rejection.reason
         if not faces:
@@ -101,6 +104,7 @@ def probe(
     num_workers: int = 2,
     keep_crops: int = 0,
     device: str = "cpu",
+    main_only: bool = False,
 ) -> Probes:
     """Finds and embeds every face of every picture.
 
@@ -112,12 +116,13 @@ def probe(
         num_workers: processes that decode and look for faces.
         keep_crops: of how many faces to keep the crop.
         device: where the network runs.
+        main_only: whether each picture is said to show one person: one face, looked for harder.
 
     Raises:
         InputError: no picture there.
     """
     folder, names = list_pictures(path)
-    dataset = FacesDataset(folder, names, aligner, max_side)
+    dataset = FacesDataset(folder, names, aligner, max_side, main_only)
     loader = DataLoader(dataset, batch_size=None, num_workers=min(num_workers, len(names)))
     extractor = extractor.to(device)
     files, boxes, embeddings, crops, rejected = [], [], [np.zeros((0, extractor.embedding_dim), np.float32)], [], {}

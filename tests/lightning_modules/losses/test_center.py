@@ -38,8 +38,8 @@ def test_the_general_form_agrees_with_the_fused_one():
 
 def test_a_heavy_weight_leads_the_rows_to_the_class_means():
     embedding_BD, rows_CD, target_B = problem()
-    head, loss = Head(rows_CD), CenterSoftmax(1.0, 1000.0)
-    optimizer = torch.optim.SGD(head.parameters(), lr=1e-3)
+    head, loss = Head(F.normalize(rows_CD)), CenterSoftmax(1.0, 1000.0)
+    optimizer = torch.optim.SGD(head.parameters(), lr=3e-3)
     for _ in range(300):
         optimizer.zero_grad()
         head.loss(embedding_BD, target_B, loss).mean().backward()

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""The data of one label cluster: rows in memory, batches gathered by index.
+
+Axes: N rows, B rows of a batch, K inputs, L labels of the cluster.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+
+from datamodules.errors import InputError
+from datamodules.multilabel import RowSplit
+
+
+class RowBatches:
+    """Batches of inputs and labels; Lightning takes it as a data loader. No Python per row.
+
+    The order of a shuffled epoch depends on (seed, stream, epoch) alone.
+
+    Args:
+        inputs_NK: float32.
+        labels_NL: float32, 0 or 1.
+        batch_size: rows of a batch; None puts all rows into one.
+        seed: of the order; None keeps the order of the rows.
+        stream: number of the network, so that two networks have different orders.
+    """
+
+    batch_sampler = None  # Lightning asks for it wherever there is a sampler
+
+    def __init__(
+        self, inputs_NK: Tensor, labels_NL: Tensor, batch_size: int | None, seed: int | None = None, stream: int = 0
+    ):
+        self.inputs_NK, self.labels_NL = inputs_NK, labels_NL
+        self.batch_size, self.seed, self.stream, self.epoch = batch_size or len(inputs_NK), seed, stream, 0
+
+    @property
+    def sampler(self) -> "RowBatches":
+        """Lightning announces each epoch to `loader.sampler`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of the next pass; called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.inputs_NK) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self.seed is None or len(self) == 1:
+            yield from zip(self.inputs_NK.split(self.batch_size), self.labels_NL.split(self.batch_size), strict=True)
+            return
+        state = np.random.SeedSequence([self.seed, self.stream, self.epoch]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(state[0] >> 1))
+        for index_B in torch.randperm(len(self.inputs_NK), generator=generator).split(self.batch_size):
+            yield self.inputs_NK[index_B], self.labels_NL[index_B]
+
+
+class LabelClusterDataModule(LightningDataModule):
+    """Training and validation batches of one label cluster.
+
+    Args:
+        inputs_NK: (N, K) float32, all rows of the data set.
+        labels_NL: (N, L) bool, the columns of the cluster only.
+        split: the roles of the rows.
+        drop_rows: leave out rows that have no label of the cluster, in training and validation alike (Nasiri &
+            Daneshpour, step 3); validation keeps all its rows if none of them has one.
+        batch_size: rows of a training step; None takes all at once.
+        seed: of the batch order.
+        stream: number of the network.
+
+    Raises:
+        InputError: no training row has a label of the cluster, though rows are dropped.
+    """
+
+    def __init__(
+        self,
+        inputs_NK: Tensor,
+        labels_NL: np.ndarray,
+        split: RowSplit,
+        drop_rows: bool = True,
+        batch_size: int | None = 128,
+        seed: int = 0,
+        stream: int = 0,
+    ):
+        super().__init__()
+        self.batch_size, self.seed, self.stream = batch_size, seed, stream
+        kept_N = labels_NL.any(axis=1) if drop_rows else np.ones(len(labels_NL), bool)
+        train, validation = (rows[kept_N[rows]] for rows in (split.train, split.validation))
+        if len(train) == 0:
+            raise InputError("a label cluster without a training row", "at least one", "ask for fewer label clusters")
+        validation = validation if len(validation) else split.validation
+        self.train, self.validation = (
+            (inputs_NK[torch.from_numpy(rows)], torch.from_numpy(labels_NL[rows]).float())
+            for rows in (train, validation)
+        )
+
+    def train_dataloader(self) -> RowBatches:
+        """Shuffled batches: (B, K) inputs, (B, L) labels as 0.0 or 1.0."""
+        return RowBatches(*self.train, self.batch_size, self.seed, self.stream)
+
+    def val_dataloader(self) -> RowBatches:
+        """Validation rows in order."""
+        return RowBatches(*self.validation, 1024)

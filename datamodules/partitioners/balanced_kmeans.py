@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""K-means with bounded cluster sizes at any number of identities: a price on every cluster.
+
+Axes: K identities, D embedding dimension, M clusters, T nearest clusters of an identity.
+"""
+
+import logging
+import os
+
+import numpy as np
+
+from datamodules.partitioners.kmeans import KMeansPartitioner
+from datamodules.partitioners.size_constrained import SizeConstrainedKMeans
+from datamodules.partitioners.soft_overlap import centres_of, distances
+
+logger = logging.getLogger(__name__)
+
+NEAREST = 16  # clusters an identity may be moved to by prices; the final repair looks at all of them
+
+
+class BalancedKMeansPartitioner(SizeConstrainedKMeans):
+    """Lloyd's algorithm whose assignment step charges a price for each cluster, so that sizes stay within bounds.
+
+    An identity goes to the cluster of least squared distance plus price. The price of a cluster that is too large is
+    raised until the excess prefers another cluster, that of one too small lowered until enough identities prefer it
+    (coordinate ascent on the dual of the transportation problem, in the manner of Bertsekas' auction algorithm,
+    Annals of Operations Research 14, 1988). There is no step size to choose. What the prices leave out of bounds is
+    moved singly, cheapest move first: the bounds hold exactly, the sum of squared distances is close to the least.
+
+    Below `exact_below` identities the exact min-cost flow of `SizeConstrainedKMeans` is used, whose time and memory
+    grow too fast above.
+
+    Args:
+        smallest: least size of a cluster, as a share of K / m, in [0, 1].
+        largest: largest size, as a multiple of K / m, at least 1.
+        n_init: starts; only used by the exact method.
+        max_iter: iterations of Lloyd's algorithm.
+        sweeps: times that all prices are set in each iteration.
+        exact_below: number of identities below which the exact method is used; 0 for never.
+    """
+
+    def __init__(
+        self,
+        smallest: float = 0.5,
+        largest: float = 1.5,
+        n_init: int = 1,
+        max_iter: int = 20,
+        sweeps: int = 20,
+        exact_below: int = 20_000,
+    ):
+        super().__init__(smallest, largest, n_init, max_iter)
+        self.sweeps, self.exact_below = sweeps, exact_below
+
+    def assign(self, class_means_KD: np.ndarray, m: int, seed: int) -> np.ndarray:
+        """See `Partitioner.assign`."""
+        if len(class_means_KD) < self.exact_below:
+            return super().assign(class_means_KD, m, seed)
+        points = np.ascontiguousarray(class_means_KD, dtype=np.float32)
+        low, high = self.bounds(len(points), m)
+        cluster_of = KMeansPartitioner(max_iter=self.max_iter).assign(points, m, seed)
+        price_M = np.zeros(m, np.float32)
+        for iteration in range(self.max_iter):
+            centres_MD = centres_of(points, cluster_of, m)
+            squared_KT, cluster_KT = nearest_centres(points, centres_MD, min(NEAREST, m))
+            found, price_M = with_prices(squared_KT, cluster_KT, price_M, low, high, self.sweeps)
+            found = repair(found, points, centres_MD, low, high)
+            moved = int((found != cluster_of).sum())
+            cluster_of = found
+            if moved == 0:
+                break
+        sizes = np.bincount(cluster_of, minlength=m)
+        logger.info("balanced k-means: %d iterations, sizes %d to %d", iteration + 1, sizes.min(), sizes.max())
+        return cluster_of
+
+
+def nearest_centres(points_KD: np.ndarray, centres_MD: np.ndarray, t: int) -> tuple[np.ndarray, np.ndarray]:
+    """Squared distances to the t nearest centres, ascending, and which they are: (K, T) float32, (K, T) int64."""
+    import faiss
+
+    faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    index = faiss.IndexFlatL2(points_KD.shape[1])
+    index.add(centres_MD)
+    return index.search(points_KD, t)
+
+
+def with_prices(
+    squared_KT: np.ndarray, cluster_KT: np.ndarray, price_M: np.ndarray, low: int, high: int, sweeps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clusters of least squared distance plus price, with prices that bring sizes within bounds, or close to them.
+
+    Args:
+        squared_KT: squared distance of each identity to its nearest centres.
+        cluster_KT: which centres these are.
+        price_M: prices to start from; not changed.
+        low, high: bounds on the sizes.
+        sweeps: at most so many rounds over all clusters.
+
+    Returns:
+        (K,) int64 clusters and (M,) prices.
+    """
+    k, t = squared_KT.shape
+    price_M = price_M.copy()
+    # Places (identity, candidate) of each cluster one after another: a sweep looks at each place once.
+    order = np.argsort(cluster_KT, axis=None, kind="stable")
+    starts = np.searchsorted(cluster_KT.ravel()[order], np.arange(len(price_M) + 1))
+    for _ in range(sweeps):
+        cost_KT = squared_KT + price_M[cluster_KT]
+        choice_K = cost_KT.argmin(axis=1)
+        sizes_M = np.bincount(cluster_KT[np.arange(k), choice_K], minlength=len(price_M))
+        wrong = np.flatnonzero((sizes_M < low) | (sizes_M > high))
+        if not len(wrong):
+            break
+        for cluster in wrong[np.argsort(-np.abs(sizes_M[wrong] - np.clip(sizes_M[wrong], low, high)))]:
+            identity, place = np.divmod(order[starts[cluster] : starts[cluster + 1]], t)
+            cost = squared_KT[identity] + price_M[cluster_KT[identity]]
+            own = cost[np.arange(len(identity)), place]
+            cost[np.arange(len(identity)), place] = np.inf
+            lead = np.sort(cost.min(axis=1) - own)[::-1]  # > 0: prefers this cluster, by so much
+            size = int((lead > 0).sum())
+            if size > high:
+                price_M[cluster] += _between(lead, high)
+            elif size < low and len(lead) > low:
+                price_M[cluster] += _between(lead, low)
+    return cluster_KT[np.arange(k), (squared_KT + price_M[cluster_KT]).argmin(axis=1)], price_M
+
+
+def _between(descending: np.ndarray, n: int) -> float:
+    # The price at which n places prefer the cluster: between the lead of the last of them and of the next.
+    return float(descending[n - 1] + descending[n]) / 2
+
+
+def repair(
+    cluster_of: np.ndarray, points_KD: np.ndarray, centres_MD: np.ndarray, low: int, high: int
+) -> np.ndarray:
+    """Moves single identities until all sizes are within bounds, for each cluster the cheapest moves first.
+
+    Args:
+        cluster_of: (K,) clusters.
+        points_KD: (K, D) identities.
+        centres_MD: (M, D) centres.
+        low, high: bounds with low M <= K <= high M.
+
+    Returns:
+        (K,) int64.
+    """
+    cluster_of = cluster_of.astype(np.int64)
+    sizes = np.bincount(cluster_of, minlength=len(centres_MD))
+
+    def move(identity: int, target: int) -> None:
+        sizes[cluster_of[identity]] -= 1
+        sizes[target] += 1
+        cluster_of[identity] = target
+
+    for cluster in np.flatnonzero(sizes > high):
+        while sizes[cluster] > high:  # again, where the targets of a round filled up
+            members = np.flatnonzero(cluster_of == cluster)
+            squared = distances(points_KD[members], centres_MD) ** 2
+            rise = np.where(sizes < high, squared - squared[:, [cluster]], np.inf)
+            target = rise.argmin(axis=1)
+            for i in np.argsort(rise.min(axis=1), kind="stable"):
+                if sizes[cluster] > high and sizes[target[i]] < high:
+                    move(members[i], target[i])
+    for cluster in np.flatnonzero(sizes < low):
+        others = np.flatnonzero(cluster_of != cluster)
+        own = ((points_KD[others] - centres_MD[cluster_of[others]]) ** 2).sum(axis=1)
+        rise = ((points_KD[others] - centres_MD[cluster]) ** 2).sum(axis=1) - own
+        for identity in others[np.argsort(rise, kind="stable")]:
+            if sizes[cluster] < low and sizes[cluster_of[identity]] > low:
+                move(identity, cluster)
+    return cluster_of

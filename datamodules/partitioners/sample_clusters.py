@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""Clusters of samples instead of class means: what to do with an identity whose samples fall into several.
+
+Axes: N samples, K identities, D embedding dimension, M clusters, P pairs of an identity and a cluster that share samples.
+"""
+
+import logging
+
+import numpy as np
+
+from datamodules.class_means import normalise_rows
+from datamodules.errors import InputError
+from datamodules.partitioners.kmeans import KMeansPartitioner, fill_empty
+from datamodules.partitioners.samples import TrainingSamples
+from datamodules.partitioners.soft_overlap import centres_of, distances
+
+logger = logging.getLogger(__name__)
+
+
+class SampleClustersPartitioner(KMeansPartitioner):
+    """K-means on the training samples; each sample belongs to its nearest centre, each identity to what `rule` says.
+
+    Of the four ways that the paper names for an identity whose samples straddle clusters, (1) avoids the question by
+    clustering class means (`KMeansPartitioner`); the others are the rules here:
+    (2) "majority": the cluster that holds most of its samples;
+    (3) "any": every cluster that holds any of its samples;
+    (4) "share": every cluster that holds more than `threshold` of its samples.
+    The home cluster, to which a router sends probes by the class mean, is the majority's in all three, of equal counts
+    the one whose centre is nearest to the class mean. Rules (3) and (4) give overlapping clusters. A cluster that
+    is nobody's home takes the identity whose class mean is farthest from its own centre.
+
+    Args:
+        rule: "majority", "any" or "share".
+        threshold: share of an identity's samples that a cluster must exceed, in [0, 1); only used by "share".
+        max_samples: the centres are found on so many samples, drawn at random where there are more; every sample is
+            assigned.
+        n_init, max_iter, faiss_above: see `KMeansPartitioner`.
+    """
+
+    needs_samples = True
+
+    def __init__(
+        self,
+        rule: str = "share",
+        threshold: float = 0.2,
+        max_samples: int = 1_000_000,
+        n_init: int = 1,
+        max_iter: int = 100,
+        faiss_above: int = 100_000,
+    ):
+        super().__init__(n_init, max_iter, faiss_above)
+        if rule not in ("majority", "any", "share"):
+            raise InputError(f"rule = {rule!r}", "'majority', 'any' or 'share'", "correct partitioner.rule")
+        if not 0 <= threshold < 1:
+            raise InputError(f"threshold = {threshold}", "a share from 0 to below 1", "correct partitioner.threshold")
+        self.rule, self.threshold, self.max_samples = rule, threshold, max_samples
+
+    def memberships(
+        self, class_means_KD: np.ndarray, m: int, seed: int, samples: TrainingSamples | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Home clusters by majority, extra ones by the rule; see `Partitioner.memberships`.
+
+        Raises:
+            InputError: fewer samples than clusters.
+        """
+        drawn_ND, _ = samples.drawn(self.max_samples, seed)
+        if len(drawn_ND) < m:
+            raise InputError(f"{len(drawn_ND)} samples for m = {m} clusters", "at least m", "lower n_subnets")
+        if len(drawn_ND) < len(samples):
+            logger.info("centres of samples: found on %d of %d samples", len(drawn_ND), len(samples))
+        centres_MD = centres_of(drawn_ND, self.assign(drawn_ND, m, seed), m)
+
+        keys = [labels.astype(np.int64) * m + distances(rows, centres_MD).argmin(1) for rows, labels in samples.blocks()]
+        key_P, count_P = np.unique(np.concatenate(keys), return_counts=True)
+        identity_P, cluster_P = np.divmod(key_P, m)
+
+        to_mean_P = np.linalg.norm(normalise_rows(class_means_KD)[identity_P] - centres_MD[cluster_P], axis=1)
+        order = np.lexsort((to_mean_P, -count_P, identity_P))
+        first = order[np.r_[True, np.diff(identity_P[order]) > 0]]
+        home, distance = cluster_P[first], to_mean_P[first]  # the datamodules enrol nobody without a training sample
+        home = fill_empty(home, distance, m)
+
+        total_K = np.bincount(identity_P, weights=count_P, minlength=len(home))
+        least_P = {"majority": np.inf, "any": 0.0, "share": self.threshold * total_K[identity_P]}[self.rule]
+        beside = (count_P > least_P) & (cluster_P != home[identity_P])
+        return home, np.stack([identity_P[beside], cluster_P[beside]], axis=1)

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""Configuration files and classes fit: every key reaches a constructor, every class can be chosen, every root is closed."""
+
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra.errors import HydraException
+from hydra.utils import get_object, instantiate
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from datamodules.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "experiments" / "configs"
+PACKAGES = ("datamodules", "lightning_modules", "callbacks", "experiments")
+ROOTS = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
+GROUP_FILES = sorted(f"{file.parent.name}/{file.stem}" for file in CONFIGS.glob("*/*.yaml"))
+CHOICES = [name for name in GROUP_FILES if not name.startswith("scenario/")]
+
+# The base class of each group; a group that is not listed has none.
+BASES = {
+    "loss": "lightning_modules.losses.base.ClassificationLoss",
+    "init": "lightning_modules.heads.Initialiser",
+    "router": "lightning_modules.routers.base.Router",
+    "decision": "lightning_modules.decisions.base.Decision",
+    "partitioner": "datamodules.partitioners.base.Partitioner",
+    "extractor": "datamodules.extractors.base.Extractor",
+    "source": "datamodules.sources.base.Source",
+    "alignment": "datamodules.alignment.Aligner",
+    "launcher": "experiments.coordination.launchers.base.Launcher",
+    "logger": "experiments.coordination.tracking.Tracking",
+}
+
+
+def content(name):
+    return OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{name}.yaml"))
+
+
+@pytest.mark.parametrize("name", GROUP_FILES + ROOTS)
+def test_the_first_line_says_what_the_file_is(name):
+    first = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# ") and len(first) > 8
+
+
+def arguments(target):
+    """Arguments of a function or a constructor; what a constructor passes on as **more is looked up in its base."""
+    if not inspect.isclass(target):
+        return dict(inspect.signature(target).parameters)
+    found = {}
+    for one in target.__mro__:
+        if "__init__" not in vars(one):
+            continue
+        if one.__module__.partition(".")[0] not in PACKAGES:
+            break  # object, torch.nn.Module: none of our arguments
+        own = dict(list(inspect.signature(one.__init__).parameters.items())[1:])
+        found = own | found
+        if not any(argument.kind is argument.VAR_KEYWORD for argument in own.values()):
+            break
+    return {name: argument for name, argument in found.items() if argument.kind is not argument.VAR_KEYWORD}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_keys_are_arguments_of_what_is_built_and_none_is_lacking(name):
+    keys = content(name)
+    target, partial = get_object(keys.pop("_target_")), keys.pop("_partial_", False)
+    taken = arguments(target)
+    assert set(keys) <= set(taken) and not any(argument.kind is argument.VAR_KEYWORD for argument in taken.values())
+    needed = {name for name, argument in taken.items() if argument.default is argument.empty}
+    assert partial or needed - {"args"} <= set(keys)
+
+
+@pytest.mark.parametrize("name", [name for name in CHOICES if name.partition("/")[0] in ("loss", "partitioner", "router", "decision")])
+def test_every_value_arrives_in_the_built_object(name):
+    keys = content(name)
+    del keys["_target_"]
+    for key, value in keys.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        other = value * 0.75 if isinstance(value, float) else value + 1
+        built = instantiate(OmegaConf.load(CONFIGS / f"{name}.yaml"), **{key: other})
+        assert getattr(built, key) == other
+
+
+def concrete_classes(base):
+    """Classes of ours below a base that can be built and are not private."""
+    for package in PACKAGES:
+        for module in pkgutil.walk_packages([str(ROOT / package)], f"{package}."):
+            try:
+                importlib.import_module(module.name)
+            except ModuleNotFoundError as error:
+                if (error.name or "").partition(".")[0] in PACKAGES:
+                    raise
+    found, waiting = set(), [base]
+    while waiting:
+        one = waiting.pop()
+        waiting += one.__subclasses__()
+        if one.__module__.partition(".")[0] in PACKAGES and not inspect.isabstract(one) and not one.__name__.startswith("_"):
+            found.add(one)
+    return found - {base}
+
+
+@pytest.mark.parametrize("group", BASES)
+def test_every_class_of_a_group_has_a_file_and_every_file_a_class_of_the_group(group):
+    base = get_object(BASES[group])
+    targets = {get_object(content(name)["_target_"]) for name in CHOICES if name.startswith(f"{group}/")}
+    assert all(issubclass(target, base) for target in targets)
+    assert concrete_classes(base) - targets == set()
+
+
+def compose(name, *arguments):
+    importlib.import_module(f"experiments.{name}")
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return hydra.compose(name, list(arguments))
+
+
+CHOSEN = {"prepare": ["extractor=random_projection"]}  # groups that the user must choose from
+
+
+@pytest.mark.parametrize("name", ROOTS)
+def test_a_root_composes_and_takes_no_other_key(name):
+    assert compose(name, *CHOSEN.get(name, []))
+    with pytest.raises((HydraException, OmegaConfBaseException)):
+        compose(name, *CHOSEN.get(name, []), "nothing_of_this_name=1")
+
+
+@pytest.mark.parametrize("name", ROOTS)
+def test_every_root_is_a_command_and_its_help_names_every_key(name):
+    template = content(name)["hydra"]["help"]["template"]
+    assert f"python -m experiments.{name}" in template
+    unnamed = [key for key in compose(name, *CHOSEN.get(name, [])) if f"{key}=" not in template and f"{key}." not in template]
+    assert unnamed == []
+
+
+@pytest.mark.parametrize("name", ["compare", "train"])
+def test_every_choice_can_be_made_on_the_command_line(name):
+    groups = set(compose(name))
+    for choice in CHOICES:
+        group, _, file = choice.partition("/")
+        if group in groups:
+            chosen = compose(name, f"{group}={file}")[group]
+            assert chosen._target_ == content(choice)["_target_"]
+
+
+@pytest.mark.parametrize("name", [name.partition("/")[2] for name in GROUP_FILES if name.startswith("scenario/")])
+def test_a_scenario_names_files_that_exist_and_can_be_built(name):
+    from experiments.coordination.scenarios import load_scenarios
+
+    (scenario,) = load_scenarios([name], compose("compare", "data=embedding_set"))
+    assert scenario.title and scenario.name == name
+    for group in ("partitioner", "router", "decision", "loss", "init"):
+        node = getattr(scenario, f"{group}_node", None) if group in ("router", "decision") else getattr(scenario, group)
+        if node is not None:
+            assert node["_target_"] == content(f"{group}/{scenario.names[group]}")["_target_"]
+
+
+def test_the_paper_s_scenarios_are_there():
+    names = {name.partition("/")[2] for name in GROUP_FILES if name.startswith("scenario/")}
+    assert names >= {"no_distribution", "ism", "random_nearest", "knn", "clustered_maxmax", "clustered_nearest"}
+
+
+def test_struct_mode_is_nowhere_switched_off():
+    for file in ROOT.glob("experiments/**/*.py"):
+        text = file.read_text(encoding="utf-8")
+        assert "set_struct" not in text and "open_dict" not in text, file
+
+
+def test_an_error_of_a_file_is_an_input_error():
+    from experiments.coordination.scenarios import load_scenarios
+
+    with pytest.raises(InputError, match="knn"):
+        load_scenarios(["no_such_scenario"], compose("compare", "data=embedding_set"))

@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: MIT
+"""What every loss, partitioner, router, decision and initialiser must hold, found by the files in experiments/configs.
+
+A new file is under test at once: pytest -k its_name. Axes: B batch, C classes, K identities, M clusters, D dimension.
+"""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch.nn import functional as F
+
+from datamodules.class_means import normalise_rows
+from datamodules.partitioners.base import Partition
+from lightning_modules.decisions.argmax import Argmax
+from lightning_modules.heads import Head
+from lightning_modules.identifier import Identifier
+from lightning_modules.routers.nearest_class import NearestClass
+from lightning_modules.scores import Heads, ProbeScores
+
+CONFIGS = Path(__file__).resolve().parents[1] / "experiments" / "configs"
+
+
+def build(group, name):
+    """The object of a group's file."""
+    try:
+        return instantiate(OmegaConf.load(CONFIGS / group / f"{name}.yaml"))
+    except Exception as error:  # Hydra wraps the error of a package that an extra installs
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            pytest.skip(f"{name}: {error.__cause__}")
+        raise
+
+
+def each(group):
+    names = sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
+    assert names, f"no file in {CONFIGS / group}"
+    return pytest.mark.parametrize("name", names)
+
+
+# Losses ---------------------------------------------------------------------------------------------------------------
+
+COSINES_BC = torch.tensor(list(itertools.product((-1.0, 0.0, 1.0), repeat=3)))
+
+
+def random_cosines(batch=12, classes=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.empty(batch, classes).uniform_(-1, 1, generator=generator), torch.arange(batch) % classes
+
+
+@each("loss")
+@pytest.mark.parametrize("target", [0, 1, 2])
+def test_a_loss_is_finite_at_the_ends_and_in_the_middle(name, target):
+    cosine_BC = COSINES_BC.clone().requires_grad_()
+    loss_B = build("loss", name)(cosine_BC, torch.full((27,), target))
+    (gradient,) = torch.autograd.grad(loss_B.sum(), cosine_BC)
+    assert loss_B.shape == (27,) and loss_B.dtype == torch.float32
+    assert torch.isfinite(loss_B).all() and torch.isfinite(gradient).all()
+
+
+@each("loss")
+def test_a_loss_takes_bfloat16_and_answers_in_float32(name):
+    loss, (cosine_BC, target_B) = build("loss", name), random_cosines()
+    rough = cosine_BC.bfloat16()
+    torch.testing.assert_close(loss(rough, target_B), loss(rough.float(), target_B))
+    ends = COSINES_BC.bfloat16().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(ends, torch.zeros(27, dtype=torch.long)).sum(), ends)
+    assert loss(rough, target_B).dtype == torch.float32 and torch.isfinite(gradient).all()
+
+
+@each("loss")
+def test_a_loss_changes_no_input_and_needs_no_gradient(name):
+    loss, (cosine_BC, target_B) = build("loss", name), random_cosines()
+    before = cosine_BC.clone(), target_B.clone()
+    with torch.no_grad():
+        without = loss(cosine_BC, target_B)
+    with_gradient = loss(cosine_BC.clone().requires_grad_(), target_B)
+    assert torch.equal(cosine_BC, before[0]) and torch.equal(target_B, before[1])
+    torch.testing.assert_close(without, with_gradient.detach())
+
+
+@each("loss")
+def test_a_loss_is_per_sample_and_does_not_know_the_numbers_of_classes(name):
+    loss, (cosine_BC, target_B) = build("loss", name), random_cosines()
+    expected = loss(cosine_BC, target_B)
+    generator = torch.Generator().manual_seed(1)
+    samples, classes = torch.randperm(12, generator=generator), torch.randperm(5, generator=generator)
+    torch.testing.assert_close(loss(cosine_BC[samples], target_B[samples]), expected[samples])
+    torch.testing.assert_close(loss(cosine_BC[:1], target_B[:1]), expected[:1])
+    torch.testing.assert_close(loss(cosine_BC[:, classes], torch.argsort(classes)[target_B]), expected)
+
+
+@each("loss")
+def test_a_loss_holds_no_weights(name):
+    assert not list(build("loss", name).parameters())
+
+
+@each("loss")
+def test_a_head_learns_a_toy_under_the_loss_in_20_steps(name):
+    loss, generator = build("loss", name), torch.Generator().manual_seed(0)
+    target_B = torch.arange(60) % 3
+    angle_B = target_B * 2.1 + 0.2 * torch.randn(60, generator=generator)
+    embedding_BD = torch.stack([angle_B.cos(), angle_B.sin()], 1)
+    head = Head(torch.randn(3, 2, generator=generator), loss.unit_rows)
+    adam, losses = torch.optim.Adam(head.parameters(), lr=0.1), []
+    for _ in range(20):
+        adam.zero_grad()
+        loss_B = head.loss(embedding_BD, target_B, loss)
+        loss_B.mean().backward()
+        adam.step()
+        losses.append(loss_B.detach().mean().item())
+    assert losses[-1] < 0.9 * losses[0] and np.isfinite(losses).all()
+
+
+@each("loss")
+def test_a_correct_sample_costs_less_than_a_wrong_one(name):
+    right, wrong = build("loss", name)(torch.tensor([[0.9, 0.1], [0.1, 0.9]]), torch.tensor([0, 0])).tolist()
+    assert right < wrong
+
+
+# Initialisers ---------------------------------------------------------------------------------------------------------
+
+
+@each("init")
+@pytest.mark.parametrize("classes", [1, 7])
+def test_an_initialiser_gives_a_row_per_class_and_repeats_itself(name, classes):
+    init = build("init", name)
+    means = F.normalize(torch.randn(classes, 6, generator=torch.Generator().manual_seed(0)))
+    before = means.clone()
+    one, again = (init.rows(means, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert one.shape == (classes, 6) and one.dtype == torch.float32 and torch.isfinite(one).all()
+    assert torch.equal(one, again) and torch.equal(means, before)
+    assert (one.norm(dim=1) > 0).all() and one.data_ptr() != means.data_ptr()
+
+
+# Partitioners ---------------------------------------------------------------------------------------------------------
+
+
+def points_of(kind):
+    random = np.random.default_rng(0)
+    if kind == "random":
+        return normalise_rows(random.standard_normal((24, 6)))
+    if kind == "two distinct":
+        return np.repeat(np.eye(2, 6, dtype=np.float32), 12, axis=0)
+    return np.tile(np.eye(1, 6, dtype=np.float32), (24, 1))
+
+
+@each("partitioner")
+@pytest.mark.parametrize("kind", ["random", "two distinct", "all alike"])
+@pytest.mark.parametrize("m", [1, 2, 5, 23, 24])
+def test_a_partition_has_m_clusters_none_empty_and_each_identity_a_home(name, kind, m, caplog):
+    points = points_of(kind)
+    before = points.copy()
+    partition = build("partitioner", name).fit(points, m, seed=1)
+    assert partition.n_clusters == (1 if name == "single" else m)
+    assert partition.cluster_of.shape == (24,) and set(partition.cluster_of) == set(range(partition.n_clusters))
+    assert partition.sizes().min() >= 1 and np.array_equal(points, before)
+    assert all(k in partition.members(c) for k, c in enumerate(partition.cluster_of))
+    for c in range(partition.n_clusters):
+        assert (np.diff(partition.members(c)) > 0).all()
+
+
+@each("partitioner")
+def test_the_same_seed_gives_the_same_partition_whatever_happened_before(name):
+    points, partitioner = points_of("random"), build("partitioner", name)
+    one = partitioner.fit(points, 4, seed=1)
+    np.random.seed(5)  # noqa: NPY002 the global states must not matter
+    torch.manual_seed(5)
+    partitioner.fit(points[::-1].copy(), 3, seed=2)
+    assert partitioner.fit(points, 4, seed=1).hash() == one.hash() == build("partitioner", name).fit(points, 4, seed=1).hash()
+
+
+@each("partitioner")
+def test_a_partition_comes_back_from_disk_with_what_is_to_be_known_about_it(name, tmp_path):
+    points = points_of("random")
+    partition = build("partitioner", name).fit(points, 4, seed=1)
+    partition.save(tmp_path / "partition")
+    loaded = Partition.load(tmp_path / "partition")
+    assert loaded.hash() == partition.hash() and np.array_equal(loaded.cluster_of, partition.cluster_of)
+    assert loaded.provenance == json.loads(json.dumps(partition.provenance))
+    assert {"partitioner", "arguments", "seed", "class_means_hash"} <= set(loaded.provenance)
+    assert str(partition.n_clusters) in partition.describe() and str(partition.sizes().max()) in partition.describe()
+
+
+# Routers and decisions ------------------------------------------------------------------------------------------------
+
+
+class Parts:
+    """K identities in M clusters, B probes of any length; prototypes with a little noise as head rows."""
+
+    def __init__(self, k=13, m=4, batch=19, dim=6, seed=0):
+        random = np.random.default_rng(seed)
+        cluster_of = np.r_[np.arange(m), random.integers(m, size=k - m)]
+        self.means = normalise_rows(random.standard_normal((k, dim)))
+        self.head_of_K = normalise_rows(self.means + 0.3 * random.standard_normal((k, dim)))
+        self.probes = (normalise_rows(random.standard_normal((batch, dim))) * random.uniform(0.1, 9, (batch, 1))).astype("f4")
+        self.partition = Partition(cluster_of, m)
+
+    def renumbered(self, order):
+        """The same persons, identity order[i] as i."""
+        other = Parts.__new__(Parts)
+        other.means, other.head_of_K, other.probes = self.means[order], self.head_of_K[order], self.probes
+        other.partition = Partition(self.partition.cluster_of[order], self.partition.n_clusters)
+        return other
+
+    def heads(self):
+        rows = [torch.from_numpy(self.head_of_K[self.partition.members(c)]) for c in range(self.partition.n_clusters)]
+        return Heads.pack(self.partition, rows)
+
+    def scores(self, chosen=slice(None)):
+        probes, means = torch.from_numpy(self.probes[chosen]), torch.from_numpy(self.means)
+        return ProbeScores(probes, means, self.partition, self.heads())
+
+    def identifier(self, router, decision):
+        names = tuple(map(str, range(len(self.means))))
+        return Identifier(names, torch.from_numpy(self.means), self.partition, decision, router, self.heads())
+
+
+@each("router")
+def test_a_router_names_clusters_that_exist_best_first_each_once(name):
+    parts = Parts()
+    clusters_BP = build("router", name).route(parts.scores())
+    assert clusters_BP.dtype == torch.int64 and clusters_BP.ndim == 2 and len(clusters_BP) == 19
+    assert (clusters_BP[:, 0] >= 0).all() and clusters_BP.max() < 4 and clusters_BP.min() >= -1
+    for row in clusters_BP.tolist():
+        named = [cluster for cluster in row if cluster >= 0]
+        assert len(set(named)) == len(named) and set(row[len(named) :]) <= {-1}
+
+
+@each("router")
+def test_a_router_does_not_look_at_the_order_of_the_probes(name):
+    parts, router, order = Parts(), build("router", name), np.random.default_rng(0).permutation(19)
+    together = router.route(parts.scores())[:, 0]
+    assert torch.equal(router.route(parts.scores(order))[:, 0], together[order])
+    alone = [int(router.route(parts.scores(slice(b, b + 1)))[0, 0]) for b in range(19)]
+    assert alone == together.tolist()
+
+
+@each("router")
+def test_a_router_of_one_cluster_has_no_choice(name):
+    assert set(build("router", name).route(Parts(m=1).scores())[:, 0].tolist()) == {0}
+
+
+@each("router")
+def test_a_router_says_truly_whether_it_needs_the_heads(name):
+    router, parts = build("router", name), Parts()
+    without = ProbeScores(torch.from_numpy(parts.probes), torch.from_numpy(parts.means), parts.partition, None)
+    if not router.needs_heads:
+        assert torch.equal(router.route(without), router.route(parts.scores()))
+    else:
+        with pytest.raises((AttributeError, TypeError)):
+            router.route(without)
+
+
+@each("router")
+def test_a_router_is_saved_with_an_identifier(name, tmp_path):
+    router, parts = build("router", name), Parts()
+    parts.identifier(router, Argmax()).save(tmp_path / "identifier")
+    loaded = Identifier.load(tmp_path / "identifier")
+    assert type(loaded.router) is type(router) and vars(loaded.router) == vars(router)
+    assert loaded.identify(parts.probes).identity == parts.identifier(router, Argmax()).identify(parts.probes).identity
+
+
+def decide(decision, parts, chosen=slice(None)):
+    scores = parts.scores(chosen)
+    return decision.decide(scores, NearestClass(3).route(scores))
+
+
+@each("decision")
+def test_a_decision_names_known_identities_in_a_cluster_that_holds_them(name):
+    parts = Parts()
+    decided = decide(build("decision", name), parts)
+    assert decided.identity_B.dtype == decided.cluster_B.dtype == torch.int64
+    assert decided.identity_B.shape == decided.cluster_B.shape == decided.score_B.shape == (19,)
+    assert decided.identity_B.min() >= 0 and decided.identity_B.max() < 13 and torch.isfinite(decided.score_B).all()
+    for identity, cluster in zip(decided.identity_B.tolist(), decided.cluster_B.tolist(), strict=True):
+        assert identity in parts.partition.members(cluster)
+
+
+@each("decision")
+def test_a_decision_over_one_cluster_of_prototypes_is_the_argmax(name):
+    # Where every head row is the class mean, all evidence says the same.
+    parts = Parts(m=1)
+    parts.head_of_K = parts.means
+    expected = (parts.probes @ parts.means.T).argmax(axis=1)
+    assert decide(build("decision", name), parts).identity_B.tolist() == expected.tolist()
+
+
+@each("decision")
+def test_a_decision_does_not_look_at_the_order_of_the_probes(name):
+    parts, decision, order = Parts(), build("decision", name), np.random.default_rng(0).permutation(19)
+    together, mixed = decide(decision, parts), decide(decision, parts, order)
+    assert torch.equal(mixed.identity_B, together.identity_B[order])
+    torch.testing.assert_close(mixed.score_B, together.score_B[order])
+    alone = [int(decide(decision, parts, slice(b, b + 1)).identity_B) for b in range(19)]
+    assert alone == together.identity_B.tolist()
+
+
+@each("decision")
+def test_a_decision_does_not_know_the_numbers_of_the_identities(name):
+    parts, decision, order = Parts(), build("decision", name), np.random.default_rng(1).permutation(13)
+    one, other = decide(decision, parts), decide(decision, parts.renumbered(order))
+    assert order[other.identity_B].tolist() == one.identity_B.tolist()
+    torch.testing.assert_close(one.score_B, other.score_B)
+
+
+@each("decision")
+def test_a_decision_says_truly_what_it_needs(name):
+    decision, parts = build("decision", name), Parts()
+    scores = parts.scores()
+    if not decision.needs_route:
+        assert torch.equal(decision.decide(scores, None).identity_B, decide(decision, parts).identity_B)
+    if not decision.needs_heads:
+        scores.heads = None
+        route = NearestClass(3).route(scores)
+        assert torch.equal(decision.decide(scores, route).identity_B, decide(decision, parts).identity_B)
+
+
+@each("decision")
+def test_a_decision_is_saved_with_an_identifier(name, tmp_path):
+    decision, parts = build("decision", name), Parts()
+    identifier = parts.identifier(NearestClass(2), decision)
+    identifier.save(tmp_path / "identifier")
+    loaded = Identifier.load(tmp_path / "identifier")
+    assert type(loaded.decision) is type(decision) and vars(loaded.decision) == vars(decision)
+    assert loaded.identify(parts.probes).identity == identifier.identify(parts.probes).identity
