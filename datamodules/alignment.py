@@ -171,7 +171,8 @@ class MTCNNAligner(Aligner):
         if boxes is None:
             return np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2))
         boxes = boxes.astype(np.float64) / zoom
-        inside = (boxes[:, 2:] >= 1).all(axis=1) & (boxes[:, :2] < [[picture_HWC.shape[1] - 1, picture_HWC.shape[0] - 1]]).all(axis=1)
+        last = np.array(picture_HWC.shape[1::-1]) - 1
+        inside = (boxes[:, 2:] >= 1).all(axis=1) & (boxes[:, :2] < last).all(axis=1)
         return boxes[inside], scores[inside].astype(np.float64), points[inside].astype(np.float64) / zoom
 
     def faces(self, picture_HWC: np.ndarray) -> list[Face]:

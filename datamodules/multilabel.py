@@ -184,7 +184,7 @@ def feature_affinity(scaled_NF: np.ndarray) -> np.ndarray:
     """X'^T X' of features in [0, 1].
 
     Args:
-        scaled_NF: (N, F), as `FeatureScaling.apply` makes them.
+        scaled_NF: (N, F), as `FeatureScaling.unit` makes them.
 
     Returns:
         (F, F) float32.
@@ -195,11 +195,11 @@ def feature_affinity(scaled_NF: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FeatureScaling:
-    """x' = (x - min) / (max - min) per feature, after log(1 + x) for counts; constant features become 0.
+    """Brings features to one scale: log(1 + x) for counts, and x' = (x - min) / (max - min) per feature.
 
     Attributes:
-        low, high: (F,) extremes over the training rows; other rows may leave [0, 1].
-        log_counts: whether logarithms are taken first.
+        low, high: (F,) extremes over the training rows, after the logarithm; other rows may leave [0, 1].
+        log_counts: whether logarithms are taken.
     """
 
     low: np.ndarray
@@ -207,29 +207,44 @@ class FeatureScaling:
     log_counts: bool
 
     @classmethod
-    def fit(cls, features_NF: np.ndarray, log_counts: bool) -> "FeatureScaling":
+    def fit(cls, features_NF: np.ndarray, log_counts: bool | None = None) -> "FeatureScaling":
         """Learns the extremes.
 
         Args:
             features_NF: the training rows.
-            log_counts: take log(1 + x) first.
+            log_counts: whether the features are counts; None: where all are whole numbers from 0 and one exceeds 1.
 
         Raises:
             InputError: log_counts with negative features.
         """
-        if log_counts and features_NF.min() < 0:
+        negative = bool((features_NF < 0).any())
+        if log_counts and negative:
             raise InputError(
-                f"log_counts = true, features from {features_NF.min():g}", "counts", "set log_counts=false"
+                f"log_counts = true, features from {features_NF.min():g}", "counts", "set settings.log_counts=false"
             )
+        if log_counts is None:
+            log_counts = not negative and features_NF.max() > 1 and bool((features_NF == np.floor(features_NF)).all())
         values_NF = np.log1p(features_NF) if log_counts else features_NF
         return cls(values_NF.min(axis=0), values_NF.max(axis=0), log_counts)
 
-    def apply(self, features_NF: np.ndarray) -> np.ndarray:
-        """(N, F) float32.
+    def unit(self, features_NF: np.ndarray) -> np.ndarray:
+        """x', (N, F) float32; 0 for features that are constant in training.
 
         Args:
             features_NF: any rows.
         """
-        values_NF = np.log1p(np.maximum(features_NF, 0)) if self.log_counts else features_NF
         width_F = self.high - self.low
-        return np.where(width_F > 0, (values_NF - self.low) / np.where(width_F > 0, width_F, 1), 0).astype(np.float32)
+        scaled_NF = (self._values(features_NF) - self.low) / np.where(width_F > 0, width_F, 1)
+        return np.where(width_F > 0, scaled_NF, 0).astype(np.float32)
+
+    def inputs(self, features_NF: np.ndarray) -> np.ndarray:
+        """What classifiers see, (N, F) float32: logarithms of counts as they are, since their zeros and their common
+        scale mean something; x' of other features.
+
+        Args:
+            features_NF: any rows.
+        """
+        return self._values(features_NF) if self.log_counts else self.unit(features_NF)
+
+    def _values(self, features_NF: np.ndarray) -> np.ndarray:
+        return np.log1p(np.maximum(features_NF, 0)) if self.log_counts else features_NF

@@ -4,8 +4,9 @@
 Axes: B batch, C classes, D embedding dimension.
 
 For unit embeddings x_b and class rows w_c, z_bc = s x_b . w_c / |w_c| for c != y and z_by = t(x_b . w_y / |w_y|), the
-loss is logsumexp_c(z_b) - z_by. With p = softmax(z) the gradient by the outputs is s p_bc for the other classes and
-(p_by - 1) t'(cos_by) for the true one, so that both gradients are one product with that matrix. Autograd would write
+loss is logsumexp_c(z_b) - z_by, plus a penalty on cos_by where the loss has one. With p = softmax(z) the gradient by
+the outputs is s p_bc for the other classes and (p_by - 1) t'(cos_by), plus the penalty's slope, for the true one, so
+that both gradients are one product with that matrix. Autograd would write
 and read the B x C matrix about ten times; here it is written once per product and updated in place.
 
 Where B x C is larger than a bound, classes are taken in chunks: the first pass keeps the running maximum and sum of
@@ -66,11 +67,15 @@ def fused_margin_softmax(
     cosine_B = (embedding_BD.detach() * rows_CD[target_B]).sum(1)
     with torch.enable_grad():
         cosine_B.requires_grad_()
-        logit_B = loss.target_logit(cosine_B)
+        logit_B, penalty_B = loss.target_logit(cosine_B), loss.penalty(cosine_B)
         (slope_B,) = torch.autograd.grad(logit_B.sum(), cosine_B)
+        if penalty_B is None:
+            penalty_B = penalty_slope_B = torch.zeros_like(slope_B)
+        else:
+            (penalty_slope_B,) = torch.autograd.grad(penalty_B.sum(), cosine_B)
     return _FusedMarginSoftmax.apply(
-        embedding_BD, weight_CD, target_B, rows_CD, length_C1, logit_B.detach(), slope_B, loss.scale, precision,
-        max_logits_bytes,
+        embedding_BD, weight_CD, target_B, rows_CD, length_C1, logit_B.detach(), slope_B, penalty_B.detach(),
+        penalty_slope_B, loss.scale, precision, max_logits_bytes,
     )  # fmt: skip
 
 
@@ -88,8 +93,9 @@ def _chunks(classes: int, batch: int, max_bytes: int) -> list[slice]:
 class _FusedMarginSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, embedding_BD, weight_CD, target_B, rows_CD, length_C1, logit_B, slope_B, scale, precision, max_bytes
-    ):
+        ctx, embedding_BD, weight_CD, target_B, rows_CD, length_C1, logit_B, slope_B, penalty_B, penalty_slope_B,
+        scale, precision, max_bytes,
+    ):  # fmt: skip
         scaled_BD = embedding_BD * scale
         chunks = _chunks(len(weight_CD), len(target_B), max_bytes)
         with matmul_precision(precision):
@@ -106,20 +112,24 @@ class _FusedMarginSoftmax(torch.autograd.Function):
                 for chunk in chunks:
                     z_Bc = _chunk_logits(scaled_BD, rows_CD, chunk, target_B, logit_B)
                     log_sum_B = torch.logaddexp(log_sum_B, torch.logsumexp(z_Bc, 1))
-        ctx.save_for_backward(embedding_BD, rows_CD, length_C1, target_B, logit_B, slope_B, log_sum_B, p_BC)
+        ctx.save_for_backward(
+            embedding_BD, rows_CD, length_C1, target_B, logit_B, slope_B, penalty_slope_B, log_sum_B, p_BC
+        )
         ctx.scale, ctx.precision, ctx.chunks = scale, precision, chunks
-        return log_sum_B - logit_B
+        return log_sum_B - logit_B + penalty_B
 
     @staticmethod
     def backward(ctx, grad_B):
-        embedding_BD, rows_CD, length_C1, target_B, logit_B, slope_B, log_sum_B, p_BC = ctx.saved_tensors
+        embedding_BD, rows_CD, length_C1, target_B, logit_B, slope_B, penalty_slope_B, log_sum_B, p_BC = (
+            ctx.saved_tensors
+        )
         needs_embedding, needs_weight = ctx.needs_input_grad[:2]
         scale = ctx.scale
         scaled_BD = embedding_BD * scale
         weighted_BD = embedding_BD * (grad_B * scale)[:, None]
         grad_embedding_BD = torch.zeros_like(embedding_BD) if needs_embedding else None
         grad_weight_CD = torch.empty_like(rows_CD) if needs_weight else None
-        target_slope_B = ((logit_B - log_sum_B).exp() - 1) * slope_B / scale
+        target_slope_B = (((logit_B - log_sum_B).exp() - 1) * slope_B + penalty_slope_B) / scale
         with matmul_precision(ctx.precision):
             for chunk in ctx.chunks:
                 if p_BC is not None:
@@ -138,7 +148,7 @@ class _FusedMarginSoftmax(torch.autograd.Function):
             grad_weight_CD.addcmul_(rows_CD, along_C1, value=-1).div_(length_C1)
         if needs_embedding:
             grad_embedding_BD *= (grad_B * scale)[:, None]
-        return grad_embedding_BD, grad_weight_CD, *[None] * 8
+        return grad_embedding_BD, grad_weight_CD, *[None] * 10
 
 
 def _chunk_logits(scaled_BD: Tensor, rows_CD: Tensor, chunk: slice, target_B: Tensor, logit_B: Tensor) -> Tensor:

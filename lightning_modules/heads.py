@@ -18,10 +18,11 @@ class Head(nn.Module):
     """A linear layer without bias on unit embeddings: outputs are cosines, or w_j . x where rows keep their length.
 
     Args:
-        rows_CD: (C, D) float32 class rows to start from.
+        rows_CD: (C, D) float32 class rows to start from; (C R, D) where a class has R, those of a class in succession.
         unit_rows: whether rows are divided by their length before the product.
         precision: of the large matrix products in training, see `lightning_modules.fused.matmul_precision`.
         max_logits_bytes: bound on the bytes of B x C outputs held at once in training.
+        rows_per_class: R; the output of a class is the largest of its R rows.
     """
 
     def __init__(
@@ -30,10 +31,12 @@ class Head(nn.Module):
         unit_rows: bool = True,
         precision: str = "highest",
         max_logits_bytes: int = DEFAULT_LOGITS_BYTES,
+        rows_per_class: int = 1,
     ):
         super().__init__()
         self.weight_CD = nn.Parameter(rows_CD.detach().clone().float())
         self.unit_rows, self.precision, self.max_logits_bytes = unit_rows, precision, max_logits_bytes
+        self.rows_per_class = rows_per_class
 
     def rows(self) -> Tensor:
         """The class rows as the product uses them: (C, D), of unit length where `unit_rows`."""
@@ -48,7 +51,8 @@ class Head(nn.Module):
         Returns:
             (B, C) float32: cosines where `unit_rows`.
         """
-        return embedding_BD @ self.rows().T
+        output = embedding_BD @ self.rows().T
+        return output if self.rows_per_class == 1 else output.unflatten(1, (-1, self.rows_per_class)).amax(2)
 
     def loss(self, embedding_BD: Tensor, target_B: Tensor, loss: ClassificationLoss) -> Tensor:
         """Loss of each sample: fused for a margin loss, by plain autograd for any other.
@@ -61,7 +65,7 @@ class Head(nn.Module):
         Returns:
             (B,) float32.
         """
-        if isinstance(loss, MarginLoss):
+        if isinstance(loss, MarginLoss) and self.rows_per_class == 1:
             return fused_margin_softmax(
                 embedding_BD, self.weight_CD, target_B, loss, self.precision, self.max_logits_bytes
             )
@@ -83,6 +87,27 @@ class Initialiser(ABC):
         Returns:
             (C, D) float32.
         """
+
+
+def starting_rows(
+    initialiser: Initialiser, class_means_CD: Tensor, generator: torch.Generator, rows_per_class: int = 1
+) -> Tensor:
+    """The rows a head starts from.
+
+    Args:
+        initialiser: of one row per class.
+        class_means_CD: (C, D) float32 unit class means.
+        generator: of everything random.
+        rows_per_class: R. Rows of one class must not be equal, since equal rows share every gradient for ever: all but
+            the first are moved by noise of a tenth of their length.
+
+    Returns:
+        (C R, D) float32, the R rows of a class in succession.
+    """
+    rows_RCD = torch.stack([initialiser.rows(class_means_CD, generator) for _ in range(rows_per_class)])
+    noise = torch.randn(rows_RCD[1:].shape, generator=generator) / math.sqrt(rows_RCD.shape[2])
+    rows_RCD[1:] += 0.1 * rows_RCD[1:].norm(dim=2, keepdim=True) * noise
+    return rows_RCD.transpose(0, 1).flatten(0, 1)
 
 
 class RandomInit(Initialiser):

@@ -234,9 +234,10 @@ class Identifier:
         heads = None
         if "head_rows" in tensors:
             rows, sizes = tensors["head_rows"], partition.sizes()
-            if rows.shape != (sizes.sum(), means.shape[1]):
+            per_class = max(1, len(rows) // int(sizes.sum()))
+            if rows.shape != (per_class * sizes.sum(), means.shape[1]):
                 raise InputError(f"{folder}: head rows {tuple(rows.shape)}", f"({sizes.sum()}, {means.shape[1]})", cure)
-            heads = Heads.pack(partition, list(torch.split(rows, sizes.tolist())))
+            heads = Heads.pack(partition, list(torch.split(rows, (per_class * sizes).tolist())))
         facts = content.get("provenance", {})
         return cls(identities, means, partition, decision, router, heads, threshold, facts)
 

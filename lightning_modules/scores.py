@@ -24,20 +24,23 @@ class Heads:
         rows_SD: (S, D) float32; the rows of cluster c are those of `partition.members(c)`, in that order.
         starts: M + 1 places in `rows_SD` where clusters start and the last one ends.
         identity_S: (S,) int64 identity of each row.
+        rows_per_class: R; the rows of an identity come in succession, and the largest of their outputs counts.
     """
 
     rows_SD: Tensor
     starts: tuple[int, ...]
     identity_S: Tensor
+    rows_per_class: int = 1
 
     @classmethod
     def pack(cls, partition: Partition, rows: list[Tensor]) -> "Heads":
-        """Joins the (C, D) rows of every cluster, in the order of the clusters."""
+        """Joins the (C, D) rows of every cluster, or (C R, D) of R per class, in the order of the clusters."""
+        rows_per_class = len(rows[0]) // len(partition.members(0))
         identity = torch.cat(
             [torch.from_numpy(partition.members(c).astype("int64")) for c in range(partition.n_clusters)]
-        )
+        ).repeat_interleave(rows_per_class)
         starts = (0, *torch.tensor([len(r) for r in rows]).cumsum(0).tolist())
-        return cls(torch.cat(rows), starts, identity.to(rows[0].device))
+        return cls(torch.cat(rows), starts, identity.to(rows[0].device), rows_per_class)
 
 
 class ProbeScores:
@@ -122,6 +125,8 @@ class ProbeScores:
             blocks = []
             for probes_bD in torch.split(self.probes_BD, max(1, BLOCK_ELEMENTS // (stop - start))):
                 z_bC = probes_bD @ rows_CD.T
+                if self.heads.rows_per_class > 1:
+                    z_bC = z_bC.unflatten(1, (-1, self.heads.rows_per_class)).amax(2)
                 best_b, place_b = z_bC.max(1)
                 blocks.append(best_b - z_bC.scatter_(1, place_b[:, None], -torch.inf).logsumexp(1))
             columns.append(torch.cat(blocks))

@@ -48,11 +48,16 @@ class SubNetwork(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Mean loss of a batch ((B, D) embeddings, (B,) local labels)."""
         embedding_BD, target_B = batch
-        loss_B = self.head.loss(F.normalize(embedding_BD.float()), target_B, self.loss)
+        loss_B = self.head.loss(F.normalize(embedding_BD.float()), target_B, self._loss_of(embedding_BD))
         self._train_sum.add(len(target_B), loss_B.detach().sum())
         if self.trainer.world_size > 1:  # ranks may hold unequal shares of the last batch
             return loss_B.mean() * self.trainer.train_dataloader.weight(batch_index)
         return loss_B.mean()
+
+    def _loss_of(self, embedding_BD: Tensor) -> ClassificationLoss:
+        if not self.loss.needs_lengths:
+            return self.loss
+        return self.loss.for_lengths(embedding_BD.float().norm(dim=1), self.head.weight_CD.norm(dim=1))
 
     def on_train_batch_end(self, *_) -> None:
         """After the last batch of an epoch, logs what was summed up: a log call per step would cost 0.3 ms each."""
@@ -68,7 +73,7 @@ class SubNetwork(LightningModule):
         embedding_BD, target_B = batch
         output_BC = self(embedding_BD)
         hits = (output_BC.argmax(1) == target_B).sum()
-        self._val_sum.add(len(target_B), self.loss(output_BC, target_B).sum(), hits)
+        self._val_sum.add(len(target_B), self._loss_of(embedding_BD)(output_BC, target_B).sum(), hits)
 
     def on_validation_epoch_end(self) -> None:
         """Logs mean loss and accuracy in percent over the validation samples."""

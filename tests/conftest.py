@@ -82,7 +82,9 @@ def _people(n_identities=12, dim=8, samples=(5, 9), noise=0.3, seed=0, dtype="fl
     random = np.random.default_rng(seed)
     centres = random.standard_normal((n_identities, dim))
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-    labels = np.repeat(np.arange(n_identities, dtype=np.int32), random.integers(*samples, size=n_identities, endpoint=True))
+    labels = np.repeat(
+        np.arange(n_identities, dtype=np.int32), random.integers(*samples, size=n_identities, endpoint=True)
+    )
     embeddings = centres[labels] + noise * random.standard_normal((len(labels), dim)) / np.sqrt(dim) * 2
     embeddings *= random.uniform(0.5, 20, size=(len(labels), 1))  # lengths say nothing
     return embeddings.astype(dtype), labels, tuple(f"person {i:03d}" for i in range(n_identities))

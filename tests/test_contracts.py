@@ -171,7 +171,11 @@ def test_the_same_seed_gives_the_same_partition_whatever_happened_before(name):
     np.random.seed(5)  # noqa: NPY002 the global states must not matter
     torch.manual_seed(5)
     partitioner.fit(points[::-1].copy(), 3, seed=2)
-    assert partitioner.fit(points, 4, seed=1).hash() == one.hash() == build("partitioner", name).fit(points, 4, seed=1).hash()
+    assert (
+        partitioner.fit(points, 4, seed=1).hash()
+        == one.hash()
+        == build("partitioner", name).fit(points, 4, seed=1).hash()
+    )
 
 
 @each("partitioner")
@@ -197,7 +201,9 @@ class Parts:
         cluster_of = np.r_[np.arange(m), random.integers(m, size=k - m)]
         self.means = normalise_rows(random.standard_normal((k, dim)))
         self.head_of_K = normalise_rows(self.means + 0.3 * random.standard_normal((k, dim)))
-        self.probes = (normalise_rows(random.standard_normal((batch, dim))) * random.uniform(0.1, 9, (batch, 1))).astype("f4")
+        self.probes = (
+            normalise_rows(random.standard_normal((batch, dim))) * random.uniform(0.1, 9, (batch, 1))
+        ).astype("f4")
         self.partition = Partition(cluster_of, m)
 
     def renumbered(self, order):

@@ -43,10 +43,8 @@ def arguments(function):
 
 
 def fields(node):
-    return [
-        item.target.id for item in node.body
-        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and "ClassVar" not in ast.unparse(item.annotation)
-    ]  # fmt: skip
+    stated = [item for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)]
+    return [item.target.id for item in stated if "ClassVar" not in ast.unparse(item.annotation)]
 
 
 def mistakes(source):
@@ -78,7 +76,9 @@ def test_the_comparison_finds_what_it_is_for():
     assert mistakes(right) == []
     assert mistakes(right.replace("        b: y.\n", "")) and mistakes(right.replace("a: x", "q: x"))
     assert mistakes('class A:\n    """A.\n\n    Args:\n        a: x.\n    """\n    def __init__(self, b): pass')
-    assert not mistakes('class A:\n    """A.\n\n    Args:\n        a, b: x.\n    """\n    def __init__(self, a, b): pass')
+    assert not mistakes(
+        'class A:\n    """A.\n\n    Args:\n        a, b: x.\n    """\n    def __init__(self, a, b): pass'
+    )
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
@@ -103,6 +103,10 @@ def test_public_modules_classes_and_functions_have_docstrings():
         if tree.body and not ast.get_docstring(tree):
             without.append(str(file.relative_to(ROOT)))
         for node in tree.body:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_") and not ast.get_docstring(node):
+            if (
+                isinstance(node, (ast.FunctionDef, ast.ClassDef))
+                and not node.name.startswith("_")
+                and not ast.get_docstring(node)
+            ):
                 without.append(f"{file.relative_to(ROOT)}: {node.name}")
     assert without == []

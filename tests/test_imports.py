@@ -69,7 +69,9 @@ def test_nothing_of_the_project_imports_the_tests():
 
 def test_modules_do_not_import_each_other_in_a_circle():
     names = {module_name(file): file for file in FILES}
-    below = {name: {other for other in imported(file) if other in names and other != name} for name, file in names.items()}
+    below = {
+        name: {other for other in imported(file) if other in names and other != name} for name, file in names.items()
+    }
     done, path = set(), []
 
     def visit(name):
@@ -90,7 +92,9 @@ def test_only_commands_and_their_frame_print():
     may = {f"experiments.{name}" for name in COMMANDS} | {"experiments.coordination.command_line"}
     printing = {
         module_name(file)
-        for file, node in itertools.chain.from_iterable(((file, node) for node in ast.walk(tree(file))) for file in FILES)
+        for file, node in itertools.chain.from_iterable(
+            ((file, node) for node in ast.walk(tree(file))) for file in FILES
+        )
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
     assert printing - may == set()

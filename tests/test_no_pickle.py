@@ -67,7 +67,9 @@ def test_the_search_finds_what_it_is_for(source):
 
 
 def test_the_search_lets_the_safe_forms_pass():
-    assert not offences("import json\ntorch.load(f, weights_only=True)\nnp.load(f, allow_pickle=False)\nmodel.eval()\nnp.save(f, x)")
+    assert not offences(
+        "import json\ntorch.load(f, weights_only=True)\nnp.load(f, allow_pickle=False)\nmodel.eval()\nnp.save(f, x)"
+    )
 
 
 def test_no_module_reads_or_writes_a_pickle():

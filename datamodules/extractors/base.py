@@ -91,7 +91,7 @@ class Extractor(nn.Module, ABC):
         """
         expected = (3, self.image_size, self.image_size)
         if x_BCHW.ndim != 4 or tuple(x_BCHW.shape[1:]) != expected:
-            raise ValueError(f"images of shape {tuple(x_BCHW.shape)}, {self.name} takes (B, {', '.join(map(str, expected))})")
+            raise ValueError(f"images of shape {tuple(x_BCHW.shape)}, {self.name} takes {('B', *expected)}")
         self.eval()
         return self.embed(x_BCHW)
 
@@ -229,7 +229,8 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         detail = " ".join(str(error).split())[:160]
-        raise InputError(f"{path}, unreadable ({detail})", "a state dict without pickled objects", "save it again") from None
+        expected = "a state dict without pickled objects"
+        raise InputError(f"{path}, unreadable ({detail})", expected, "save it again") from None
     state = state.get("state_dict", state) if isinstance(state, Mapping) else state
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} with something else than tensors", "a state dict", "save network.state_dict()")

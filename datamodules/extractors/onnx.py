@@ -45,12 +45,12 @@ class OnnxExtractor(Extractor):
             raise InputError(f"extractor.std = {std:g}", "above 0", "1 for a network that scales inside")
         session = _session(self.weights)
         layout, batch = _check_input(session, self.weights, image_size)
-        self_output = _choose_output(session, self.weights, output)
-        probe = session.run([self_output.name], {session.get_inputs()[0].name: _zeros(layout, batch or 1, image_size)})[0]
-        found = int(np.prod(probe.shape[1:]))
+        output = _choose_output(session, self.weights, output)
+        grey = _zeros(layout, batch or 1, image_size)
+        found = int(np.prod(session.run([output], {session.get_inputs()[0].name: grey})[0].shape[1:]))
         if embedding_dim is not None and embedding_dim != found:
             raise InputError(
-                f"{self.weights} with {found}-d output {self_output.name}", f"{embedding_dim}-d", "mend embedding_dim"
+                f"{self.weights} with {found}-d output {output}", f"{embedding_dim}-d", "mend embedding_dim"
             )
         super().__init__(
             name=f"onnx-{self.weights.stem}",
@@ -59,7 +59,7 @@ class OnnxExtractor(Extractor):
             channel_order=channel_order,
             value_range=((0 - mean) / std, (255 - mean) / std),
         )
-        self._session, self._layout, self._batch, self._output = session, layout, batch, self_output.name
+        self._session, self._layout, self._batch, self._output = session, layout, batch, output
         self._check_normalisation()
 
     def embed(self, x_BCHW: Tensor) -> Tensor:
@@ -131,13 +131,13 @@ def _check_input(session, path: Path, image_size: int) -> tuple[str, int | None]
     raise InputError(stated, expected, "set extractor.image_size to what the file states")
 
 
-def _choose_output(session, path: Path, name: str | None):
-    outputs = {entry.name: entry for entry in session.get_outputs()}
+def _choose_output(session, path: Path, name: str | None) -> str:
+    outputs = [entry.name for entry in session.get_outputs()]
     if name is None and len(outputs) == 1:
-        return next(iter(outputs.values()))
+        return outputs[0]
     if name not in outputs:
         raise InputError(f"{path}: output {name!r}", f"one of {', '.join(outputs)}", "set extractor.output")
-    return outputs[name]
+    return name
 
 
 def _zeros(layout: str, batch: int, size: int) -> np.ndarray:

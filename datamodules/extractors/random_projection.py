@@ -10,7 +10,7 @@ from datamodules.extractors.base import Extractor
 
 
 class RandomProjectionExtractor(Extractor):
-    """Pixels, minus the mean of the picture, times a Gaussian matrix: keeps angles approximately (Johnson & Lindenstrauss).
+    """Pixels, minus the picture's mean, times a Gaussian matrix: keeps angles approximately (Johnson & Lindenstrauss).
 
     Args:
         embedding_dim: D.

@@ -26,7 +26,9 @@ class VGG16Extractor(Extractor):
         seed: of random weights.
     """
 
-    def __init__(self, weights: str | Path = "pretrained", image_size: int = 224, fraction: float = 0.875, seed: int = 0):
+    def __init__(
+        self, weights: str | Path = "pretrained", image_size: int = 224, fraction: float = 0.875, seed: int = 0
+    ):
         super().__init__(
             name="vgg16", embedding_dim=512, image_size=image_size, channel_order="RGB", value_range=(0.0, 1.0)
         )

@@ -15,6 +15,7 @@ import numpy as np
 
 from datamodules.errors import InputError
 from datamodules.files import atomic_folder, open_npy, read_json, write_json
+from datamodules.partitioners.samples import TrainingSamples
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,30 @@ class Partition:
 
 
 class Partitioner(ABC):
-    """Base of all partitioners: hyper-parameters in `__init__`, data in `fit`, nothing kept between two fits."""
+    """Base of all partitioners: hyper-parameters in `__init__`, data in `fit`, nothing kept between two fits.
+
+    A partitioner of disjoint clusters that looks at class means states `assign`; one of overlapping clusters, or one
+    that looks at samples, overrides `memberships`.
+
+    Attributes:
+        needs_samples: whether `fit` must be given the training samples.
+    """
+
+    needs_samples: bool = False
+
+    def memberships(
+        self, class_means_KD: np.ndarray, m: int, seed: int, samples: TrainingSamples | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Home cluster of each identity, and memberships beside it.
+
+        Args:
+            class_means_KD, m, seed: see `assign`.
+            samples: the training samples; None where the caller has none.
+
+        Returns:
+            (K,) integers in [0, m), each value at least once, and (E, 2) rows (identity, cluster).
+        """
+        return self.assign(class_means_KD, m, seed), np.zeros((0, 2), np.int32)
 
     @abstractmethod
     def assign(self, class_means_KD: np.ndarray, m: int, seed: int) -> np.ndarray:
@@ -149,25 +173,31 @@ class Partitioner(ABC):
             (K,) integers in [0, m), each value at least once.
         """
 
-    def fit(self, class_means_KD: np.ndarray, m: int, seed: int = 0) -> Partition:
+    def fit(
+        self, class_means_KD: np.ndarray, m: int, seed: int = 0, samples: TrainingSamples | None = None
+    ) -> Partition:
         """Partitions K identities into m clusters.
 
         Args:
             class_means_KD: (K, D) float32, rows of unit length.
             m: number of clusters.
             seed: of everything random; the same seed gives the same partition.
+            samples: training samples of the K identities; only read where `needs_samples`.
 
         Raises:
-            InputError: m < 1 or m > K.
+            InputError: m < 1 or m > K, or no samples where they are needed.
         """
         k = len(class_means_KD)
         if not 1 <= m <= k:
             raise InputError(
                 f"m = {m} clusters for {k} identities", f"1 to {k}", "lower n_subnets or enrol more identities"
             )
+        if self.needs_samples and samples is None:
+            raise InputError(f"{type(self).__name__} without samples", "the training samples", "pass samples= to fit")
         trivial = np.zeros(k, np.int32) if m == 1 else np.arange(k, dtype=np.int32) if m == k else None
-        home = self.assign(class_means_KD, m, seed) if trivial is None else trivial
-        return Partition(home, m, provenance=self.provenance(class_means_KD, seed))
+        none = np.zeros((0, 2), np.int32)
+        home, extra = self.memberships(class_means_KD, m, seed, samples) if trivial is None else (trivial, none)
+        return Partition(home, m, extra, self.provenance(class_means_KD, seed))
 
     def provenance(self, class_means_KD: np.ndarray, seed: int) -> dict[str, Any]:
         """What to note beside a partition: the maker, its arguments, the seed and a hash of what it saw."""

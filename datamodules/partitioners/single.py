@@ -4,6 +4,7 @@
 import numpy as np
 
 from datamodules.partitioners.base import Partition, Partitioner
+from datamodules.partitioners.samples import TrainingSamples
 
 
 class SinglePartitioner(Partitioner):
@@ -13,6 +14,8 @@ class SinglePartitioner(Partitioner):
         """Zeros; see `Partitioner.assign`."""
         return np.zeros(len(class_means_KD), dtype=np.int32)
 
-    def fit(self, class_means_KD: np.ndarray, m: int = 1, seed: int = 0) -> Partition:
-        """One cluster; `m` is not looked at. See `Partitioner.fit`."""
+    def fit(
+        self, class_means_KD: np.ndarray, m: int = 1, seed: int = 0, samples: TrainingSamples | None = None
+    ) -> Partition:
+        """One cluster; neither `m` nor `samples` is looked at. See `Partitioner.fit`."""
         return super().fit(class_means_KD, 1, seed)

@@ -75,7 +75,8 @@ class ImageFolder(Source):
 
     def _prefixes(self) -> tuple[str, ...]:
         there = _entries(self.root, folders=True)
-        split = bool(there) and set(there) <= set(PARTS) and any(_entries(self.root / part, folders=True) for part in there)
+        holds_people = any(_entries(self.root / part, folders=True) for part in there if part in PARTS)
+        split = holds_people and set(there) <= set(PARTS)
         if self.parts is None:
             return tuple(f"{part}/" for part in PARTS if part in there) if split else ("",)
         missing = [part for part in self.parts if part not in there]
@@ -95,7 +96,8 @@ def _entries(folder: Path, folders: bool) -> list[str]:
         with os.scandir(folder) as entries:
             chosen = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir() == folders]
     except OSError as error:
-        raise InputError(f"{folder}, unreadable ({error.strerror})", "a folder that may be read", "mend its rights") from None
+        got = f"{folder}, unreadable ({error.strerror})"
+        raise InputError(got, "a folder that may be read", "mend its rights") from None
     return sorted(chosen)
 
 

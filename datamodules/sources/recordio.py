@@ -66,7 +66,8 @@ class RecordFile:
         while True:
             flag, length = self._head(start, first=not parts)
             if start + _RECORD.size + length > self.size:
-                raise self._error(start, f"a record of {length:,} bytes", f"at most {self.size - start - 8:,} to the end")
+                rest = self.size - start - _RECORD.size
+                raise self._error(start, f"a record of {length:,} bytes", f"at most {rest:,} to the end")
             total += length
             if total > MAX_FILE_BYTES:
                 raise self._error(offset, f"a record of {total:,} bytes", f"at most {MAX_FILE_BYTES:,}")
@@ -78,14 +79,16 @@ class RecordFile:
             start += _RECORD.size + length + (-length) % 4
 
     def _head(self, offset: int, first: bool) -> tuple[int, int]:
-        if not 0 <= offset <= self.size - _RECORD.size:
-            raise self._error(offset, "no room for a record", f"an offset of at most {max(self.size - _RECORD.size, 0):,}")
+        last = max(self.size - _RECORD.size, 0)
+        if not 0 <= offset <= last or self.size < _RECORD.size:
+            raise self._error(offset, "no room for a record", f"an offset of at most {last:,}")
         magic, length = _RECORD.unpack(self._bytes(offset, _RECORD.size))
         if magic != MAGIC:
             raise self._error(offset, f"magic number {magic:#010x}", f"{MAGIC:#010x}")
         flag = length >> _LENGTH_BITS
         if flag not in ((_WHOLE, _FIRST) if first else (_MIDDLE, _LAST)):
-            raise self._error(offset, f"continuation flag {flag}", "the start of a record" if first else "its continuation")
+            expected = "the start of a record" if first else "its continuation"
+            raise self._error(offset, f"continuation flag {flag}", expected)
         return flag, length & ((1 << _LENGTH_BITS) - 1)
 
     def _bytes(self, offset: int, count: int) -> bytes:
@@ -220,7 +223,8 @@ class RecordIO(Source):
     def _label_of(self, key: int) -> int:
         label = float(self._record(key, head_only=True)[0][0])
         if not (label >= 0 and label == int(label)):
-            raise InputError(f"{self._records.path}: record {key} of identity {label:g}", "a whole number", "fetch it again")
+            got = f"{self._records.path}: record {key} of identity {label:g}"
+            raise InputError(got, "a whole number", "fetch it again")
         return int(label)
 
     def _images(self) -> tuple[np.ndarray, np.ndarray, int]:
@@ -292,4 +296,5 @@ class RecordIO(Source):
         except ValueError:
             raise InputError(f"{path}, unreadable", "identities,height,width", "fetch the file again") from None
         if stated != n_identities:
-            raise InputError(f"{path} states {stated} identities, {self.name}.rec holds {n_identities}", "the same", "fetch both again")
+            got = f"{path} states {stated} identities, {self.name}.rec holds {n_identities}"
+            raise InputError(got, "the same", "fetch both again")

@@ -4,6 +4,7 @@
 Exit codes: 0 done; 1 some part failed (the table says which); 2 the input cannot be used; 130 stopped by Ctrl-C.
 """
 
+import dataclasses
 import functools
 import logging
 import os
@@ -18,6 +19,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from datamodules.errors import InputError
 
@@ -45,6 +47,8 @@ def command(config_name: str, schema: type | None = None) -> Callable[[Callable[
             @functools.wraps(function)
             def task(cfg: DictConfig) -> None:
                 with errors_as_one_line():  # before Hydra sees the error and prints a line of its own
+                    if schema is not None:
+                        refuse_unknown(schema, cfg)  # +key=value passes Hydra
                     result.append(function(cfg))
 
             # Hydra prints errors its own way and leaves with 1; in this mode it raises them, and we print one line.
@@ -83,6 +87,25 @@ class errors_as_one_line:
         sys.exit(2)
 
 
+def refuse_unknown(schema: type, cfg: DictConfig, prefix: str = "") -> None:
+    """Refuses keys that a dataclass, or a dataclass inside it, does not have.
+
+    Args:
+        schema: the dataclass.
+        cfg: its values, and perhaps more.
+        prefix: of the keys, for the message.
+
+    Raises:
+        InputError: a key too many.
+    """
+    known = {field.name: field.type for field in dataclasses.fields(schema)}
+    for key in cfg:
+        if key not in known:
+            raise InputError(f"{prefix}{key}", f"one of {', '.join(prefix + name for name in known)}", "correct the key")
+        if dataclasses.is_dataclass(known[key]):
+            refuse_unknown(known[key], cfg[key], f"{prefix}{key}.")
+
+
 def as_input_error(error: BaseException) -> str | None:
     """The one line for an error that the user's input caused, None for any other error."""
     chain, seen = error, []
@@ -92,6 +115,13 @@ def as_input_error(error: BaseException) -> str | None:
     for each in seen:
         if isinstance(each, InputError):
             return _one_line(str(each))
+    if isinstance(error, ValueError) and "Config group override must be" in str(error):  # data=null
+        nulls = [argument for argument in sys.argv[1:] if argument.endswith("=null")]
+        error = HydraException(f"{' '.join(nulls)}: {error}")
+        seen = [error]
+    if isinstance(error, YAMLError):
+        error = HydraException(f"YAML that cannot be read: {error}")
+        seen = [error]
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         # Hydra wraps: the innermost message names the key, or the argument a constructor did not take.
         innermost = seen[-1] if isinstance(seen[-1], (HydraException, OmegaConfBaseException, TypeError)) else error
@@ -105,6 +135,7 @@ def as_input_error(error: BaseException) -> str | None:
 
 def _one_line(text: str) -> str:
     text = text.partition("Config search path:")[0]
+    text = "\n".join(line for line in text.splitlines() if "To append to your config" not in line)
     return " ".join(part.strip() for part in text.splitlines() if part.strip())
 
 

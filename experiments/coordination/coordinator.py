@@ -23,6 +23,7 @@ from rich.console import Console
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
+from datamodules.partitioners.samples import TrainingSamples
 from datamodules.splits import Splits
 from experiments.coordination import capacity
 from experiments.coordination.data import dataset_name
@@ -92,7 +93,9 @@ class Coordinator:
                 made = Partition.load(folder)
             else:
                 started = time.perf_counter()
-                made = instantiate(scenario.partitioner).fit(self.enrolled(cell)[2], cell.n_subnets, cell.seed)
+                embedding_set, splits, means_KD = self.enrolled(cell)
+                samples = TrainingSamples(embedding_set.embeddings, splits.train)
+                made = instantiate(scenario.partitioner).fit(means_KD, cell.n_subnets, cell.seed, samples)
                 made.save(folder)
                 log.info("%s in %.2f s", made.describe(), time.perf_counter() - started)
             self._partitions[name] = made, folder

@@ -12,7 +12,6 @@ from typing import Any
 from datamodules.errors import InputError
 from datamodules.files import read_json, sha256
 
-
 log = logging.getLogger(__name__)
 
 

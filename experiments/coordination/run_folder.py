@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from datamodules.errors import InputError
 from datamodules.files import read_json, write_json, write_text
@@ -45,13 +47,16 @@ class RunFolder:
     def __enter__(self) -> "RunFolder":
         known = self.path / "config.yaml"
         if known.exists():
-            self._refuse_another_config(OmegaConf.to_container(OmegaConf.load(known)))
-        elif self.path.exists() and any(file.name != ".lock" for file in self.path.iterdir()):
+            self._refuse_another_config(_read_config(known))
+        elif self.path.is_dir() and any(file.name != ".lock" for file in self.path.iterdir()):
             raise InputError(
                 f"{self.path}, which is no run folder", "a new or an earlier run folder", "choose another name"
             )
         self._new = not known.exists()
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.path} ({error.strerror})", "a folder that can be made", "choose another") from None
         self._lock = open(self.path / ".lock", "w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,6 +107,17 @@ class RunFolder:
                 f"{before.get(key)}, as {self.path} was begun with",
                 "choose another name=, or repeat the run's own settings",
             )
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(file))
+    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file}, unreadable ({reason})", "the run's configuration", "choose another name=") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{file} with a {type(content).__name__}", "the run's configuration", "choose another name=")
+    return content
 
 
 def run_name(command: str, dataset: str, config: DictConfig) -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Scenarios are data: a YAML file names a partitioner, a router and a decision, and may replace loss or init."""
 
+import functools
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +12,21 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import InputError
+from datamodules.partitioners.base import Partitioner
 from experiments.coordination.command_line import CONFIGS
 from lightning_modules.decisions.base import Decision
+from lightning_modules.heads import Initialiser
+from lightning_modules.losses.base import ClassificationLoss
 from lightning_modules.routers.base import Router
 
+KINDS = {
+    "partitioner": Partitioner,
+    "router": Router,
+    "decision": Decision,
+    "loss": ClassificationLoss,
+    "init": Initialiser,
+    "optimizer": functools.partial,
+}
 KEYS = ("title", "partitioner", "router", "decision", "loss", "init", "optimizer")
 
 
@@ -103,7 +115,11 @@ def make_scenario(name: str, content: DictConfig, cfg: DictConfig) -> Scenario:
         nodes["loss"], nodes["init"], nodes["optimizer"], names,
     )  # fmt: skip
     for group, node in nodes.items():  # built once here, so that a wrong argument is found before anything is written
-        built = instantiate(node) if node else None
+        built = instantiate(node) if node is not None else None
+        if built is not None and not isinstance(built, KINDS[group]):
+            raise InputError(
+                f"{group} {node} of scenario {name}", f"a node whose _target_ is a {group}", f"correct the {group}"
+            )
         if group == "optimizer":
             try:
                 built([torch.zeros(1, requires_grad=True)])

@@ -22,11 +22,12 @@ from callbacks.reporting import ReportEpoch
 from datamodules.class_means import class_means
 from datamodules.cluster_datamodule import ClusterDataModule
 from datamodules.embedding_set import EmbeddingSet
+from datamodules.errors import InputError
 from datamodules.files import atomic_file, sha256, write_json
 from datamodules.partitioners.base import Partition
 from datamodules.splits import Splits, split_identities
 from experiments.coordination.job import Job
-from lightning_modules.heads import Head
+from lightning_modules.heads import Head, starting_rows
 from lightning_modules.subnetwork import SubNetwork
 
 log = logging.getLogger(__name__)
@@ -75,8 +76,13 @@ def train(job: Job, report: EpochReport | None = None) -> None:
     generator = torch.Generator().manual_seed(_seed(recipe.seed, job.cluster))
     data = ClusterDataModule(embedding_set, splits, members_C, settings["batch_size"], recipe.seed, job.cluster)
     loss = instantiate(recipe.loss)
-    rows_CD = instantiate(recipe.init).rows(torch.from_numpy(means_KD[members_C]), generator)
-    head = Head(rows_CD, loss.unit_rows, settings["matmul"], settings["max_logits_mb"] << 20)
+    if loss.needs_raw_embeddings and embedding_set.meta.get("normalised"):
+        raise InputError(
+            f"{type(loss).__name__} on normalised embeddings", "embeddings with their length", "choose another loss"
+        )
+    means_CD = torch.from_numpy(means_KD[members_C])
+    rows_CD = starting_rows(instantiate(recipe.init), means_CD, generator, loss.rows_per_class)
+    head = Head(rows_CD, loss.unit_rows, settings["matmul"], settings["max_logits_mb"] << 20, loss.rows_per_class)
     network = SubNetwork(head, loss, partial(_optimizer, recipe.optimizer))
 
     history, tracking = History(), instantiate(job.tracking)
@@ -128,7 +134,7 @@ def _keep(job: Job, head: Head, history: History, seconds: float) -> None:
     record = {
         "title": job.title,
         "cluster": job.cluster,
-        "classes": len(rows_CD),
+        "classes": len(rows_CD) // head.rows_per_class,
         "parameters": rows_CD.numel(),
         "epochs": len(records),
         "seconds": seconds,

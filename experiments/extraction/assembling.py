@@ -62,9 +62,8 @@ def assemble(folder: Path, parts: list[Part], meta: dict[str, Any]) -> None:
     """
     identities = parts[0].listing.identities
     label_of = {identity: label for label, identity in enumerate(identities)}
-    labels = np.concatenate(
-        [np.array([label_of[name] for name in part.listing.identities], np.int32)[part.listing.labels] for part in parts]
-    )
+    renumbered = [np.array([label_of[name] for name in part.listing.identities], np.int32) for part in parts]
+    labels = np.concatenate([new[part.listing.labels] for new, part in zip(renumbered, parts, strict=True)])
     part_of = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
     rows = np.concatenate([part.rows for part in parts])
     names = np.concatenate([part.listing.names for part in parts])

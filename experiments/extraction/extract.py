@@ -52,8 +52,8 @@ class ExtractionSettings:
 
     def __post_init__(self):
         for key, low in (("batch_size", 1), ("num_workers", 0), ("shard_rows", 1), ("max_side", 32)):
-            if getattr(self, key) < low:
-                raise InputError(f"extraction.{key} = {getattr(self, key)}", f"at least {low}", f"raise extraction.{key}")
+            if (value := getattr(self, key)) < low:
+                raise InputError(f"extraction.{key} = {value}", f"at least {low}", f"raise extraction.{key}")
         if self.dtype not in ("float16", "float32"):
             raise InputError(f"extraction.dtype = {self.dtype!r}", "float16 or float32", "choose one of them")
 
@@ -82,7 +82,8 @@ def extract(
         The set; None on all but the first of several processes.
 
     Raises:
-        InputError: the aligner cuts out another size than the extractor takes; `out`, or what is left of a killed run, was made with other weights or settings; no usable image.
+        InputError: the aligner cuts out another size than the extractor takes; `out`, or what is left of a killed
+            run, was made with other weights or settings; no image is usable.
     """
     out = Path(out).expanduser()
     if aligner.image_size != extractor.image_size:
@@ -110,7 +111,8 @@ def extract(
         usable = originals.listing
         if not len(usable):
             reasons = "; ".join(sorted(set(originals.rejected.values()))[:3])
-            raise InputError(f"{len(listing)} images, none usable ({reasons})", "at least one", "check source and alignment")
+            got = f"{len(listing)} images, none usable ({reasons})"
+            raise InputError(got, "at least one", "check source and alignment")
         parts = [originals]
         if len(copies := source.copies(usable)):
             parts.append(run.embed("copies", copies))
@@ -174,7 +176,9 @@ def _compare(folder: Path, made: dict[str, Any], asked: dict[str, Any]) -> None:
     for key, value in asked.items():
         if made.get(key) != value:
             raise InputError(
-                f"{folder}, made with {key} {made.get(key)}", f"{key} {value}", "name another out, or remove that folder"
+                f"{folder}, made with {key} {made.get(key)}",
+                f"{key} {value}",
+                "name another out, or remove that folder",
             )
 
 
@@ -188,7 +192,8 @@ def _work_folder(work: Path, plan: dict[str, Any]) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(f"{work}, in use by another process", "one run at a time", "wait, or name another out") from None
+            got = f"{work}, in use by another process"
+            raise InputError(got, "one run at a time", "wait, or name another out") from None
         if (work / "plan.json").exists():
             _compare(work, read_json(work / "plan.json", cure="remove the folder, it is made anew"), plan)
         else:

@@ -78,8 +78,8 @@ class ImageProgress(pl.Callback):
 
     def on_predict_start(self, trainer, pl_module) -> None:
         if trainer.is_global_zero:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
-            self._progress = Progress(*columns)
+            text = TextColumn("{task.description}")
+            self._progress = Progress(text, BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
             self._task = self._progress.add_task(self.title, total=self.total, completed=self.done)
             self._progress.start()
 

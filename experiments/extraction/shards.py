@@ -89,7 +89,9 @@ class ShardStore:
         stored = open_npy(self.folder / "embeddings.npy", (self.dtype,), ndim=2)
         if stored.shape != (self.n_rows, self.dim):
             raise InputError(
-                f"{self.folder} with shape {stored.shape}", f"({self.n_rows}, {self.dim})", "remove the folder, it is made anew"
+                f"{self.folder} with shape {stored.shape}",
+                f"({self.n_rows}, {self.dim})",
+                "remove the folder, it is made anew",
             )
         return stored
 

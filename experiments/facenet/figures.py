@@ -4,12 +4,13 @@
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from experiments.reporting.canvas import WIDTH_INCHES, style
 
 
 def loss_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Mean loss and share of mined triplets that still violate the margin, by epoch.
+    """Mean loss and number of mined triplets, by epoch.
 
     Args:
         histories: from a miner to its records of epochs.
@@ -24,6 +25,7 @@ def loss_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figur
                 axis.plot([r["epoch"] + 1 for r in records], [r[key] for r in records], marker=".", label=name)
             axis.set_ylabel(label)
         panels[1].set_yscale("symlog")
+        panels[1].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         panels[1].set_xlabel("epoch")
-        panels[0].legend()
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(histories))
     return figure

@@ -86,7 +86,8 @@ def build_extractor(node: DictConfig | None, recipe: dict[str, Any], identifier:
     extractor = instantiate(node)
     stated = identifier.provenance.get("extractor")
     if stated and extractor.fingerprint() != stated:
-        raise InputError(f"extractor {extractor.fingerprint()}", f"{stated}, that of the enrolled pictures", "name that one")
+        got, expected = f"extractor {extractor.fingerprint()}", f"{stated}, that of the enrolled pictures"
+        raise InputError(got, expected, "name that one, with its weights")
     return extractor
 
 
@@ -105,8 +106,8 @@ def _summarise(frame, identifier: Identifier, out: Path, sheet: Path) -> None:
     if without:
         console.print(f"{without} pictures without a face, see the column note", markup=False)
     if (right := folder_accuracy(frame, identifier.identities)) is not None:
+        share = 100 * right[0] / right[1]
         console.print(
-            f"rank-1 {100 * right[0] / right[1]:.2f} % of {right[1]} pictures in folders named after an enrolled person",
-            markup=False,
+            f"rank-1 {share:.2f} % of {right[1]} pictures in folders named after an enrolled person", markup=False
         )
     console.print(f"{out}\n{sheet}", markup=False)

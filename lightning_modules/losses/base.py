@@ -17,9 +17,27 @@ class ClassificationLoss(nn.Module, ABC):
     Attributes:
         unit_rows: whether the head divides its class rows by their length, so that outputs are cosines (the
             default), or uses them as they are.
+        rows_per_class: R, rows the head keeps for each class; a class's output is the largest of its R.
+        needs_lengths: whether lengths of embeddings or rows matter, see `for_lengths`.
+        needs_raw_embeddings: whether the data's embeddings must have lengths of their own.
     """
 
     unit_rows: bool = True
+    rows_per_class: int = 1
+    needs_lengths: bool = False
+    needs_raw_embeddings: bool = False
+
+    def for_lengths(self, embedding_length_B: Tensor, row_length_C: Tensor) -> "ClassificationLoss":
+        """The loss of one batch of embeddings and class rows of these lengths; used only where `needs_lengths`.
+
+        Args:
+            embedding_length_B: (B,) float32 lengths before normalisation, above 0.
+            row_length_C: (C,) float32 lengths of the class rows before any normalisation, differentiable.
+
+        Returns:
+            Itself, where lengths do not matter.
+        """
+        return self
 
     @abstractmethod
     def forward(self, cosine_BC: Tensor, target_B: Tensor) -> Tensor:
@@ -57,12 +75,26 @@ class MarginLoss(ClassificationLoss):
             (B,) float32 logit; its derivative must be finite for every cosine in [-1, 1].
         """
 
+    def penalty(self, cosine_B: Tensor) -> Tensor | None:
+        """What is added to the cross-entropy and depends on the true class's cosine alone.
+
+        Args:
+            cosine_B: as for `target_logit`.
+
+        Returns:
+            (B,) float32 with a finite derivative; None, the default, adds nothing.
+        """
+        return None
+
     def forward(self, cosine_BC: Tensor, target_B: Tensor) -> Tensor:
         """The plain formulation, the reference of the fused one: see `ClassificationLoss.forward`."""
         cosine_BC = cosine_BC.float() if cosine_BC.dtype.itemsize < 4 else cosine_BC  # 16 bits cannot hold 1 - 1e-4
         column_B1 = target_B[:, None]
-        logit_B1 = self.target_logit(cosine_BC.gather(1, column_B1).squeeze(1))[:, None]
-        return F.cross_entropy((self.scale * cosine_BC).scatter(1, column_B1, logit_B1), target_B, reduction="none")
+        cosine_B = cosine_BC.gather(1, column_B1).squeeze(1)
+        logit_B1, penalty_B = self.target_logit(cosine_B)[:, None], self.penalty(cosine_B)
+        logit_BC = (self.scale * cosine_BC).scatter(1, column_B1, logit_B1)
+        loss_B = F.cross_entropy(logit_BC, target_B, reduction="none")
+        return loss_B if penalty_B is None else loss_B + penalty_B
 
 
 def sine_from_cosine(cosine: Tensor) -> Tensor:

@@ -160,7 +160,9 @@ def drawn_face(side: int) -> np.ndarray:
     draw.polygon([(100, 105), (90, 145), (110, 145)], fill=(200, 155, 128))
     draw.ellipse((90, 138, 110, 150), fill=(195, 145, 120))
     draw.chord((76, 155, 124, 182), 0, 180, fill=(170, 70, 70))
-    return np.asarray(image.filter(ImageFilter.GaussianBlur(1.5)).resize((side, side * 6 // 5), Image.Resampling.BICUBIC))
+    return np.asarray(
+        image.filter(ImageFilter.GaussianBlur(1.5)).resize((side, side * 6 // 5), Image.Resampling.BICUBIC)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -187,5 +189,12 @@ def test_both_crops_are_made_of_what_mtcnn_finds():
 
 
 def test_describe_tells_whatever_changes_the_crops():
-    aligners = [Resize(112), Resize(160), Resize(112, 0.9), MTCNNAligner(), MTCNNAligner(crop="box"), MTCNNAligner(min_side=0)]
+    aligners = [
+        Resize(112),
+        Resize(160),
+        Resize(112, 0.9),
+        MTCNNAligner(),
+        MTCNNAligner(crop="box"),
+        MTCNNAligner(min_side=0),
+    ]
     assert len({aligner.describe() for aligner in aligners}) == len(aligners)

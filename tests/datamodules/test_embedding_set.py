@@ -135,7 +135,9 @@ def test_bad_rows_are_counted_and_the_first_is_named(folder, monkeypatch, chunk_
 
     replaced(folder, "embeddings.npy", spoil)
     identity = opened.identities[opened.labels[3]]
-    with pytest.raises(InputError, match=f"3 of {n} embeddings are {words} .first: row 3, identity '{identity}', 3.jpg"):
+    with pytest.raises(
+        InputError, match=f"3 of {n} embeddings are {words} .first: row 3, identity '{identity}', 3.jpg"
+    ):
         EmbeddingSet.open(folder)
     assert len(EmbeddingSet.open(folder, check_values=False)) == n
 
@@ -167,7 +169,9 @@ def test_a_zero_among_other_numbers_is_no_zero_row(tmp_path):
     ids=str,
 )
 def test_what_cannot_be_a_set_is_refused_and_leaves_nothing(tmp_path, change, words):
-    arguments = dict(embeddings=np.ones((4, 2), np.float32), labels=[0, 0, 1, 1], identities=["a", "b"], files=[]) | change
+    arguments = (
+        dict(embeddings=np.ones((4, 2), np.float32), labels=[0, 0, 1, 1], identities=["a", "b"], files=[]) | change
+    )
     with pytest.raises(InputError, match=words):
         EmbeddingSet.write(tmp_path / "set", **arguments)
     assert list(tmp_path.iterdir()) == []

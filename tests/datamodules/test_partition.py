@@ -48,7 +48,9 @@ def test_members_of_an_overlapping_partition_are_ascending_and_named_once():
 def test_every_identity_is_a_member_of_its_cluster_and_of_no_other(cluster_of):
     cluster_of = np.unique(cluster_of, return_inverse=True)[1]
     partition = Partition(cluster_of, int(cluster_of.max()) + 1)
-    assert sorted(np.concatenate([partition.members(c) for c in range(partition.n_clusters)])) == list(range(len(cluster_of)))
+    assert sorted(np.concatenate([partition.members(c) for c in range(partition.n_clusters)])) == list(
+        range(len(cluster_of))
+    )
     assert all((cluster_of[partition.members(c)] == c).all() for c in range(partition.n_clusters))
 
 
@@ -187,7 +189,9 @@ def test_binomial_sizes_spread_as_a_binomial_distribution_does():
 @pytest.mark.parametrize("sizes", ["equal", "binomial"])
 def test_a_random_partition_does_not_look_at_the_embeddings(blobs, sizes):
     points, truth = blobs
-    one, other = (RandomPartitioner(sizes).fit(means, 4, seed=2).cluster_of for means in (points, points[:, ::-1].copy()))
+    one, other = (
+        RandomPartitioner(sizes).fit(means, 4, seed=2).cluster_of for means in (points, points[:, ::-1].copy())
+    )
     assert np.array_equal(one, other)
     assert abs(adjusted_rand_score(truth, one)) < 0.05
 
@@ -211,4 +215,7 @@ def test_the_provenance_names_maker_arguments_seed_and_what_was_seen(blobs):
     points, _ = blobs
     one = KMeansPartitioner(n_init=2).fit(points, 3, seed=5).provenance
     assert one["partitioner"] == "KMeansPartitioner" and one["seed"] == 5 and one["arguments"]["n_init"] == 2
-    assert one["class_means_hash"] != KMeansPartitioner(n_init=2).fit(points[::-1], 3, seed=5).provenance["class_means_hash"]
+    assert (
+        one["class_means_hash"]
+        != KMeansPartitioner(n_init=2).fit(points[::-1], 3, seed=5).provenance["class_means_hash"]
+    )

@@ -19,7 +19,16 @@ def set_with(counts):
 
 def test_sizes_are_those_of_the_stated_rule():
     # By hand: 60 / 20 / 20 from five images on; two parts are rounded, the third is the rest.
-    stated = {1: (1, 0, 0), 2: (1, 0, 1), 3: (2, 0, 1), 4: (2, 1, 1), 5: (3, 1, 1), 10: (6, 2, 2), 15: (9, 3, 3), 100: (60, 20, 20)}
+    stated = {
+        1: (1, 0, 0),
+        2: (1, 0, 1),
+        3: (2, 0, 1),
+        4: (2, 1, 1),
+        5: (3, 1, 1),
+        10: (6, 2, 2),
+        15: (9, 3, 3),
+        100: (60, 20, 20),
+    }
     found = zip(*split_sizes(np.array(list(stated))), strict=True)
     assert [tuple(map(int, sizes)) for sizes in found] == list(stated.values())
 

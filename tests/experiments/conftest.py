@@ -36,7 +36,7 @@ def compose() -> Callable[..., DictConfig]:
 
 @pytest.fixture
 def coordinate(tmp_path, quick, compose):
-    """`with coordinate("scenarios=[...]", name="a") as (coordinator, scenarios)`; the run folder is `<tmp_path>/<name>`."""
+    """`with coordinate("scenarios=[...]", name="a") as (coordinator, scenarios)`; runs in `<tmp_path>/<name>`."""
 
     from experiments.coordination.coordinator import Coordinator
     from experiments.coordination.data import open_data

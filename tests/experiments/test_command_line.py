@@ -131,7 +131,9 @@ def configs(tmp_path, monkeypatch):
 
 
 def test_a_file_of_a_group_with_an_unknown_argument(compare, tmp_path, configs):
-    (configs / "loss" / "mine.yaml").write_text("# mine\n_target_: lightning_modules.losses.arcface.ArcFace\nmargn: 0.3\n")
+    (configs / "loss" / "mine.yaml").write_text(
+        "# mine\n_target_: lightning_modules.losses.arcface.ArcFace\nmargn: 0.3\n"
+    )
     compare("loss=mine").assert_refused("margn")
     assert_nothing_left(tmp_path)
 
@@ -220,7 +222,14 @@ def trained(tmp_path_factory, call, quick, set_folder):
     """An identifier folder that `experiments.train` wrote, and what it printed."""
     folder = tmp_path_factory.mktemp("trained")
     ended = call(
-        "train", *quick, f"runs_dir={folder}", "name=mine", "init=prototype", "split.held_out=0.25", "fpir=0.1", "seed=3"
+        "train",
+        *quick,
+        f"runs_dir={folder}",
+        "name=mine",
+        "init=prototype",
+        "split.held_out=0.25",
+        "fpir=0.1",
+        "seed=3",
     )
     assert ended.code == 0, ended.err
     return folder / "mine" / "identifier", ended
@@ -229,7 +238,9 @@ def trained(tmp_path_factory, call, quick, set_folder):
 def test_train_saves_an_identifier_with_a_threshold(trained):
     folder, ended = trained
     identifier = Identifier.load(folder)
-    assert len(identifier.identities) == 12 and identifier.partition.n_clusters == 2 and identifier.threshold is not None
+    assert (
+        len(identifier.identities) == 12 and identifier.partition.n_clusters == 2 and identifier.threshold is not None
+    )
     assert "accuracy" in ended.out and str(folder)[-20:] in ended.out.replace("\n", "")
 
 
@@ -257,7 +268,9 @@ def test_identify_writes_what_the_identifier_says(trained, call, tmp_path, set_f
     assert table.identity.tolist() == list(expected.identity) and table.cluster.tolist() == expected.cluster.tolist()
     np.testing.assert_allclose(table.score, expected.score, atol=1e-6)
     assert table.row.tolist() == list(range(len(table))) and "unknown" in set(table.identity)
-    everybody = call("identify", f"identifier={trained[0]}", f"embeddings={source}", f"out={tmp_path / 'all.csv'}", "threshold=-1")
+    everybody = call(
+        "identify", f"identifier={trained[0]}", f"embeddings={source}", f"out={tmp_path / 'all.csv'}", "threshold=-1"
+    )
     assert everybody.code == 0 and "unknown" not in set(pd.read_csv(tmp_path / "all.csv").identity)
 
 

@@ -62,7 +62,9 @@ def no_training(monkeypatch):
 
 def test_results_have_the_stated_columns_and_a_row_per_scenario_and_seed(results):
     assert list(results.columns) == COLUMNS
-    assert sorted(zip(results.scenario, results.seed, strict=True)) == [(name, seed) for name in SCENARIOS for seed in (0, 1)]
+    assert sorted(zip(results.scenario, results.seed, strict=True)) == [
+        (name, seed) for name in SCENARIOS for seed in (0, 1)
+    ]
     assert set(results.dataset) == {"toy"} and set(results.n_identities) == {16}
 
 
@@ -99,7 +101,9 @@ def test_the_knn_row_is_what_scikit_learn_finds(results, set_folder):
         # Unit class means: the centroid of least distance is that of the highest cosine once it has length 1.
         centroids = NearestCentroid().fit(unit[splits.train.rows], splits.train.labels).centroids_
         answer = (unit[splits.test.rows] @ normalize(centroids).T).argmax(axis=1)
-        precision, recall, f1, _ = precision_recall_fscore_support(splits.test.labels, answer, average="macro", zero_division=0)
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            splits.test.labels, answer, average="macro", zero_division=0
+        )
         row = results[(results.scenario == "knn") & (results.seed == seed)].iloc[0]
         accuracy = (answer == splits.test.labels).mean()
         assert [row.accuracy, row.precision, row.recall, row.f1] == pytest.approx(
@@ -115,7 +119,9 @@ def test_the_same_seeds_give_the_same_results_but_for_what_is_measured(runs, res
 
 
 def test_another_seed_is_another_experiment(results):
-    by_seed = [results[results.seed == seed].drop(columns=["seed", *MEASURED]).reset_index(drop=True) for seed in (0, 1)]
+    by_seed = [
+        results[results.seed == seed].drop(columns=["seed", *MEASURED]).reset_index(drop=True) for seed in (0, 1)
+    ]
     assert not by_seed[0].equals(by_seed[1])
 
 
@@ -127,7 +133,9 @@ def test_the_run_folder_holds_what_is_promised(runs):
     manifest = json.loads((folder / "manifest.json").read_text())
     assert len(manifest["subnetworks"]) == 10 and manifest["failed"] == {} and manifest["dataset"] == "toy"
     assert {"versions", "git_commit", "command", "config_hash"} <= set(manifest["provenance"])
-    assert re.search(r"report: \S+report.html", ended.out) and "clustered_nearest" in ended.out.replace(" ", "_").lower()
+    assert (
+        re.search(r"report: \S+report.html", ended.out) and "clustered_nearest" in ended.out.replace(" ", "_").lower()
+    )
 
 
 def test_no_pickle_is_left_anywhere(runs):
@@ -136,7 +144,9 @@ def test_no_pickle_is_left_anywhere(runs):
     }  # fmt: skip
 
 
-def test_repeating_a_finished_command_trains_and_evaluates_nothing(runs, call, quick, no_training, no_report, monkeypatch):
+def test_repeating_a_finished_command_trains_and_evaluates_nothing(
+    runs, call, quick, no_training, no_report, monkeypatch
+):
     def evaluate(*_):
         raise AssertionError("evaluated again")
 
@@ -208,7 +218,11 @@ def test_a_sub_network_that_fails_costs_its_scenarios_and_no_other(tmp_path, cal
     trained = []
     monkeypatch.setattr(in_process, "train", lambda job, report=None: (trained.append(job.cluster), train(job, report)))
     assert call("compare", *arguments).code == 0 and trained == [1]
-    assert set(pd.read_csv(tmp_path / "small" / "results.csv").scenario) == {"knn", "no_distribution", "clustered_nearest"}
+    assert set(pd.read_csv(tmp_path / "small" / "results.csv").scenario) == {
+        "knn",
+        "no_distribution",
+        "clustered_nearest",
+    }
 
 
 def test_scenarios_that_share_a_sub_network_share_its_failure(call, small, monkeypatch):

@@ -54,7 +54,9 @@ def test_clusters_as_given(sizes, given, found):
     assert subnets_for(sizes, given) == found
 
 
-@pytest.mark.parametrize("sizes, given", [([9], 10), ([9, 8], [2, 9]), ([9], [2, 3]), ([9], 0), ([9], None), ([9], "two")])
+@pytest.mark.parametrize(
+    "sizes, given", [([9], 10), ([9, 8], [2, 9]), ([9], [2, 3]), ([9], 0), ([9], None), ([9], "two")]
+)
 def test_clusters_that_do_not_fit_are_refused(sizes, given):
     with pytest.raises(InputError, match="n_subnets"):
         subnets_for(sizes, given)
@@ -82,7 +84,13 @@ def test_an_embedding_set_is_opened_where_it_lies_and_named_after_its_folder(set
 
 
 def synthetic(tmp_path, **more):
-    node = {"_target_": "datamodules.synthetic.SyntheticIdentities", "n_identities": 10, "dim": 4, "intrinsic_dim": 4, **more}
+    node = {
+        "_target_": "datamodules.synthetic.SyntheticIdentities",
+        "n_identities": 10,
+        "dim": 4,
+        "intrinsic_dim": 4,
+        **more,
+    }
     return config(data=node, runs_dir=str(tmp_path))
 
 

@@ -40,7 +40,9 @@ def test_with_one_cluster_clustered_ism_and_no_distribution_are_one_network(coor
             cell = Cell(K, 1, seed)
             identifier = trained(coordinator, cell, scenarios[name])
             decided = identifier.identify(probes(coordinator, cell)[0])
-            found.append((identifier.heads.rows_SD, decided.index.tolist(), decided.score.tolist(), decided.cluster.tolist()))
+            found.append(
+                (identifier.heads.rows_SD, decided.index.tolist(), decided.score.tolist(), decided.cluster.tolist())
+            )
     rows, *answers = found[0]
     for other_rows, *other_answers in found[1:]:
         assert torch.equal(rows, other_rows) and answers == other_answers
@@ -48,7 +50,10 @@ def test_with_one_cluster_clustered_ism_and_no_distribution_are_one_network(coor
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_with_a_cluster_for_everybody_clustered_nearest_is_knn(coordinate, seed):
-    with coordinate("scenarios=[knn,clustered_nearest,random_nearest]", "trainer.max_epochs=1") as (coordinator, scenarios):
+    with coordinate("scenarios=[knn,clustered_nearest,random_nearest]", "trainer.max_epochs=1") as (
+        coordinator,
+        scenarios,
+    ):
         cell = Cell(K, K, seed)
         x, truth = probes(coordinator, cell)
         knn = trained(coordinator, cell, scenarios["knn"]).identify(x)

@@ -7,7 +7,12 @@ from omegaconf import OmegaConf
 from datamodules.errors import InputError
 from experiments.coordination.run_folder import RunFolder, provenance, run_name
 
-SETTINGS = {"loss": {"scale": 64.0, "name": "arcface"}, "seeds": 3, "logger": {"_target_": "x"}, "trainer": {"max_epochs": 5}}
+SETTINGS = {
+    "loss": {"scale": 64.0, "name": "arcface"},
+    "seeds": 3,
+    "logger": {"_target_": "x"},
+    "trainer": {"max_epochs": 5},
+}
 
 
 def config(**changes):
@@ -111,5 +116,7 @@ def test_the_name_of_a_run_tells_its_settings_apart_and_not_where_it_runs():
 
 
 def test_the_provenance_hash_is_that_of_the_settings():
-    one, same, other = (provenance(settings)["config_hash"] for settings in (SETTINGS, {**SETTINGS}, {**SETTINGS, "seeds": 4}))
+    one, same, other = (
+        provenance(settings)["config_hash"] for settings in (SETTINGS, {**SETTINGS}, {**SETTINGS, "seeds": 4})
+    )
     assert one == same != other

@@ -33,7 +33,12 @@ def test_a_job_survives_the_way_to_another_process(jobs):
 
 def test_ids_are_stable_and_one_per_sub_network(jobs):
     one, other = jobs
-    ids = [one.identifier, other.identifier, replace(one, run_folder="/elsewhere").identifier, replace(one, key="k").identifier]
+    ids = [
+        one.identifier,
+        other.identifier,
+        replace(one, run_folder="/elsewhere").identifier,
+        replace(one, key="k").identifier,
+    ]
     assert len(set(ids)) == 4
     assert replace(one, title="another title", facts={}).identifier == one.identifier
     # Stable between processes too: no hash() of this process's making.
@@ -111,7 +116,14 @@ compare.main()
 
 def test_without_a_key_a_run_is_tracked_offline_and_nobody_is_asked(no_key, tmp_path, quick):
     terminal, ours = pty.openpty()  # a terminal to ask at, if anybody wanted to ask
-    arguments = (*quick, "logger=wandb", "seeds=1", "scenarios=[clustered_nearest]", f"runs_dir={tmp_path}", "name=tracked")
+    arguments = (
+        *quick,
+        "logger=wandb",
+        "seeds=1",
+        "scenarios=[clustered_nearest]",
+        f"runs_dir={tmp_path}",
+        "name=tracked",
+    )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     try:
         ran = subprocess.run(
@@ -125,7 +137,9 @@ def test_without_a_key_a_run_is_tracked_offline_and_nobody_is_asked(no_key, tmp_
     assert "authorize" not in ran.stdout + ran.stderr and "Enter your choice" not in ran.stdout + ran.stderr
     folders = list((tmp_path / "tracked" / "wandb").glob("offline-run-*"))
     records = [next(folder.glob("run-*.wandb")).read_bytes() for folder in folders]
-    assert len(records) == 3 and all(b"tracked" in record for record in records)  # two sub-networks, a summary, one group
+    assert len(records) == 3 and all(
+        b"tracked" in record for record in records
+    )  # two sub-networks, a summary, one group
     (summary,) = [record for record in records if b"subnetwork" not in record]
     for word in (b"accuracy_percent/N=16/clustered_nearest", b"f1_percent/N=16/clustered_nearest", b"figures/dot"):
         assert word in summary

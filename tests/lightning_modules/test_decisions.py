@@ -9,7 +9,9 @@ from lightning_modules.decisions.nearest_mean import NearestMean
 
 def best_of(made, b, clusters):
     """Identity, output and cluster of the highest output of probe b inside some clusters."""
-    found = [(made.outputs(c)[b].max(), c, int(made.partition.members(c)[made.outputs(c)[b].argmax()])) for c in clusters]
+    found = [
+        (made.outputs(c)[b].max(), c, int(made.partition.members(c)[made.outputs(c)[b].argmax()])) for c in clusters
+    ]
     score, cluster, identity = max(found, key=lambda one: one[0])
     return identity, score, cluster
 

@@ -101,7 +101,9 @@ def test_either_gradient_alone_is_the_same_as_with_the_other(which, max_logits_b
     )  # fmt: skip
     embedding_BD.requires_grad_(which == "embedding")
     weight_CD.requires_grad_(which == "weight")
-    fused_margin_softmax(embedding_BD, weight_CD, target_B, CosFace(), max_logits_bytes=max_logits_bytes).sum().backward()
+    fused_margin_softmax(
+        embedding_BD, weight_CD, target_B, CosFace(), max_logits_bytes=max_logits_bytes
+    ).sum().backward()
     one, other = (embedding_BD, weight_CD) if which == "embedding" else (weight_CD, embedding_BD)
     torch.testing.assert_close(one.grad, both[1 if which == "embedding" else 2])
     assert other.grad is None
@@ -172,7 +174,8 @@ def test_a_new_loss_gets_its_derivative_from_autograd():
 def test_lower_precision_is_close_and_is_given_back():
     embedding_BD, weight_CD, target_B, _ = problem(dim=32)
     exact, rough = (
-        fused_margin_softmax(embedding_BD, weight_CD, target_B, ArcFace(), precision) for precision in ("highest", "medium")
+        fused_margin_softmax(embedding_BD, weight_CD, target_B, ArcFace(), precision)
+        for precision in ("highest", "medium")
     )
     torch.testing.assert_close(exact, rough, rtol=0.02, atol=64 * 2**-7)
     before = torch.get_float32_matmul_precision()

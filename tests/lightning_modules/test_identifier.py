@@ -43,7 +43,10 @@ def test_a_saved_identifier_comes_back_and_answers_alike(tmp_path, parts, varian
     made = parts(**shape)
     identifier = assemble(made, **VARIANTS[variant], provenance={"scenario": variant})
     identifier.save(tmp_path / "identifier")
-    assert sorted(file.name for file in (tmp_path / "identifier").iterdir()) == ["identifier.json", "identifier.safetensors"]
+    assert sorted(file.name for file in (tmp_path / "identifier").iterdir()) == [
+        "identifier.json",
+        "identifier.safetensors",
+    ]
     loaded = Identifier.load(tmp_path / "identifier")
     one, other = identifier.identify(made.probes_BD), loaded.identify(made.probes_BD)
     assert one.identity == other.identity and one.cluster.tolist() == other.cluster.tolist()

@@ -121,7 +121,9 @@ def test_the_loss_is_zero_at_angle_zero():
 # Every loss: finite differences, other implementations ----------------------------------------------------------------
 
 MARGIN_LOSSES = [ArcFace(S, M), ArcFace(16.0, 0.2), ArcFaceValueOnly(S, M), CosFace(), NormFace(), Softmax()]
-EXACT = [loss for loss in MARGIN_LOSSES if not isinstance(loss, ArcFaceValueOnly)]  # whose gradient is that of the value
+EXACT = [
+    loss for loss in MARGIN_LOSSES if not isinstance(loss, ArcFaceValueOnly)
+]  # whose gradient is that of the value
 
 
 def names(loss):

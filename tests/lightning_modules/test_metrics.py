@@ -9,7 +9,9 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from lightning_modules.metrics import IdentificationMetrics
 
 answers = st.integers(1, 9).flatmap(
-    lambda k: st.tuples(st.just(k), st.lists(st.tuples(st.integers(0, k - 1), st.integers(0, k - 1)), min_size=1, max_size=60))
+    lambda k: st.tuples(
+        st.just(k), st.lists(st.tuples(st.integers(0, k - 1), st.integers(0, k - 1)), min_size=1, max_size=60)
+    )
 )
 
 

@@ -75,7 +75,9 @@ def test_only_the_heads_that_are_routed_to_are_evaluated(parts, monkeypatch):
     scores = made.scores()
     in_head = module.ProbeScores._in_head
     monkeypatch.setattr(
-        module.ProbeScores, "_in_head", lambda self, c, which: (evaluated.append((c, len(which))), in_head(self, c, which))[1]
+        module.ProbeScores,
+        "_in_head",
+        lambda self, c, which: (evaluated.append((c, len(which))), in_head(self, c, which))[1],
     )
     scores.best_in_cluster(torch.tensor([2] * 5 + [0] * 12))
     assert sorted(evaluated) == [(0, 12), (2, 5)]
@@ -84,7 +86,9 @@ def test_only_the_heads_that_are_routed_to_are_evaluated(parts, monkeypatch):
 def test_probabilities_are_softmax_inside_each_head(made, block):
     found = made.scores().head_probability(16.0)
     for cluster in range(made.partition.n_clusters):
-        np.testing.assert_allclose(found[:, cluster], softmax(16 * made.outputs(cluster), axis=1).max(axis=1), atol=1e-5)
+        np.testing.assert_allclose(
+            found[:, cluster], softmax(16 * made.outputs(cluster), axis=1).max(axis=1), atol=1e-5
+        )
 
 
 def test_centres_are_unit_means_of_the_members(made):

@@ -31,9 +31,17 @@ def head_of(seed=0, **more):
 def fit(data, loss=None, optimizer=ADAM, epochs=3, head=None, **more):
     history, network = History(), SubNetwork(head or head_of(), loss or ArcFace(16.0, 0.3), optimizer)
     trainer = pl.Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=history, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False, log_every_n_steps=10**9, **more,
-    )  # fmt: skip
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=history,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        log_every_n_steps=10**9,
+        **more,
+    )
     trainer.fit(network, datamodule=data)
     return network, history.records
 

@@ -46,7 +46,10 @@ def write_face_network(
         nodes.append(helper.make_node("Transpose", [x], ["chw"], perm=[0, 3, 1, 2]))
         x = "chw"
     if scales_inside:
-        nodes += [helper.make_node("Sub", [x, "mean"], ["centred"]), helper.make_node("Div", ["centred", "scale"], ["scaled"])]
+        nodes += [
+            helper.make_node("Sub", [x, "mean"], ["centred"]),
+            helper.make_node("Div", ["centred", "scale"], ["scaled"]),
+        ]
         x = "scaled"
     nodes += [
         helper.make_node("Conv", [x, "kernel"], ["map"], strides=[8, 8]),

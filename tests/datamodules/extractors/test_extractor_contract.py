@@ -103,7 +103,9 @@ def test_pixels_become_the_stated_range_in_the_stated_order(extractor):
     x = extractor.to_input(images)
     red = 0 if extractor.channel_order == "RGB" else 2
     assert x.shape == (1, 3, size, size) and x.dtype == torch.float32
-    assert x[0, red].unique().tolist() == pytest.approx([high]) and x[0, 2 - red].unique().tolist() == pytest.approx([low])
+    assert x[0, red].unique().tolist() == pytest.approx([high]) and x[0, 2 - red].unique().tolist() == pytest.approx(
+        [low]
+    )
 
 
 def test_it_refuses_images_of_another_size(extractor):

@@ -9,10 +9,10 @@ pytest.importorskip("onnx", reason="package onnx writes the networks of these te
 pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto
-from tests.datamodules.extractors.onnx_models import reference, write_face_network
 
 from datamodules.errors import InputError
 from datamodules.extractors.onnx import OnnxExtractor
+from tests.datamodules.extractors.onnx_models import reference, write_face_network
 
 
 @pytest.fixture
@@ -34,7 +34,9 @@ def test_bgr_networks_get_blue_first(tmp_path, images):
     np.testing.assert_allclose(found, reference(path, x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("variant", [{"batch": 1}, {"batch": 4}, {"layout": "NHWC"}, {"size": None}, {"two_outputs": True}])
+@pytest.mark.parametrize(
+    "variant", [{"batch": 1}, {"batch": 4}, {"layout": "NHWC"}, {"size": None}, {"two_outputs": True}]
+)
 def test_variants_of_the_same_network_give_the_same(tmp_path, images, variant):
     plain = OnnxExtractor(write_face_network(tmp_path / "plain.onnx"))
     output = "embedding" if "two_outputs" in variant else None
@@ -90,7 +92,12 @@ def test_no_file_named(weights):
 
 def test_the_fingerprint_tells_normalisation_order_and_weights(tmp_path):
     one, two = (write_face_network(tmp_path / f"{seed}.onnx", seed=seed) for seed in (0, 1))
-    made = [OnnxExtractor(one), OnnxExtractor(one, std=128), OnnxExtractor(one, channel_order="BGR"), OnnxExtractor(two)]
+    made = [
+        OnnxExtractor(one),
+        OnnxExtractor(one, std=128),
+        OnnxExtractor(one, channel_order="BGR"),
+        OnnxExtractor(two),
+    ]
     assert len({extractor.fingerprint().split("-")[-1] for extractor in made}) == 4
     (tmp_path / "sub").mkdir()
     moved = (tmp_path / "sub" / "0.onnx").write_bytes(one.read_bytes()) and tmp_path / "sub" / "0.onnx"

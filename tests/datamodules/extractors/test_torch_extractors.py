@@ -38,7 +38,10 @@ def test_vgg16_is_torchvisions_with_its_own_preprocessing():
 def test_vgg16_takes_the_file_of_the_whole_network_or_of_its_convolutions(tmp_path):
     source = VGG16Extractor(weights="random", seed=5)
     state = source.features.state_dict()
-    torch.save({f"features.{key}": value for key, value in state.items()} | {"classifier.0.bias": torch.zeros(3)}, tmp_path / "whole.pth")
+    torch.save(
+        {f"features.{key}": value for key, value in state.items()} | {"classifier.0.bias": torch.zeros(3)},
+        tmp_path / "whole.pth",
+    )
     save_file(state, tmp_path / "features.safetensors")
     for file in ("whole.pth", "features.safetensors"):
         assert VGG16Extractor(weights=tmp_path / file).fingerprint() == source.fingerprint()
@@ -80,7 +83,10 @@ def test_facenet_is_facenet_pytorchs_with_its_own_standardisation():
 
 def test_facenet_takes_a_published_file_with_its_classifier(tmp_path):
     source = FaceNetExtractor(weights="random", seed=3)
-    torch.save(source.network.state_dict() | {"logits.weight": torch.zeros(8631, 2), "logits.bias": torch.zeros(8631)}, tmp_path / "v.pt")
+    torch.save(
+        source.network.state_dict() | {"logits.weight": torch.zeros(8631, 2), "logits.bias": torch.zeros(8631)},
+        tmp_path / "v.pt",
+    )
     assert FaceNetExtractor(weights=tmp_path / "v.pt").fingerprint() == source.fingerprint()
 
 
@@ -95,7 +101,10 @@ def test_facenets_download_is_used_and_where_there_is_none_the_file_is_named(mon
     monkeypatch.setattr("facenet_pytorch.models.inception_resnet_v1.download_url_to_file", no_network)
     with pytest.raises(InputError, match=f"no route to host.*{file.name}.*{file.parent}.*put the file there"):
         FaceNetExtractor(trained_on="casia-webface")
-    torch.save(source.network.state_dict() | {"logits.weight": torch.zeros(10575, 512), "logits.bias": torch.zeros(10575)}, file)
+    torch.save(
+        source.network.state_dict() | {"logits.weight": torch.zeros(10575, 512), "logits.bias": torch.zeros(10575)},
+        file,
+    )
     assert FaceNetExtractor(trained_on="casia-webface").weights_digest() == source.weights_digest()
 
 

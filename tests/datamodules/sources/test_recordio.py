@@ -128,7 +128,13 @@ def test_a_payload_that_holds_the_magic_number_is_put_together_again(tmp_path):
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.lists(st.sampled_from([MAGIC, b"\0", b"abc", b"\xff\xff\xff\xff"]), max_size=6).map(b"".join), min_size=1, max_size=5))
+@given(
+    st.lists(
+        st.lists(st.sampled_from([MAGIC, b"\0", b"abc", b"\xff\xff\xff\xff"]), max_size=6).map(b"".join),
+        min_size=1,
+        max_size=5,
+    )
+)
 def test_what_is_written_is_read(tmp_path, payloads):
     offsets, content = [], b""
     for payload in payloads:
@@ -137,7 +143,9 @@ def test_what_is_written_is_read(tmp_path, payloads):
     (tmp_path / "some.rec").write_bytes(content)
     records = RecordFile(tmp_path / "some.rec")
     assert [records.payload(offset) for offset in offsets] == payloads
-    assert all(payload.startswith(records.payload(offset, 2)) for offset, payload in zip(offsets, payloads, strict=True))
+    assert all(
+        payload.startswith(records.payload(offset, 2)) for offset, payload in zip(offsets, payloads, strict=True)
+    )
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -148,7 +156,9 @@ def test_what_is_written_is_read(tmp_path, payloads):
             lambda t: MAGIC + struct.pack("<I", t[0] << 29 | t[1]) + t[2]
         ),
         st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=8)), max_size=4).map(
-            lambda parts: b"".join(MAGIC + struct.pack("<I", f << 29 | len(p)) + p + bytes(-len(p) % 4) for f, p in parts)
+            lambda parts: b"".join(
+                MAGIC + struct.pack("<I", f << 29 | len(p)) + p + bytes(-len(p) % 4) for f, p in parts
+            )
         ),
     ),
     offset=st.integers(-16, 80),
@@ -244,7 +254,18 @@ def test_more_labels_than_bytes_are_refused():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "0 8\n", "0\t0\t0\n", "0\n", "a\tb\n", "1\t-5\n", "-1\t5\n", "1\t0\n1\t40\n", "1\t99999999999999999999999\n", "1\t0\n2"],
+    [
+        "",
+        "0 8\n",
+        "0\t0\t0\n",
+        "0\n",
+        "a\tb\n",
+        "1\t-5\n",
+        "-1\t5\n",
+        "1\t0\n1\t40\n",
+        "1\t99999999999999999999999\n",
+        "1\t0\n2",
+    ],
 )
 def test_bad_index_files_are_refused(tmp_path, text):
     (tmp_path / "train.idx").write_text(text)

@@ -54,7 +54,10 @@ def test_a_smaller_draw_is_contained_in_a_larger_one():
 def test_labels_stay_without_gaps_and_belong_to_their_names():
     listing = Counted([2] * 30, n_identities=7).listing()
     assert np.unique(listing.labels).tolist() == list(range(7))
-    assert all(listing.identities[label] == name.split("/")[0] for name, label in zip(listing.names, listing.labels, strict=True))
+    assert all(
+        listing.identities[label] == name.split("/")[0]
+        for name, label in zip(listing.names, listing.labels, strict=True)
+    )
 
 
 def test_images_of_an_identity_do_not_depend_on_the_others():
@@ -171,4 +174,6 @@ class TestMarks:
     def test_contrast_spreads_about_the_mean_grey(self):
         grey = np.repeat(self.noise[:, :, :1], 3, axis=2)
         mean = round(grey.astype(float).mean())
-        np.testing.assert_allclose(apply_mark(grey, "a#contrast0.70"), mean + 0.7 * (grey.astype(float) - mean), atol=1.5)
+        np.testing.assert_allclose(
+            apply_mark(grey, "a#contrast0.70"), mean + 0.7 * (grey.astype(float) - mean), atol=1.5
+        )

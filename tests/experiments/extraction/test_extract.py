@@ -45,7 +45,9 @@ class Watched(Extractor):
     """The mean colour of each quarter of the picture; counts what it embeds and can fail after so many images."""
 
     def __init__(self, fail_after: int | None = None, weights: str = "1"):
-        super().__init__(name="watched", embedding_dim=12, image_size=SIZE, channel_order="RGB", value_range=(0.0, 255.0))
+        super().__init__(
+            name="watched", embedding_dim=12, image_size=SIZE, channel_order="RGB", value_range=(0.0, 255.0)
+        )
         self.fail_after, self.weights, self.embedded = fail_after, weights, 0
 
     def embed(self, x_BCHW):
@@ -59,8 +61,12 @@ class Watched(Extractor):
 
 
 def run(root, out, extractor=None, aligner=None, trainer=CPU, options=None, **settings):
-    settings = ExtractionSettings(**{"batch_size": 3, "num_workers": 0, "shard_rows": 5, "dtype": "float32", **settings})
-    return extract(ImageFolder(root, **(options or {})), extractor or Watched(), aligner or Resize(SIZE), out, settings, trainer)
+    settings = ExtractionSettings(
+        **{"batch_size": 3, "num_workers": 0, "shard_rows": 5, "dtype": "float32", **settings}
+    )
+    return extract(
+        ImageFolder(root, **(options or {})), extractor or Watched(), aligner or Resize(SIZE), out, settings, trainer
+    )
 
 
 def expected_embedding(root: Path, name: str) -> np.ndarray:
@@ -97,7 +103,9 @@ def test_copies_never_stand_on_both_sides_of_a_split(tmp_path):
     made = run(pictures(tmp_path / "faces", {"anna": 2, "bert": 3, "carl": 4, "dora": 9}), tmp_path / "set")
     for seed in range(5):
         splits = split_identities(made, seed=seed, groups_N=groups_of(made.files))
-        originals = [{original_of(made.files[row]) for row in split.rows} for split in (splits.train, splits.val, splits.test)]
+        originals = [
+            {original_of(made.files[row]) for row in split.rows} for split in (splits.train, splits.val, splits.test)
+        ]
         assert not (originals[0] & originals[1] or originals[0] & originals[2] or originals[1] & originals[2])
 
 
@@ -118,8 +126,16 @@ def test_what_cannot_be_used_is_listed_with_the_reason(tmp_path):
     made = run(root, tmp_path / "set")
     rows = list(csv.reader((tmp_path / "set/rejected.csv").open()))
     assert rows[0] == ["file", "identity", "reason"]
-    assert [(row[0], row[1]) for row in rows[1:]] == [("anna/2.png", "anna"), ("bert/3.png", "bert"), ("carl/0.png", "carl")]
-    assert [row[2] for row in rows[1:]] == ["empty file (0 bytes)", "embedding is all zero", "not an image of a known format"]
+    assert [(row[0], row[1]) for row in rows[1:]] == [
+        ("anna/2.png", "anna"),
+        ("bert/3.png", "bert"),
+        ("carl/0.png", "carl"),
+    ]
+    assert [row[2] for row in rows[1:]] == [
+        "empty file (0 bytes)",
+        "embedding is all zero",
+        "not an image of a known format",
+    ]
     assert made.identities == ("anna", "bert") and made.meta["rejected"] == 3
     assert_right(made, root)
 
@@ -233,7 +249,9 @@ def test_impossible_settings_are_refused(setting):
 
 def test_a_reader_never_sees_a_half_written_set(tmp_path, monkeypatch):
     root = pictures(tmp_path / "faces", {"anna": 6})
-    monkeypatch.setattr("experiments.extraction.assembling._write_rejected", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(
+        "experiments.extraction.assembling._write_rejected", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
+    )
     with pytest.raises(OSError, match="disk full"):
         run(root, tmp_path / "set")
     assert not (tmp_path / "set").exists()
@@ -247,12 +265,20 @@ COMMAND = [sys.executable, "-m", "experiments.prepare", "extractor=random_projec
 @pytest.mark.slow
 def test_killed_by_the_system_in_the_middle(tmp_path):
     root = pictures(tmp_path / "faces", {f"p{k}": 40 for k in range(50)})
-    arguments = [f"source.root={root}", "extraction.shard_rows=16", "extraction.num_workers=0", "extraction.batch_size=4"]
+    arguments = [
+        f"source.root={root}",
+        "extraction.shard_rows=16",
+        "extraction.num_workers=0",
+        "extraction.batch_size=4",
+    ]
     subprocess.run([*COMMAND, *arguments, f"out={tmp_path / 'whole'}"], cwd=ROOT, check=True, capture_output=True)
     shards = tmp_path / ".set.prepare" / "originals"
     for wanted in (3, 40):
         process = subprocess.Popen(
-            [*COMMAND, *arguments, f"out={tmp_path / 'set'}"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*COMMAND, *arguments, f"out={tmp_path / 'set'}"],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         while len(list(shards.glob("shard_*.json"))) < wanted and process.poll() is None:
             time.sleep(0.005)
@@ -266,7 +292,12 @@ def test_killed_by_the_system_in_the_middle(tmp_path):
 @pytest.mark.slow
 def test_two_devices_give_what_one_gives(tmp_path):
     root = pictures(tmp_path / "faces", {"anna": 9, "bert": 2, "carl": 7})
-    arguments = [f"source.root={root}", "extraction.shard_rows=4", "extraction.num_workers=0", "trainer.accelerator=cpu"]
+    arguments = [
+        f"source.root={root}",
+        "extraction.shard_rows=4",
+        "extraction.num_workers=0",
+        "trainer.accelerator=cpu",
+    ]
     for devices in (1, 2):
         subprocess.run(
             [*COMMAND, *arguments, f"trainer.devices={devices}", f"out={tmp_path / str(devices)}"],
@@ -278,15 +309,26 @@ def test_two_devices_give_what_one_gives(tmp_path):
 def test_the_command_end_to_end(call, tmp_path):
     root = pictures(tmp_path / "faces", {"anna": 2, "bert": 6})
     (root / "bert/0.png").write_bytes(b"")
-    arguments = [f"source.root={root}", "extractor=random_projection", "extraction.num_workers=0", f"out={tmp_path / 'set'}"]
+    arguments = [
+        f"source.root={root}",
+        "extractor=random_projection",
+        "extraction.num_workers=0",
+        f"out={tmp_path / 'set'}",
+    ]
     ended = call("prepare", *arguments)
     assert ended.code == 0, ended.err
-    for word in ("10 embeddings of 2 identities, 64-d float16", "3 of them are augmented copies", "1 images could not be used"):
+    for word in (
+        "10 embeddings of 2 identities, 64-d float16",
+        "3 of them are augmented copies",
+        "1 images could not be used",
+    ):
         assert word in ended.out
     made = EmbeddingSet.open(tmp_path / "set")
     assert made.meta["extractor"] == RandomProjectionExtractor().fingerprint()
     recipe = json.loads((tmp_path / "set/meta.json").read_text())["recipe"]
-    assert recipe["extractor"]["name"] == "random_projection" and recipe["extractor"]["arguments"]["embedding_dim"] == 64
+    assert (
+        recipe["extractor"]["name"] == "random_projection" and recipe["extractor"]["arguments"]["embedding_dim"] == 64
+    )
     call("prepare", *arguments, "extractor.seed=1").assert_refused("extractor random_projection-")
 
 
@@ -311,8 +353,8 @@ def test_bad_input_is_one_line(call, tmp_path, arguments, words):
 def test_an_alignment_by_name_takes_the_size_of_the_extractor(call, tmp_path):
     root = pictures(tmp_path / "faces", {"anna": 6})
     ended = call(
-        "prepare", f"source.root={root}", "extractor=random_projection", "alignment=prealigned", "alignment.fraction=0.5",
-        "extraction.num_workers=0", f"out={tmp_path / 'set'}",
+        "prepare", f"source.root={root}", "extractor=random_projection", "alignment=prealigned",
+        "alignment.fraction=0.5", "extraction.num_workers=0", f"out={tmp_path / 'set'}",
     )  # fmt: skip
     assert ended.code == 0, ended.err
     assert EmbeddingSet.open(tmp_path / "set").meta["alignment"] == "Resize(fraction=0.5, image_size=32)"

@@ -38,7 +38,9 @@ def test_a_file_of_another_run_is_refused(tmp_path):
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 9), st.integers(1, 4))
-def test_batches_cover_every_row_once_whatever_the_number_of_devices(tmp_path_factory, n_rows, shard_rows, batch_size, devices):
+def test_batches_cover_every_row_once_whatever_the_number_of_devices(
+    tmp_path_factory, n_rows, shard_rows, batch_size, devices
+):
     store = ShardStore(tmp_path_factory.getbasetemp() / "unused", n_rows, 1, "float32", shard_rows)
     seen = []
     for device in range(devices):

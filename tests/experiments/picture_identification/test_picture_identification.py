@@ -90,7 +90,12 @@ def test_everybody_gets_a_name_and_pictures_without_a_face_a_note(identifier, pr
     frame = pd.read_csv(tmp_path / "names.csv").set_index("file")
     for name in PEOPLE:
         row = frame.loc[f"{name}/new.png"]
-        assert row["identity"] == name and not row["unknown"] and row["face"] == 0 and row["runner_up"] in set(PEOPLE) - {name}
+        assert (
+            row["identity"] == name
+            and not row["unknown"]
+            and row["face"] == 0
+            and row["runner_up"] in set(PEOPLE) - {name}
+        )
     assert frame.loc["anna/empty.jpg", "note"] == "empty file (0 bytes)"
     assert frame.loc["carl/wall.png", "note"] == "no face found"
     printed = capsys.readouterr().out
@@ -144,7 +149,9 @@ def test_the_sheet_shows_the_most_similar_original(enrolled, world, tmp_path):
     assert gallery.best_face("nobody", np.ones(enrolled.dim)) is None
 
 
-def test_enrolled_pictures_that_are_gone_cost_only_their_place_on_the_sheet(identifier, enrolled, probes_folder, tmp_path):
+def test_enrolled_pictures_that_are_gone_cost_only_their_place_on_the_sheet(
+    identifier, enrolled, probes_folder, tmp_path
+):
     shutil.copytree(enrolled.path, tmp_path / "set")
     text = (tmp_path / "set/meta.json").read_text().replace("/faces", "/gone")
     (tmp_path / "set/meta.json").write_text(text)
@@ -159,7 +166,9 @@ def test_the_recipe_may_be_in_the_identifier_instead(identifier, enrolled, probe
 
 
 def test_other_weights_than_those_of_the_enrolled_are_refused(identifier, probes_folder, tmp_path):
-    node = OmegaConf.create({"_target_": "datamodules.extractors.random_projection.RandomProjectionExtractor", "seed": 9})
+    node = OmegaConf.create(
+        {"_target_": "datamodules.extractors.random_projection.RandomProjectionExtractor", "seed": 9}
+    )
     with pytest.raises(InputError, match="that of the enrolled pictures"):
         identify_pictures(config(probes_folder, tmp_path / "names.csv", extractor=node), identifier)
     assert not (tmp_path / "names.csv").exists()
@@ -172,7 +181,11 @@ def test_without_a_recipe_the_extractor_must_be_named(identifier, probes_folder,
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"faces": "some"}, "all, or main"), ({"images": "nowhere"}, "no folder nowhere"), ({"sheet": __file__}, "exists")],
+    [
+        ({"faces": "some"}, "all, or main"),
+        ({"images": "nowhere"}, "no folder nowhere"),
+        ({"sheet": __file__}, "exists"),
+    ],
 )
 def test_bad_requests_are_refused(identifier, probes_folder, tmp_path, change, words):
     with pytest.raises(InputError, match=words):

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""The keys of experiments.multilabel, and the settings of each data set."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from datamodules.errors import InputError
+from datamodules.multilabel import MultiLabelSet, open_multilabel
+from experiments.coordination.command_line import CONFIGS
+
+FOLDER = CONFIGS / "multilabel"
+
+
+@dataclass
+class Settings:
+    """How the networks of a data set are made and trained: a file of `configs/multilabel`."""
+
+    label_clusters: int = 3  # m, networks
+    feature_clusters: int | None = None  # K, inputs of every network; None keeps every feature
+    log_counts: bool | None = None  # log(1 + x) first; None: where all features are whole numbers from 0
+    hidden: int = 256  # units of a hidden layer
+    hidden_layers: int = 1
+    dropout: float = 0.5  # share of the hidden units that a step leaves out
+    epochs: int = 1500  # at most, if patience ends the training earlier
+    patience: int | None = (
+        5  # epochs without a lower validation loss, then the best weights; None: all epochs, last weights
+    )
+    batch_size: int | None = 128  # rows of a step; None takes all at once
+    learning_rate: float = 0.01  # of Adam
+    threshold: float = 0.3  # probabilities from here on are predictions
+    published: dict[str, dict[str, float]] = field(default_factory=dict)  # method -> metric (share of 1) in the paper
+
+    def __post_init__(self):
+        for key, low, high in (
+            ("label_clusters", 1, None), ("feature_clusters", 1, None), ("hidden", 1, None), ("hidden_layers", 1, None),
+            ("dropout", 0, 0.99), ("epochs", 1, None), ("patience", 1, None), ("batch_size", 1, None),
+            ("learning_rate", 1e-9, None), ("threshold", 0, 1),
+        ):  # fmt: skip
+            value = getattr(self, key)
+            if value is not None and not low <= value <= (float("inf") if high is None else high):
+                bounds = f"at least {low}" if high is None else f"{low} to {high}"
+                raise InputError(f"settings.{key} = {value}", bounds, f"correct settings.{key}")
+
+
+@dataclass
+class ChangedSettings:
+    """Settings for every data set of the run; `keep` leaves what its file says."""
+
+    file: str | None = None  # name in configs/multilabel; None: that of the data set, or default
+    label_clusters: Any = "keep"
+    feature_clusters: Any = "keep"
+    log_counts: Any = "keep"
+    hidden: Any = "keep"
+    hidden_layers: Any = "keep"
+    dropout: Any = "keep"
+    epochs: Any = "keep"
+    patience: Any = "keep"
+    batch_size: Any = "keep"
+    learning_rate: Any = "keep"
+    threshold: Any = "keep"
+
+
+@dataclass
+class DataConfig:
+    """Where the data sets lie."""
+
+    path: Any = MISSING  # a file NAME.arff or NAME.mat, or a list of them
+    xml: str | None = None  # Mulan's list of labels for a single ARFF file; None: NAME.xml beside it
+
+
+@dataclass
+class RowSplitConfig:
+    """Shares of the rows; the rest is for training."""
+
+    validation: float = 0.1
+    test: float = 0.2
+
+
+@dataclass
+class FitConfig:
+    """Where networks are trained."""
+
+    accelerator: str = "cpu"  # or gpu, auto; these networks are too small to gain from a GPU
+    threads: int | None = None  # CPU threads; None leaves torch's choice
+
+
+@dataclass
+class MultilabelConfig:
+    """experiments.multilabel"""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    methods: list[str] = MISSING  # names of configs/label_method/*.yaml
+    settings: ChangedSettings = field(default_factory=ChangedSettings)
+    label_partitioner: Any = MISSING  # clusters of labels
+    feature_partitioner: Any = MISSING  # clusters of features
+    split: RowSplitConfig = field(default_factory=RowSplitConfig)
+    trainer: FitConfig = field(default_factory=FitConfig)
+    logger: Any = MISSING
+    seeds: Any = 1  # a number of repetitions, or a list of seeds: of the split, the clusters and the networks
+    name: str | None = None  # run folder <runs_dir>/<name>; None makes one of the settings
+    runs_dir: str = "runs"  # where run folders lie
+
+
+def open_data(cfg: DictConfig) -> list[tuple[MultiLabelSet, Settings]]:
+    """Opens the data sets and finds their settings.
+
+    Args:
+        cfg: the configuration of experiments.multilabel.
+
+    Raises:
+        InputError: a data set or settings that cannot be used, or two data sets of one name.
+    """
+    paths = [cfg.data.path] if isinstance(cfg.data.path, str) else list(cfg.data.path)
+    if not paths or (cfg.data.xml is not None and len(paths) > 1):
+        raise InputError(
+            f"{len(paths)} files in data.path, data.xml = {cfg.data.xml}",
+            "at least one file, and data.xml for a single one",
+            "set data.path",
+        )
+    opened = [open_multilabel(str(path), cfg.data.xml) for path in paths]
+    names = [data.name for data in opened]
+    if len(set(names)) < len(names):
+        raise InputError(f"data sets {', '.join(names)}", "different names", "rename a file")
+    return [(data, settings_of(data, cfg.settings)) for data in opened]
+
+
+def settings_of(data: MultiLabelSet, changed: DictConfig) -> Settings:
+    """The settings of a data set: its file, with what the configuration changes.
+
+    Args:
+        data: the data set.
+        changed: values of `ChangedSettings`.
+
+    Raises:
+        InputError: no such file, an unknown key or a value that cannot be used.
+    """
+    known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+    name = changed.file or (data.name if data.name in known else "default")
+    if name not in known:
+        raise InputError(f"settings.file = {name}", f"one of {', '.join(known)}", "correct the name or add the file")
+    changes = {key: value for key, value in changed.items() if key != "file" and value != "keep"}
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Settings), OmegaConf.load(FOLDER / f"{name}.yaml"), changes)
+        settings = Settings(**OmegaConf.to_container(merged, resolve=True))
+    except OmegaConfBaseException as error:
+        what = " ".join(str(error).split())
+        raise InputError(f"settings {name} with {what}", "keys and values of Settings", "correct settings") from None
+    for key, of, most in (
+        ("label_clusters", "labels", data.labels.shape[1]),
+        ("feature_clusters", "features", data.features.shape[1]),
+    ):
+        value = getattr(settings, key)
+        if value is not None and value > most:
+            raise InputError(f"settings.{key} = {value} for {most} {of} of {data.name}", f"1 to {most}", "lower it")
+    return settings
+
+
+def setting_names() -> list[str]:
+    """The names of all settings but what was published."""
+    return [each.name for each in fields(Settings) if each.name != "published"]

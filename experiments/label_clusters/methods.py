@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: MIT
+"""The methods that train networks: one per label cluster, with or without a gate, and one per label.
+
+Axes: N rows, L labels, M label clusters.
+"""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from datamodules.errors import InputError
+from datamodules.partitioners.base import Partition, Partitioner
+from experiments.coordination.command_line import CONFIGS
+from experiments.label_clusters.task import Task
+from experiments.label_clusters.training import train_label_cluster
+from lightning_modules.baselines.multilabel_base import LabelScorer
+from lightning_modules.baselines.multilabel_separate import SeparatePerceptrons
+from lightning_modules.multilabel import Perceptron
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What networks say.
+
+    Attributes:
+        scores: (N, L) float32 in [0, 1], all rows.
+        facts: columns of results.csv: networks, epochs (mean of the networks), parameters.
+        cluster_of: (L,) cluster of each label, for the leaky readings; None where they make no sense.
+    """
+
+    scores: np.ndarray
+    facts: dict[str, Any] = field(default_factory=dict)
+    cluster_of: np.ndarray | None = None
+
+
+class NetworkMethod(ABC):
+    """Hyper-parameters in `__init__`, a task in `run`."""
+
+    @abstractmethod
+    def run(self, task: Task) -> Outcome:
+        """Trains what is not trained yet, and scores all rows.
+
+        Args:
+            task: the data set and how its networks are made.
+        """
+
+
+class LabelClusters(NetworkMethod):
+    """One perceptron per cluster of labels; predictions are put side by side.
+
+    Args:
+        partitioner: of the labels, by the rows of their affinity.
+        clusters: m; None takes that of the settings.
+        drop_rows: train each network without the rows that have no label of its cluster.
+        gate: another perceptron learns, from all rows, whether a row has a label in each cluster, and its probability
+            multiplies those of the cluster. A network that never saw rows without a label speaks of rows with one:
+            P(label) = P(label | row has one in the cluster) P(row has one in the cluster).
+        feature_share: K as a share of the features, in (0, 1]; None takes K of the settings.
+    """
+
+    def __init__(
+        self,
+        partitioner: Partitioner,
+        clusters: int | None = None,
+        drop_rows: bool = True,
+        gate: bool = False,
+        feature_share: float | None = None,
+    ):
+        if feature_share is not None and not 0 < feature_share <= 1:
+            raise InputError(f"feature_share = {feature_share:g}", "above 0, at most 1", "correct it")
+        self.partitioner, self.clusters, self.drop_rows, self.gate = partitioner, clusters, drop_rows, gate
+        self.feature_share = feature_share
+
+    def run(self, task: Task) -> Outcome:
+        """See `NetworkMethod.run`."""
+        if self.feature_share is not None:
+            task = task.with_feature_clusters(max(1, round(self.feature_share * task.data.features.shape[1])))
+        m = self.clusters or task.settings.label_clusters
+        partition = self.partitioner.fit(task.label_affinity, m, task.seed)
+        log.info("%s: labels, %s", task.title, partition.describe())
+        labels_NL, build = task.data.labels, partial(_perceptron, task)
+        scores_NL, records = np.zeros(labels_NL.shape, np.float32), []
+        for cluster in range(partition.n_clusters):
+            columns, title = partition.members(cluster), f"label cluster {cluster} of {partition.n_clusters}"
+            if self.drop_rows and not labels_NL[np.ix_(task.split.train, columns)].any():
+                log.warning("%s: no training row has a label of %s; none is predicted", task.title, title)
+                continue
+            scores_NL[:, columns], record = train_label_cluster(
+                task, labels_NL[:, columns], cluster, title, "perceptron", build, self.drop_rows
+            )
+            records.append(record)
+        if self.gate:
+            has_NM = _has_label(labels_NL, partition)
+            gate_NM, record = train_label_cluster(task, has_NM, 0, "gate", "perceptron", build, drop_rows=False)
+            scores_NL *= gate_NM[:, partition.cluster_of]
+            records.append(record)
+        return Outcome(scores_NL, _facts(records), partition.cluster_of if self.drop_rows and not self.gate else None)
+
+
+class SeparateNetworks(NetworkMethod):
+    """Binary relevance with the same perceptron: a network of its own for each label, trained with all rows.
+
+    Args:
+        labels_per_stack: networks trained together; it changes speed and memory, and which networks end together.
+    """
+
+    def __init__(self, labels_per_stack: int = 32):
+        if labels_per_stack < 1:
+            raise InputError(f"labels_per_stack = {labels_per_stack}", "at least 1", "correct it")
+        self.labels_per_stack = labels_per_stack
+
+    def run(self, task: Task) -> Outcome:
+        """See `NetworkMethod.run`."""
+        labels_NL, build = task.data.labels, partial(_perceptron, task, kind=SeparatePerceptrons)
+        stacks = np.array_split(np.arange(labels_NL.shape[1]), -(-labels_NL.shape[1] // self.labels_per_stack))
+        scores_NL, records = np.zeros(labels_NL.shape, np.float32), []
+        for number, columns in enumerate(stacks):
+            title = f"binary relevance networks {columns[0]} to {columns[-1]}"
+            scores_NL[:, columns], record = train_label_cluster(
+                task, labels_NL[:, columns], number, title, "separate", build, drop_rows=False
+            )
+            records.append(record)
+        return Outcome(scores_NL, {**_facts(records), "networks": labels_NL.shape[1]})
+
+
+def _perceptron(task: Task, inputs: int, outputs: int, kind: type = Perceptron) -> Perceptron | SeparatePerceptrons:
+    settings = task.settings
+    return kind(inputs, outputs, settings.hidden, settings.hidden_layers, settings.dropout)
+
+
+def _has_label(labels_NL: np.ndarray, partition: Partition) -> np.ndarray:
+    columns = [labels_NL[:, partition.members(cluster)].any(axis=1) for cluster in range(partition.n_clusters)]
+    return np.stack(columns, axis=1)
+
+
+def _facts(records: list[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "networks": len(records),
+        "epochs": float(np.mean([record["epochs"] for record in records])) if records else 0.0,
+        "parameters": sum(record["parameters"] for record in records),
+        "train_seconds": sum(record["seconds"] for record in records),
+    }
+
+
+def load_methods(cfg: DictConfig) -> dict[str, tuple[DictConfig, NetworkMethod | LabelScorer]]:
+    """Reads and builds `configs/label_method/<name>.yaml` for each name of `cfg.methods`.
+
+    Args:
+        cfg: the configuration of experiments.multilabel, whose partitioners the files may refer to.
+
+    Returns:
+        From the name to its resolved node and the method.
+
+    Raises:
+        InputError: no method, an unknown one, or one named twice.
+    """
+    folder, names = CONFIGS / "label_method", list(cfg.methods)
+    known = sorted(file.stem for file in folder.glob("*.yaml"))
+    if not names or len(set(names)) < len(names) or not set(names) <= set(known):
+        raise InputError(f"methods = {names}", f"some of {', '.join(known)}, each once", "set methods")
+    root = {"label_partitioner": cfg.label_partitioner}
+    nodes = {
+        name: OmegaConf.create({**root, "method": OmegaConf.load(folder / f"{name}.yaml")}).method for name in names
+    }
+    return {name: (node, instantiate(node)) for name, node in nodes.items()}

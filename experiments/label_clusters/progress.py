@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+"""Progress by method, and within it by the epochs of the network under way."""
+
+import time
+
+from rich.console import Console
+
+from experiments.coordination.progress import SECONDS_BETWEEN_LINES, Progress
+
+
+class MethodProgress(Progress):
+    """Counts methods; how many epochs a network takes is not known before it stops.
+
+    Args:
+        console: where to show it.
+        methods: methods to run in all, over data sets and seeds.
+    """
+
+    def __init__(self, console: Console, methods: int):
+        super().__init__(console, methods, epochs=1)
+
+    def epoch(self, title: str, done: int, of: int, values: dict[str, float]) -> None:
+        """An epoch of a network ended; `of` is the most it may take."""
+        shown = f"{title}, epoch {done} of at most {of}"
+        self._bar.update(self._task, description=shown)
+        if not self.console.is_terminal and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            self.say(f"{shown}, loss {values.get('train/loss', float('nan')):.4g}")

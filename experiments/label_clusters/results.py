@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""From a method and a task to rows of results.csv: honest ones, and the paper's two leaky readings beside them.
+
+Axes: V validation rows, T test rows, L labels.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from datamodules.files import read_json, write_json
+from experiments.label_clusters.methods import NetworkMethod, Outcome
+from experiments.label_clusters.task import Task
+from lightning_modules.baselines.multilabel_base import Infeasible, LabelScorer
+from lightning_modules.multilabel_metrics import (
+    all_metrics,
+    best_threshold,
+    example_based,
+    label_based,
+    leaky_per_cluster,
+    own_clusters,
+)
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+
+
+def method_rows(name: str, node: DictConfig, method: NetworkMethod | LabelScorer, task: Task) -> list[Row]:
+    """The rows of a method, computed or, where they are on disk, read.
+
+    Args:
+        name: of the method.
+        node: what it was built from.
+        method: the method.
+        task: the data set, split and settings.
+
+    Returns:
+        The honest row, and for methods with clusters of which rows were dropped one row per leaky reading.
+    """
+    content = {**task.content(), "settings": asdict(task.settings), "node": OmegaConf.to_container(node, resolve=True)}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    file = task.run.path / "finished" / f"{task.data.name}-seed{task.seed}-{name}-{digest}.json"
+    if file.exists():
+        return read_json(file)["rows"]
+    task.progress.job_starts(f"{task.title} {name}")
+    rows = _compute(name, method, task)
+    file.parent.mkdir(exist_ok=True)
+    write_json(file, {"rows": rows})
+    task.progress.job_ends(f"{task.title} {name}")
+    return rows
+
+
+def _compute(name: str, method: NetworkMethod | LabelScorer, task: Task) -> list[Row]:
+    started = time.perf_counter()
+    facts: Row = {"dataset": task.data.name, "seed": task.seed, "method": name, "protocol": "honest"}
+    try:
+        outcome = method.run(task) if isinstance(method, NetworkMethod) else _score(method, task)
+    except Infeasible as reason:
+        task.progress.say(f"{task.title} {name}: not feasible, {reason}")
+        return [{**facts, "note": f"not feasible: {reason}"}]
+    facts |= {"train_seconds": time.perf_counter() - started, **outcome.facts, "note": ""}
+    validation_VL, test_TL = outcome.scores[task.split.validation], outcome.scores[task.split.test]
+    honest = _measure(task, validation_VL, test_TL)
+    task.progress.say(
+        f"{task.title} {name}: F1 {honest['f1']:.2f} at {honest['threshold']:g}, {honest['validated_f1']:.2f} at the "
+        f"validated {honest['validated_threshold']:g}, {facts['train_seconds']:.0f} s"
+    )
+    rows = [{**facts, **honest}]
+    if outcome.cluster_of is not None and name == "label_clusters":
+        rows += _leaky(task, validation_VL, test_TL, outcome.cluster_of, {**facts, "protocol": "leaky"})
+    return rows
+
+
+def _score(method: LabelScorer, task: Task) -> Outcome:
+    method.fit(task.features[task.split.train], task.data.labels[task.split.train], task.seed)
+    # Training rows are not asked about: they cost most, and nobody looks at them.
+    scores_NL = np.zeros(task.data.labels.shape, np.float32)
+    for rows in (task.split.validation, task.split.test):
+        scores_NL[rows] = method.scores(task.features[rows])
+    return Outcome(scores_NL)
+
+
+def _measure(task: Task, validation_VL: np.ndarray, test_TL: np.ndarray) -> Row:
+    """All metrics at the fixed threshold, and at that with the best F1 on the validation rows."""
+    fixed, chosen = task.settings.threshold, best_threshold(task.validation_labels, validation_VL)
+    predicted_TL = test_TL >= chosen
+    again = example_based(task.test_labels, predicted_TL) | label_based(task.test_labels, predicted_TL)
+    return {
+        "threshold": fixed,
+        **all_metrics(task.test_labels, test_TL, fixed),
+        "validated_threshold": chosen,
+        **{f"validated_{key}": value for key, value in again.items()},
+    }
+
+
+def _leaky(task: Task, validation_VL: np.ndarray, test_TL: np.ndarray, cluster_of: np.ndarray, facts: Row) -> list[Row]:
+    own_VL, own_TL = (own_clusters(labels, cluster_of) for labels in (task.validation_labels, task.test_labels))
+    zeroed = _measure(task, validation_VL * own_VL, test_TL * own_TL)
+    fixed = leaky_per_cluster(task.test_labels, test_TL, cluster_of, task.settings.threshold)
+    reading_a = "LEAKY: predictions set to zero in clusters where the true row has no label"
+    reading_b = "LEAKY: mean over clusters of scores over the rows that truly have a label in it"
+    return [
+        {**facts, "method": f"{facts['method']}_leaky_a", **zeroed, "note": reading_a},
+        {
+            **facts,
+            "method": f"{facts['method']}_leaky_b",
+            "threshold": task.settings.threshold,
+            **fixed,
+            "note": reading_b,
+        },
+    ]

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: MIT
+"""Tables and verdict of the multi-label report; metrics in percent, means over seeds."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+
+from datamodules.multilabel import MultiLabelSet
+from experiments.label_clusters.config import Settings
+
+METHOD, RIVAL = "label_clusters", "binary_relevance_network"
+EXAMPLE_BASED = ["precision", "recall", "accuracy", "hamming_loss", "f1"]
+PUBLISHED = ["precision", "accuracy", "hamming_loss", "f1"]
+Opened = Sequence[tuple[MultiLabelSet, Settings]]
+
+
+def report_tables(frame: pd.DataFrame, opened: Opened) -> dict[str, pd.DataFrame]:
+    """All tables, from caption to table.
+
+    Args:
+        frame: results.csv.
+        opened: the data sets and their settings.
+    """
+    found = {"Data sets": data_table(opened), "Networks, layers, epochs, time": settings_table(frame, opened)}
+    for data, settings in opened:
+        found[f"{data.name}: example-based metrics"] = metrics_table(frame, data.name, settings)
+        found[f"{data.name}: ranking, micro and macro"] = ranking_table(frame, data.name)
+        found[f"{data.name}: honest and leaky readings beside the paper's"] = leaky_table(frame, data.name, settings)
+    found["Gain in F1"] = gain_table(frame, opened)
+    return {caption: table for caption, table in found.items() if len(table)}
+
+
+def data_table(opened: Opened) -> pd.DataFrame:
+    """What the data sets are like: cardinality is labels a row; imbalance after Charte et al. (2015).
+
+    Args:
+        opened: the data sets.
+    """
+    return pd.DataFrame(
+        {
+            "dataset": data.name,
+            "rows": len(data),
+            "features": data.features.shape[1],
+            "labels": data.labels.shape[1],
+            "cardinality": data.labels.sum(axis=1).mean(),
+            "distinct label sets": len(np.unique(np.packbits(data.labels, axis=1), axis=0)),
+            "rows without label": int((~data.labels.any(axis=1)).sum()),
+            "mean imbalance": data.imbalance_ratios().mean(),
+            "CVIR": data.cvir(),
+        }
+        for data, _ in opened
+    )
+
+
+def settings_table(frame: pd.DataFrame, opened: Opened) -> pd.DataFrame:
+    """Settings and seconds of the method, and the paper's hours in seconds.
+
+    Args:
+        frame: results.csv.
+        opened: the data sets and their settings.
+    """
+    rows = []
+    for data, settings in opened:
+        values = asdict(settings)
+        own = _of(frame, data.name).loc[lambda each: each["method"] == METHOD]
+        names = ("label_clusters", "hidden_layers", "hidden", "dropout", "epochs", "patience", "batch_size")
+        rows.append(
+            {
+                "dataset": data.name,
+                **{name.replace("label_clusters", "networks"): _plain(values[name]) for name in names},
+                "learning_rate": settings.learning_rate,
+                "epochs run": own["epochs"].mean() if "epochs" in own else float("nan"),
+                "train_seconds": own["train_seconds"].mean() if "train_seconds" in own else float("nan"),
+                "paper's seconds": settings.published.get(METHOD, {}).get("hours", float("nan")) * 3600,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def metrics_table(frame: pd.DataFrame, dataset: str, settings: Settings) -> pd.DataFrame:
+    """Honest rows at the fixed threshold, their F1 at a validated one, and what the paper states.
+
+    Args:
+        frame: results.csv.
+        dataset: which.
+        settings: with the published figures.
+    """
+    own = _of(frame, dataset).loc[lambda each: each["protocol"] == "honest"]
+    columns = [*EXAMPLE_BASED, "validated_threshold", "validated_f1", "train_seconds"]
+    table = _means(own, [column for column in columns if column in own])
+    return pd.concat([table, _published(settings)], ignore_index=True)
+
+
+def ranking_table(frame: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """Micro and macro F1 at both thresholds, and precision at k, of the honest rows.
+
+    Args:
+        frame: results.csv.
+        dataset: which.
+    """
+    own = _of(frame, dataset).loc[lambda each: each["protocol"] == "honest"]
+    columns = ["micro_f1", "macro_f1", "validated_micro_f1", "validated_macro_f1"]
+    columns += [column for column in own if column.startswith("precision_at_")]
+    return _means(own, [column for column in columns if column in own])
+
+
+def leaky_table(frame: pd.DataFrame, dataset: str, settings: Settings) -> pd.DataFrame:
+    """The method under the honest protocol and both leaky ones, and the paper's figures; empty without leaky rows.
+
+    Args:
+        frame: results.csv.
+        dataset: which.
+        settings: with the published figures.
+    """
+    own = _of(frame, dataset)
+    leaky = own.loc[own["protocol"] == "leaky"]
+    if leaky.empty:
+        return leaky
+    table = _means(pd.concat([own.loc[own["method"] == METHOD], leaky]), [*EXAMPLE_BASED, "validated_f1"])
+    return pd.concat([table, _published(settings)], ignore_index=True)
+
+
+def gains(frame: pd.DataFrame, opened: Opened) -> pd.DataFrame:
+    """F1 of the method minus that of the best honest baseline, per data set, in points; what Figure 3 shows.
+
+    Args:
+        frame: results.csv.
+        opened: the data sets and their settings.
+
+    Returns:
+        Columns dataset, CVIR, against, threshold, gain; empty where the method or all baselines are missing.
+    """
+    rows = []
+    for data, settings in opened:
+        own = _of(frame, data.name)
+        honest = own.loc[(own["protocol"] == "honest") & own["f1"].notna()] if "f1" in own else own.iloc[:0]
+        for threshold, column in (("fixed", "f1"), ("validated", "validated_f1")):
+            means = honest.groupby("method")[column].mean() if len(honest) else pd.Series(dtype=float)
+            others = means[[name for name in means.index if not name.startswith(METHOD)]]
+            if METHOD not in means or others.empty:
+                continue
+            for against in dict.fromkeys([others.idxmax(), *([RIVAL] if RIVAL in others else [])]):
+                gain = means[METHOD] - others[against]
+                rows.append(
+                    {
+                        "dataset": data.name,
+                        "CVIR": data.cvir(),
+                        "against": against,
+                        "threshold": threshold,
+                        "gain": gain,
+                    }
+                )
+        claimed = {name: values["f1"] for name, values in settings.published.items() if "f1" in values}
+        rivals = {name: value for name, value in claimed.items() if name != METHOD}
+        if METHOD in claimed and rivals:
+            best = max(rivals, key=rivals.get)
+            gain = 100 * (claimed[METHOD] - rivals[best])
+            rows.append(
+                {"dataset": data.name, "CVIR": data.cvir(), "against": best, "threshold": "the paper's", "gain": gain}
+            )
+    return pd.DataFrame(rows)
+
+
+def gain_table(frame: pd.DataFrame, opened: Opened) -> pd.DataFrame:
+    """`gains` for readers.
+
+    Args:
+        frame: results.csv.
+        opened: the data sets and their settings.
+    """
+    return gains(frame, opened).rename(columns={"gain": "gain in points"})
+
+
+def sentence(frame: pd.DataFrame) -> str:
+    """The finding: the method against binary relevance with the same perceptron, on every data set.
+
+    Args:
+        frame: results.csv.
+    """
+    parts = []
+    for dataset in dict.fromkeys(frame["dataset"]):
+        own = _of(frame, dataset).loc[lambda each: each["protocol"] == "honest"]
+        means = own.groupby("method")[["f1", "validated_f1"]].mean() if "f1" in own else pd.DataFrame()
+        if METHOD in means.index and RIVAL in means.index:
+            ours, theirs = means.loc[METHOD], means.loc[RIVAL]
+            behind = [name for name, column in _THRESHOLDS.items() if ours[column] < theirs[column]]
+            parts.append(
+                f"{dataset}: honest F1 {ours['f1']:.2f} % with label clusters and {theirs['f1']:.2f} % with binary relevance "
+                f"and the same MLP ({ours['validated_f1']:.2f} and {theirs['validated_f1']:.2f} % at a validated threshold)"
+                + (
+                    f", so the clusters do not reach binary relevance at the {' and the '.join(behind)} threshold"
+                    if behind
+                    else ""
+                )
+            )
+        elif len(means) and means["f1"].notna().any():
+            best = means["f1"].idxmax()
+            parts.append(f"{dataset}: the highest honest F1 is {means['f1'].max():.2f} %, by {best}")
+    return "; ".join(parts) + "." if parts else "No method was feasible."
+
+
+_THRESHOLDS = {"fixed": "f1", "validated": "validated_f1"}
+
+
+def _of(frame: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    return frame.loc[frame["dataset"] == dataset]
+
+
+def _means(own: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Mean over seeds in the order of first appearance; with several seeds the sample deviation of the F1 too."""
+    grouped = own.groupby("method", sort=False)
+    table = grouped[columns].mean()
+    if own["seed"].nunique() > 1 and "f1" in columns:
+        table.insert(columns.index("f1") + 1, "f1_std", grouped["f1"].std())
+    return table.reset_index()
+
+
+def _published(settings: Settings) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"method": f"paper: {name}", **{metric: 100 * values[metric] for metric in PUBLISHED if metric in values}}
+        for name, values in settings.published.items()
+    )
+
+
+def _plain(value: object) -> object:
+    return "none" if value is None else value

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""Multi-label classification with clustered labels: python -m experiments.multilabel data.path=FILE"""
+
+from pathlib import Path
+
+import pandas as pd
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from experiments.coordination.command_line import command
+from experiments.coordination.data import as_seeds
+from experiments.coordination.publishing import publish
+from experiments.coordination.run_folder import RunFolder, run_name
+from experiments.label_clusters.config import MultilabelConfig, open_data
+from experiments.label_clusters.figures import f1_figure, gain_figure
+from experiments.label_clusters.methods import load_methods
+from experiments.label_clusters.progress import MethodProgress
+from experiments.label_clusters.results import method_rows
+from experiments.label_clusters.tables import report_tables, sentence
+from experiments.label_clusters.task import Task
+
+
+@command(config_name="multilabel", schema=MultilabelConfig)
+def main(cfg: DictConfig) -> None:
+    """Every method on every data set and seed; honest rows, and the leaky ones labelled as such."""
+    opened, methods, seeds = open_data(cfg), load_methods(cfg), as_seeds(cfg.seeds)
+    feature_partitioner, tracking = instantiate(cfg.feature_partitioner), OmegaConf.to_container(cfg.logger)
+    name = "-".join(data.name for data, _ in opened)
+
+    with RunFolder(Path(cfg.runs_dir) / (cfg.name or run_name("multilabel", name, cfg)), cfg) as run:
+        rows = []
+        with MethodProgress(Console(), len(opened) * len(seeds) * len(methods)) as progress:
+            for data, settings in opened:
+                for seed in seeds:
+                    task = Task(
+                        data, settings, cfg.split, seed, feature_partitioner, run, cfg.trainer, tracking, progress
+                    )
+                    for method_name, (node, method) in methods.items():
+                        rows += method_rows(method_name, node, method, task)
+
+        frame = pd.DataFrame(rows)
+        publish(
+            run,
+            frame,
+            title=f"Multi-label classification with clustered labels: {name}",
+            verdict=sentence(frame),
+            tables=report_tables(frame, opened),
+            figures={
+                "F1 of every method": f1_figure(frame),
+                "Gain against the imbalance of the labels (CVIR)": gain_figure(frame, opened),
+            },
+            shown=["dataset", "method", "precision", "accuracy", "hamming_loss", "f1", "validated_f1", "train_seconds"],
+        )
+
+
+if __name__ == "__main__":
+    main()
