@@ -38,7 +38,8 @@ _LIMITS = {
 
 # Every random quantity has its own stream per chunk, drawn row by row: cutting a chunk short then changes nothing
 # of what is kept, which makes the first K identities of a larger set exactly the set of K.
-_POPULATION, _COUNT, _FAMILY, _PERSON, _PERSON_QUALITY, _IMAGE_QUALITY, _KIND, _WRONG_FAMILY, _WRONG_PERSON, _NOISE = range(10)
+_POPULATION, _COUNT, _FAMILY, _PERSON, _PERSON_QUALITY = range(5)
+_IMAGE_QUALITY, _KIND, _WRONG_FAMILY, _WRONG_PERSON, _NOISE = range(5, 10)
 
 
 class Chunk(NamedTuple):
@@ -220,8 +221,9 @@ class SyntheticIdentities:
                     stream.write(part.embeddings.data)
                     names.writelines(f"{name}\n" for name in part.identities)
             np.save(folder / "labels.npy", np.repeat(np.arange(self.n_identities, dtype=np.int32), counts_K))
-            facts = {"count": n, "identities": self.n_identities, "dim": self.dim, "dtype": self.dtype, "normalised": False}
-            write_json(folder / "meta.json", {**facts, "source": "synthetic identities", "synthetic": asdict(self)})
+            facts = {"count": n, "identities": self.n_identities, "dim": self.dim, "dtype": self.dtype}
+            facts |= {"normalised": False, "source": "synthetic identities", "synthetic": asdict(self)}
+            write_json(folder / "meta.json", facts)
         return EmbeddingSet.open(path, check_values=False)
 
     def _stream(self, what: int, c: int) -> np.random.Generator:

@@ -101,7 +101,9 @@ def refuse_unknown(schema: type, cfg: DictConfig, prefix: str = "") -> None:
     known = {field.name: field.type for field in dataclasses.fields(schema)}
     for key in cfg:
         if key not in known:
-            raise InputError(f"{prefix}{key}", f"one of {', '.join(prefix + name for name in known)}", "correct the key")
+            raise InputError(
+                f"{prefix}{key}", f"one of {', '.join(prefix + name for name in known)}", "correct the key"
+            )
         if dataclasses.is_dataclass(known[key]):
             refuse_unknown(known[key], cfg[key], f"{prefix}{key}.")
 

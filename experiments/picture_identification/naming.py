@@ -43,8 +43,9 @@ def name_faces(identifier: Identifier, probes: Probes) -> pd.DataFrame:
             "best": best.identity, "runner_up": runner_up, "runner_up_cosine": cosine, "note": "",
         }
     )  # fmt: skip
+    rows = rows.astype({"face": "Int64", "cluster": "Int64", "unknown": "boolean"})
     without = pd.DataFrame({"file": list(probes.rejected), "note": list(probes.rejected.values())})
-    joined = pd.concat([rows.astype(object), without.astype(object)]) if len(without) else rows.astype(object)
+    joined = pd.concat([part for part in (rows, without) if len(part)]) if len(rows) + len(without) else rows
     return joined.reindex(columns=COLUMNS).sort_values("file", kind="stable", ignore_index=True)
 
 
@@ -60,7 +61,7 @@ def folder_accuracy(frame: pd.DataFrame, identities: tuple[str, ...]) -> tuple[i
         None where there are none.
     """
     truth = frame["file"].str.split("/").str[-2:-1].str.join("")
-    chosen = truth.isin(set(identities)) & ~(frame["face"] > 0)
+    chosen = truth.isin(set(identities)) & (frame["face"].fillna(0) == 0)
     if not chosen.any():
         return None
     return int((frame["best"] == truth)[chosen].sum()), int(chosen.sum())

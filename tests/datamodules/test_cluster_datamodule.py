@@ -89,17 +89,19 @@ def test_the_order_depends_on_seed_sub_network_and_epoch_alone(rows):
     assert len(set(orders)) == 8
 
 
-@given(n=st.integers(1, 40), batch_size=st.integers(1, 9), world=st.integers(1, 4))
-def test_processes_share_out_each_global_batch_and_none_gets_nothing(n, batch_size, world):
+@given(n=st.integers(1, 40), batch_size=st.integers(1, 12), world=st.integers(1, 4))
+def test_processes_share_out_each_batch_and_their_weighted_means_are_its_mean(n, batch_size, world):
     embeddings = np.arange(n, dtype=np.float32)[:, None]
     split = Split(np.arange(n), np.zeros(n, np.int32))
-    one = seen(IndexBatches(embeddings, split, batch_size * world, shuffle=True))
-    ranks = [seen(IndexBatches(embeddings, split, batch_size, 0, 0, True, rank, world)) for rank in range(world)]
-    assert {len(served) for served in ranks} == {len(one)}
-    for whole, *parts in zip(one, *ranks, strict=True):
+    together = seen(IndexBatches(embeddings, split, batch_size, shuffle=True))
+    ranks = [IndexBatches(embeddings, split, batch_size, 0, 0, True, rank, world) for rank in range(world)]
+    assert {len(rank) for rank in ranks} == {len(together)}
+    for number, (whole, *parts) in enumerate(zip(together, *map(seen, ranks), strict=True)):
+        assert min(map(len, parts)) >= 1, "the mean loss of an empty batch is NaN, and the sum over processes with it"
         assert set(sum(parts, [])) == set(whole)
-        # The mean loss of an empty batch is NaN, and the sum over processes with it.
-        assert min(map(len, parts)) >= 1 and max(map(len, parts)) <= batch_size
+        weights = [rank.weight(number) for rank in ranks]
+        mean = np.mean([weight * np.mean(part) for weight, part in zip(weights, parts, strict=True)])
+        assert mean == pytest.approx(np.mean(whole)) and np.mean(weights) == pytest.approx(1)
 
 
 def test_the_data_module_serves_training_shuffled_and_validation_in_order(toy_split):

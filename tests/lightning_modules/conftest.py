@@ -14,12 +14,13 @@ from lightning_modules.scores import Heads, ProbeScores
 
 @dataclass(frozen=True)
 class Parts:
-    """K identities in M clusters with random class means and head rows, and B probes of any length."""
+    """K identities in M clusters with random class means and R head rows per class, and B probes of any length."""
 
     probes_BD: np.ndarray
     means_KD: np.ndarray
     partition: Partition
     rows: list[np.ndarray]
+    rows_per_class: int = 1
 
     def heads(self) -> Heads:
         return Heads.pack(self.partition, [torch.from_numpy(rows) for rows in self.rows])
@@ -32,25 +33,27 @@ class Parts:
         return self.probes_BD.astype(np.float64) / np.linalg.norm(self.probes_BD.astype(np.float64), axis=1)[:, None]
 
     def outputs(self, cluster: int) -> np.ndarray:
-        """(B, C) outputs of one head in float64."""
-        return self.unit_probes() @ self.rows[cluster].astype(np.float64).T
+        """(B, C) outputs of one head in float64, the largest of the R rows of a class."""
+        outputs = self.unit_probes() @ self.rows[cluster].astype(np.float64).T
+        return outputs.reshape(len(outputs), -1, self.rows_per_class).max(axis=2)
 
     def mean_cosines(self) -> np.ndarray:
         """(B, K) in float64."""
         return self.unit_probes() @ self.means_KD.astype(np.float64).T
 
 
-def make_parts(k=11, m=4, batch=17, dim=6, seed=0, cluster_of=None, extra=None) -> Parts:
+def make_parts(k=11, m=4, batch=17, dim=6, seed=0, cluster_of=None, extra=None, rows_per_class=1) -> Parts:
     random = np.random.default_rng(seed)
     if cluster_of is None:
         cluster_of = np.r_[np.arange(m), random.integers(m, size=k - m)]
     partition = Partition(cluster_of, m, extra=np.zeros((0, 2)) if extra is None else np.array(extra))
     draw = lambda n: normalise_rows(random.standard_normal((n, dim)))  # noqa: E731
-    rows = [draw(size) for size in partition.sizes()]
-    return Parts(draw(batch) * random.uniform(0.1, 30, size=(batch, 1)).astype(np.float32), draw(k), partition, rows)
+    rows = [draw(size * rows_per_class) for size in partition.sizes()]
+    probes = draw(batch) * random.uniform(0.1, 30, size=(batch, 1)).astype(np.float32)
+    return Parts(probes, draw(k), partition, rows, rows_per_class)
 
 
 @pytest.fixture(scope="session")
 def parts():
-    """`parts(k=, m=, batch=, dim=, seed=, cluster_of=, extra=)`: see `Parts`."""
+    """`parts(k=, m=, batch=, dim=, seed=, cluster_of=, extra=, rows_per_class=)`: see `Parts`."""
     return make_parts

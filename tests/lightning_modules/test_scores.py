@@ -3,17 +3,23 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from scipy.special import softmax
+from scipy.special import logsumexp
 from sklearn.preprocessing import normalize
 
 from lightning_modules import scores as module
 from lightning_modules.scores import cluster_centres
 
 EXTRA = [[0, 1], [0, 2], [5, 3]]  # identities that belong to more than one cluster
-SHAPES = [dict(), dict(m=1), dict(k=5, m=5, cluster_of=np.array([3, 1, 0, 4, 2])), dict(extra=EXTRA)]
+SHAPES = [
+    dict(),
+    dict(m=1),
+    dict(k=5, m=5, cluster_of=np.array([3, 1, 0, 4, 2])),
+    dict(extra=EXTRA),
+    dict(rows_per_class=3),
+]
 
 
-@pytest.fixture(params=SHAPES, ids=["disjoint", "m = 1", "m = K", "overlapping"])
+@pytest.fixture(params=SHAPES, ids=["disjoint", "m = 1", "m = K", "overlapping", "3 rows a class"])
 def made(request, parts):
     return parts(**request.param)
 
@@ -83,12 +89,18 @@ def test_only_the_heads_that_are_routed_to_are_evaluated(parts, monkeypatch):
     assert sorted(evaluated) == [(0, 12), (2, 5)]
 
 
-def test_probabilities_are_softmax_inside_each_head(made, block):
-    found = made.scores().head_probability(16.0)
+@pytest.mark.parametrize("scale", [1.0, 64.0])
+def test_log_odds_are_those_of_softmax_inside_each_head(made, block, scale):
+    # log p - log(1 - p) of the best class, from its definition in float64.
+    found = made.scores().head_log_odds(scale)
     for cluster in range(made.partition.n_clusters):
-        np.testing.assert_allclose(
-            found[:, cluster], softmax(16 * made.outputs(cluster), axis=1).max(axis=1), atol=1e-5
-        )
+        z = np.sort(scale * made.outputs(cluster), axis=1)
+        if z.shape[1] == 1:
+            assert (found[:, cluster] == np.inf).all()
+        else:
+            log_p = z[:, -1] - logsumexp(z, axis=1)
+            log_rest = logsumexp(z[:, :-1], axis=1) - logsumexp(z, axis=1)
+            np.testing.assert_allclose(found[:, cluster], log_p - log_rest, atol=scale * 2e-6)
 
 
 def test_centres_are_unit_means_of_the_members(made):
@@ -107,9 +119,10 @@ def test_the_length_of_a_probe_does_not_matter(parts):
 
 def test_rows_of_heads_lie_cluster_by_cluster(made):
     heads = made.heads()
-    assert heads.starts == (0, *np.cumsum(made.partition.sizes()).tolist())
+    assert heads.starts == (0, *np.cumsum(made.partition.sizes() * made.rows_per_class).tolist())
     for c, (start, stop) in enumerate(zip(heads.starts[:-1], heads.starts[1:], strict=True)):
-        assert heads.identity_S[start:stop].tolist() == made.partition.members(c).tolist()
+        members = np.repeat(made.partition.members(c), made.rows_per_class)
+        assert heads.identity_S[start:stop].tolist() == members.tolist()
         assert np.array_equal(heads.rows_SD[start:stop], made.rows[c])
 
 
@@ -117,4 +130,4 @@ def test_no_probes_have_no_scores(parts):
     scores = parts().scores(slice(0, 0))
     assert len(scores) == 0 and scores.nearest_classes(2)[1].shape == (0, 2)
     assert scores.best_in_cluster(torch.zeros(0, dtype=torch.long))[1].shape == (0,)
-    assert scores.head_best[0].shape == (0, 4) and scores.head_probability(1.0).shape == (0, 4)
+    assert scores.head_best[0].shape == (0, 4) and scores.head_log_odds(1.0).shape == (0, 4)
