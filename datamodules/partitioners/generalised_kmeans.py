@@ -76,9 +76,9 @@ class GeneralisedKMeans(ClusterMixin, BaseEstimator):
         n_iter_: the number of its assignments.
         scale_: the factor of delta, sigma and epsilon that was used.
 
-    >>> points = [[0.0], [1.0], [50.0], [100.0], [101.0]]
+    >>> points = [[0.0], [1.0], [40.0], [100.0], [102.0]]
     >>> GeneralisedKMeans(n_clusters=2, loss="absolute", init=[[0.0], [100.0]]).fit(points).cluster_centers_.tolist()
-    [[0.5], [100.0]]
+    [[1.0], [101.0]]
     """
 
     def __init__(

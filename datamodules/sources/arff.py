@@ -27,6 +27,7 @@ _ATTRIBUTE = re.compile(
 )
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 _HELD = re.compile("\0(\\d+)\0")
+_LARGEST = float(np.finfo(np.float32).max)
 _NUMERIC = ("numeric", "real", "integer")
 
 
@@ -232,7 +233,7 @@ def _number(word: str) -> float | None:
         value = float(word)
     except ValueError:
         return None
-    return value if abs(value) <= np.finfo(np.float32).max and "_" not in word else None
+    return value if abs(value) <= _LARGEST and "_" not in word else None
 
 
 def _tokens(text: str) -> list[str] | None:

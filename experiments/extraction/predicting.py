@@ -80,7 +80,7 @@ class ImageProgress(pl.Callback):
         if trainer.is_global_zero:
             text = TextColumn("{task.description}")
             self._progress = Progress(text, BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
-            self._task = self._progress.add_task(self.title, total=self.total, completed=self.done)
+            self._task = self._progress.add_task(self.title, total=self.total, completed=self.done, before=self.done)
             self._progress.start()
 
     def on_predict_batch_end(self, trainer, pl_module, outputs, batch: Crops, batch_idx, dataloader_idx=0) -> None:
@@ -102,5 +102,5 @@ class ImageProgress(pl.Callback):
 
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.1f} images/s" if speed else "- images/s")
+        done, seconds = task.completed - task.fields["before"], task.elapsed
+        return Text(f"{done / seconds:,.1f} images/s" if done and seconds else "- images/s")
