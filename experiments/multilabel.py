@@ -50,7 +50,7 @@ def main(cfg: DictConfig) -> None:
                 "F1 of every method": f1_figure(frame),
                 "Gain against the imbalance of the labels (CVIR)": gain_figure(frame, opened),
             },
-            shown=["dataset", "method", "precision", "accuracy", "hamming_loss", "f1", "validated_f1", "train_seconds"],
+            shown=[*(["dataset"] if len(opened) > 1 else []), "method", "precision", "accuracy", "f1", "validated_f1"],
         )
 
 

@@ -8,6 +8,7 @@ import importlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from datamodules.partitioners.base import Partition
 from lightning_modules.decisions.base import Decided, Decision
 from lightning_modules.fused import matmul_precision
 from lightning_modules.routers.base import Router
-from lightning_modules.scores import Heads, ProbeScores
+from lightning_modules.scores import Heads, ProbeScores, cluster_centres
 
 FORMAT = "clusterface-identifier-1"
 PROBES_AT_ONCE = 4096
@@ -87,7 +88,12 @@ class Identifier:
 
     def scores(self, probes_BD: Tensor) -> ProbeScores:
         """The scores of probes (B, D), of any length, against everything this identifier holds."""
-        return ProbeScores(probes_BD, self.class_means_KD, self.partition, self.heads)
+        return ProbeScores(probes_BD, self.class_means_KD, self.partition, self.heads, lambda: self._centres_MD)
+
+    @cached_property
+    def _centres_MD(self) -> Tensor:
+        with matmul_precision("highest"):
+            return cluster_centres(self.class_means_KD, self.partition)
 
     def route(self, scores: ProbeScores) -> Tensor:
         """Clusters of each probe: (B, P) int64, best first, -1 where none."""

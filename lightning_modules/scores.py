@@ -4,8 +4,9 @@
 Axes: B probes, K identities, M clusters, P candidates, D embedding dimension.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -51,12 +52,17 @@ class ProbeScores:
         class_means_KD: (K, D) float32 unit class means.
         partition: who belongs to which cluster.
         heads: trained rows, or None where no sub-network was trained (KNN).
+        centres: gives the (M, D) cluster centres; None computes them, which costs a pass over the class means.
     """
 
-    def __init__(self, probes_BD: Tensor, class_means_KD: Tensor, partition: Partition, heads: Heads | None):
+    def __init__(self, probes_BD: Tensor, class_means_KD: Tensor, partition: Partition, heads: Heads | None,
+        centres: Callable[[], Tensor] | None = None,
+    ):  # fmt: skip
         self.probes_BD = F.normalize(probes_BD.float())
         self.class_means_KD, self.partition, self.heads = class_means_KD, partition, heads
+        self.centres = centres or partial(cluster_centres, class_means_KD, partition)
         self._nearest: dict[int, tuple[Tensor, Tensor]] = {}
+        self._head_best: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.probes_BD)
@@ -69,7 +75,7 @@ class ProbeScores:
     @cached_property
     def centre_cosine_BM(self) -> Tensor:
         """(B, M) cosine between probe and the mean of the class means of each cluster."""
-        return self.probes_BD @ cluster_centres(self.class_means_KD, self.partition).T
+        return self.probes_BD @ self.centres().T
 
     def nearest_classes(self, p: int = 1) -> tuple[Tensor, Tensor]:
         """The p class means with the highest cosine.
@@ -88,7 +94,7 @@ class ProbeScores:
                 cosine_Bk = self.probes_BD @ self.class_means_KD[start : start + step].T
                 found_BP, place_BP = _top(cosine_Bk, min(p, cosine_Bk.shape[1]))
                 place_BP = place_BP + start
-                if best_BP is not None:  # earlier identities first, so that ties go the same way in any chunking
+                if best_BP is not None:
                     found_BP, place_BP = torch.cat([best_BP, found_BP], 1), torch.cat([identity_BP, place_BP], 1)
                     found_BP, order_BP = _top(found_BP, min(p, found_BP.shape[1]))
                     place_BP = place_BP.gather(1, order_BP)
@@ -96,16 +102,18 @@ class ProbeScores:
             self._nearest[p] = best_BP, identity_BP
         return self._nearest[p]
 
-    @cached_property
+    @property
     def head_best(self) -> tuple[Tensor, Tensor]:
         """The best class of every head: needs all M heads.
 
         Returns:
             (B, M) highest output and (B, M) int64 its identity.
         """
-        every = torch.arange(len(self), device=self.probes_BD.device)
-        columns = [self._in_head(cluster, every) for cluster in range(self.partition.n_clusters)]
-        return tuple(torch.stack(blocks, 1) for blocks in zip(*columns, strict=True))
+        if self._head_best is None:
+            every = torch.arange(len(self), device=self.probes_BD.device)
+            columns = [self._in_head(cluster, every) for cluster in range(self.partition.n_clusters)]
+            self._head_best = tuple(torch.stack(blocks, 1) for blocks in zip(*columns, strict=True))
+        return self._head_best
 
     def head_log_odds(self, scale: float) -> Tensor:
         """Log-odds of the softmax probability of the best class of each head, over outputs multiplied by `scale`.
@@ -141,8 +149,8 @@ class ProbeScores:
         Returns:
             (B,) highest output, -inf where there is no cluster, and (B,) int64 its identity, -1 where none.
         """
-        if "head_best" in self.__dict__:
-            output_BM, identity_BM = self.head_best
+        if self._head_best is not None:
+            output_BM, identity_BM = self._head_best
             column_B1 = clusters_B.clamp_min(0)[:, None]
             none_B = clusters_B < 0
             output_B = output_BM.gather(1, column_B1).squeeze(1).masked_fill(none_B, -torch.inf)

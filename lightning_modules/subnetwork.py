@@ -49,10 +49,10 @@ class SubNetwork(LightningModule):
         """Mean loss of a batch ((B, D) embeddings, (B,) local labels)."""
         embedding_BD, target_B = batch
         loss_B = self.head.loss(F.normalize(embedding_BD.float()), target_B, self._loss_of(embedding_BD))
-        self._train_sum.add(len(target_B), loss_B.detach().sum())
-        if self.trainer.world_size > 1:  # ranks may hold unequal shares of the last batch
-            return loss_B.mean() * self.trainer.train_dataloader.weight(batch_index)
-        return loss_B.mean()
+        weight = self.trainer.train_dataloader.weight(batch_index) if self.trainer.world_size > 1 else 1.0
+        if weight:
+            self._train_sum.add(len(target_B), loss_B.detach().sum())
+        return loss_B.mean() * weight if weight != 1 else loss_B.mean()
 
     def _loss_of(self, embedding_BD: Tensor) -> ClassificationLoss:
         if not self.loss.needs_lengths:
@@ -84,7 +84,7 @@ class SubNetwork(LightningModule):
     def _means(self, sums: "_Sums") -> Tensor:
         # Together over all ranks: each has seen its own samples only.
         total = self.trainer.strategy.reduce(sums.take(self.device), reduce_op="sum")
-        return (total[1:] / total[0]).float()
+        return total[1:] / total[0]
 
     def configure_optimizers(self) -> Optimizer:
         """The optimiser over the class rows."""
@@ -108,10 +108,10 @@ class _Sums:
         self.count += count
 
     def take(self, device: torch.device) -> Tensor:
-        """(1 + values,) float64: the number of samples and the sums; starts again from nothing."""
-        sums = [value.double() for value in self.sums] or [
-            torch.zeros((), device=device, dtype=torch.double)
+        """(1 + values,) float32: the number of samples and the sums; starts again from nothing."""
+        sums = [value.float() for value in self.sums] or [
+            torch.zeros((), device=device, dtype=torch.float)
         ] * self.values
-        taken = torch.stack([torch.tensor(self.count, device=device, dtype=torch.double), *sums])
+        taken = torch.stack([torch.tensor(self.count, device=device, dtype=torch.float), *sums])
         self.count, self.sums = 0, ()
         return taken

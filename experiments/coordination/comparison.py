@@ -20,7 +20,7 @@ from experiments.coordination.evaluation import (
     query_microseconds,
     training_columns,
 )  # fmt: skip
-from experiments.coordination.scenarios import Scenario, _load
+from experiments.coordination.scenarios import Scenario, load_node
 from lightning_modules.routers.base import Router
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def _both_cluster_accuracies(
 def _routing(coordinator: Coordinator, cell: Cell, scenario: Scenario, identifier: Any) -> list[dict[str, Any]]:
     rows = []
     for name in ROUTERS_OF_TABLE_1:
-        router = instantiate(_load("router", name))
+        router = instantiate(load_node("router", name))
         rows.append({
             "dataset": coordinator.dataset, "n_identities": cell.n_identities, "n_subnets": cell.n_subnets,
             "partitioner": scenario.names["partitioner"], "router": name, "seed": cell.seed,

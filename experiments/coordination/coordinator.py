@@ -86,7 +86,8 @@ class Coordinator:
         """The partition of a scenario in a cell, from disk or made and saved: before any training that needs it."""
         content = [scenario.partitioner, cell.n_subnets, self.fingerprint, self._split_of(cell)]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
-        name = f"N{cell.n_identities}-{scenario.names['partitioner']}-m{cell.n_subnets}-seed{cell.seed}-{digest}"
+        kind = scenario.names["partitioner"].partition("(")[0]
+        name = f"N{cell.n_identities}-{kind}-m{cell.n_subnets}-seed{cell.seed}-{digest}"
         if name not in self._partitions:
             folder = self.run.path / "partitions" / name
             if folder.exists():

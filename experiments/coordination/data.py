@@ -13,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 from datamodules.splits import split_identities
+from experiments.coordination.command_line import CONFIGS
+from experiments.coordination.scenarios import differing
 
 
 def open_data(cfg: DictConfig, sizes: list[int] | None) -> EmbeddingSet:
@@ -75,9 +77,12 @@ def check_testable(embedding_set: EmbeddingSet, split: DictConfig, sizes: list[i
 
 
 def dataset_name(embedding_set: EmbeddingSet) -> str:
-    """What results.csv calls a set: "synthetic", or the name of its folder."""
-    if embedding_set.meta.get("synthetic"):
-        return "synthetic"
+    """What results.csv calls a set: "synthetic" and what differs from its defaults, or the name of its folder."""
+    made_with = embedding_set.meta.get("synthetic")
+    if made_with:
+        usual = OmegaConf.to_container(OmegaConf.load(CONFIGS / "data" / "synthetic.yaml"))
+        other = [d for d in differing(made_with, usual) if not d.startswith("n_identities=")]
+        return f"synthetic({','.join(other)})" if other else "synthetic"
     return embedding_set.path.resolve().name if embedding_set.path else "memory"
 
 

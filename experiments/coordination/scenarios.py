@@ -4,7 +4,6 @@
 import functools
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -82,7 +81,7 @@ def load_scenarios(names: Any, cfg: DictConfig) -> list[Scenario]:
     names = [names] if isinstance(names, str) else list(names)
     if not names or len(set(names)) < len(names):
         raise InputError(f"scenarios = {names}", "a list without repetitions", "name each scenario once")
-    return [make_scenario(name, _load("scenario", name), cfg) for name in names]
+    return [make_scenario(name, load_node("scenario", name), cfg) for name in names]
 
 
 def make_scenario(name: str, content: DictConfig, cfg: DictConfig) -> Scenario:
@@ -131,10 +130,19 @@ def make_scenario(name: str, content: DictConfig, cfg: DictConfig) -> Scenario:
 def _node(group: str, value: Any, cfg: DictConfig) -> DictConfig:
     if value == "selected":
         return cfg[group]
-    return _load(group, value) if isinstance(value, str) else value
+    return load_node(group, value) if isinstance(value, str) else value
 
 
-def _load(group: str, name: str) -> DictConfig:
+def load_node(group: str, name: str) -> DictConfig:
+    """The content of `configs/<group>/<name>.yaml`.
+
+    Args:
+        group: a folder of configs.
+        name: a file in it, without suffix.
+
+    Raises:
+        InputError: no such file; the known ones are named.
+    """
     file = CONFIGS / group / f"{name}.yaml"
     known = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
     if name not in known:
@@ -143,16 +151,33 @@ def _load(group: str, name: str) -> DictConfig:
 
 
 def short_name(group: str, node: dict[str, Any]) -> str:
-    """The file of the group whose `_target_` (and, among several, most arguments) a node shares; else its class name.
+    """The file of the group that a node comes from, and what differs from it.
 
-    >>> short_name("loss", {"_target_": "lightning_modules.losses.arcface.ArcFace", "scale": 32.0, "margin": 0.5})
-    'arcface'
+    Args:
+        group: a folder of configs.
+        node: a node with `_target_`.
+
+    Returns:
+        The file whose `_target_` (and, among several, most arguments) the node shares, or else its class name.
+
+    >>> short_name("loss", {"_target_": "lightning_modules.losses.arcface.ArcFace", "scale": 64.0, "margin": 0.3})
+    'arcface(margin=0.3)'
     """
-    best, best_agreement = "", -1
-    for file in sorted(Path(CONFIGS / group).glob("*.yaml")):
+    best, differences = str(node.get("_target_", "")).rpartition(".")[2], None
+    for file in sorted((CONFIGS / group).glob("*.yaml")):
         content = OmegaConf.to_container(OmegaConf.load(file))
         if isinstance(content, dict) and content.get("_target_") == node.get("_target_"):
-            agreement = sum(node.get(key) == value for key, value in content.items())
-            if agreement > best_agreement:
-                best, best_agreement = file.stem, agreement
-    return best or str(node.get("_target_", "")).rpartition(".")[2]
+            found = differing(node, content)
+            if differences is None or len(found) < len(differences):
+                best, differences = file.stem, found
+    return f"{best}({','.join(differences)})" if differences else best
+
+
+def differing(node: dict[str, Any], content: dict[str, Any]) -> list[str]:
+    """Arguments of a node that are not those of a file, as `key=value`.
+
+    Args:
+        node: what was selected.
+        content: of the file.
+    """
+    return [f"{key}={value}" for key, value in node.items() if key not in content or content[key] != value]

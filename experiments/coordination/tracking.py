@@ -5,9 +5,12 @@ import hashlib
 import logging
 import netrc
 import os
+import socket
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.logger import Logger
@@ -15,6 +18,7 @@ from pytorch_lightning.loggers.logger import Logger
 from experiments.coordination.job import Job
 
 log = logging.getLogger(__name__)
+REACHABLE_SECONDS = 10.0
 
 
 class Tracking(ABC):
@@ -60,8 +64,8 @@ class CSVTracking(Tracking):
 class WandbTracking(Tracking):
     """Weights & Biases: one group per run, one W&B run per sub-network, one of type "summary" for the comparison.
 
-    Online where a key is found (WANDB_API_KEY or ~/.netrc) or WANDB_MODE says so, else offline in the run folder;
-    never a prompt. An offline run is sent later with `wandb sync <run folder>/wandb/offline-run-*`.
+    Online where a key is found (WANDB_API_KEY or ~/.netrc) and the server answers, or WANDB_MODE says so; else offline
+    in the run folder, never a prompt. An offline run is sent later with `wandb sync <run folder>/wandb/offline-run-*`.
 
     Args:
         project: W&B project.
@@ -74,8 +78,8 @@ class WandbTracking(Tracking):
 
     @property
     def mode(self) -> str:
-        """online, offline or whatever WANDB_MODE asks for."""
-        return os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+        """What WANDB_MODE asks for; else online where there is a key and its server answers; else offline."""
+        return os.environ.get("WANDB_MODE") or _mode_here()
 
     def _init(self, run_folder: Path | str, **arguments: Any) -> Any:
         import wandb
@@ -131,11 +135,35 @@ class WandbTracking(Tracking):
         wandb.finish()
 
 
-def _has_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
+def _mode_here() -> str:
+    import wandb
+
+    address = urlsplit(wandb.Settings().base_url)
+    if not _has_key(address.hostname or ""):
+        return "offline"
+    port = address.port or (80 if address.scheme == "http" else 443)
+    return "online" if _answers(address.hostname or "", port) else "offline"
+
+
+@lru_cache(maxsize=4)
+def _answers(host: str, port: int) -> bool:
+    # Asked once per process: a server that does not answer must not cost a wait per sub-network.
     try:
-        return netrc.netrc(os.environ.get("NETRC") or str(Path.home() / ".netrc")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
+        socket.create_connection((host, port), timeout=REACHABLE_SECONDS).close()
+    except OSError as error:
+        log.warning("%s does not answer (%s): W&B runs are kept offline in the run folder", host, error)
         return False
+    return True
+
+
+def _has_key(host: str) -> bool:
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    files = [os.environ["NETRC"]] if os.environ.get("NETRC") else [Path.home() / ".netrc", Path.home() / "_netrc"]
+    for file in files:
+        try:
+            if netrc.netrc(str(file)).authenticators(host) is not None:
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False

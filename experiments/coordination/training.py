@@ -143,5 +143,8 @@ def _keep(job: Job, head: Head, history: History, seconds: float) -> None:
         "history": records,
     }
     write_json(job.stem.with_suffix(".json"), record)
+    last = records[-1] if records else {}
+    shown = ", ".join(f"{name} {last[name]:.4g}" for name in ("train/loss", "val/accuracy") if name in last)
+    log.info("%s: %d classes, %d epochs in %.1f s, %s", job.title, record["classes"], len(records), seconds, shown)
     for file in epoch_files(job.stem).values():
         file.unlink()

@@ -8,7 +8,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from datamodules.errors import InputError
-from datamodules.multilabel import MultiLabelSet, open_multilabel
+from datamodules.multilabel import MultiLabelSet, open_multilabel, split_rows
 from experiments.coordination.command_line import CONFIGS
 
 FOLDER = CONFIGS / "multilabel"
@@ -25,9 +25,7 @@ class Settings:
     hidden_layers: int = 1
     dropout: float = 0.5  # share of the hidden units that a step leaves out
     epochs: int = 1500  # at most, if patience ends the training earlier
-    patience: int | None = (
-        5  # epochs without a lower validation loss, then the best weights; None: all epochs, last weights
-    )
+    patience: int | None = 5  # epochs without a lower validation loss; None: all epochs, and their last weights
     batch_size: int | None = 128  # rows of a step; None takes all at once
     learning_rate: float = 0.01  # of Adam
     threshold: float = 0.3  # probabilities from here on are predictions
@@ -111,7 +109,7 @@ def open_data(cfg: DictConfig) -> list[tuple[MultiLabelSet, Settings]]:
         cfg: the configuration of experiments.multilabel.
 
     Raises:
-        InputError: a data set or settings that cannot be used, or two data sets of one name.
+        InputError: a data set, shares or settings that cannot be used, or two data sets of one name.
     """
     paths = [cfg.data.path] if isinstance(cfg.data.path, str) else list(cfg.data.path)
     if not paths or (cfg.data.xml is not None and len(paths) > 1):
@@ -124,6 +122,8 @@ def open_data(cfg: DictConfig) -> list[tuple[MultiLabelSet, Settings]]:
     names = [data.name for data in opened]
     if len(set(names)) < len(names):
         raise InputError(f"data sets {', '.join(names)}", "different names", "rename a file")
+    for data in opened:
+        split_rows(len(data), cfg.split.validation, cfg.split.test)  # refuses impossible shares before a run begins
     return [(data, settings_of(data, cfg.settings)) for data in opened]
 
 

@@ -119,14 +119,20 @@ def test_a_missing_xml_file_and_other_files_are_refused(arff, tmp_path):
 
 
 def test_a_matlab_file_is_the_same_data_set(tmp_path):
-    savemat(tmp_path / "set.mat", {"data": np.arange(8).reshape(4, 2), "target": np.array([[1, -1, 1, -1], [-1, 1, 1, -1]])})
+    savemat(
+        tmp_path / "set.mat", {"data": np.arange(8).reshape(4, 2), "target": np.array([[1, -1, 1, -1], [-1, 1, 1, -1]])}
+    )
     found = open_multilabel(tmp_path / "set.mat")
     assert found.fingerprint == made().fingerprint and found.label_names == ("0", "1")
 
 
 @pytest.mark.parametrize(
     "name, shape, labels, cardinality",
-    [("stackex_cs", (9270, 635), 274, 2.56), ("stackex_cooking", (10491, 577), 400, 2.22), ("delicious", (16105, 500), 983, 19.02)],
+    [
+        ("stackex_cs", (9270, 635), 274, 2.56),
+        ("stackex_cooking", (10491, 577), 400, 2.22),
+        ("delicious", (16105, 500), 983, 19.02),
+    ],
 )
 def test_published_sets_have_their_published_sizes(shared_data, name, shape, labels, cardinality):
     found = open_multilabel(shared_data("multilabel") / f"{name}.mat")
@@ -158,7 +164,9 @@ def test_seeds_split_differently():
     assert not np.array_equal(split_rows(100, seed=0).test, split_rows(100, seed=1).test)
 
 
-@pytest.mark.parametrize("arguments", [(10, 0, 0.2), (10, 0.2, 0), (10, 0.5, 0.5), (10, -0.1, 0.2), (10, float("nan"), 0.2), (2,)])
+@pytest.mark.parametrize(
+    "arguments", [(10, 0, 0.2), (10, 0.2, 0), (10, 0.5, 0.5), (10, -0.1, 0.2), (10, float("nan"), 0.2), (2,)]
+)
 def test_impossible_splits_are_refused(arguments):
     with pytest.raises(InputError):
         split_rows(*arguments)
@@ -191,7 +199,9 @@ def test_counts_are_logarithms_and_a_constant_feature_is_0():
     np.testing.assert_allclose(scaling.unit(np.array([[1, 9]])), [[np.log(2) / np.log(8), 0]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("features, counts", [([[0, 1], [1, 1]], False), ([[0.5], [2]], False), ([[-1], [2]], False), ([[0], [2]], True)])
+@pytest.mark.parametrize(
+    "features, counts", [([[0, 1], [1, 1]], False), ([[0.5], [2]], False), ([[-1], [2]], False), ([[0], [2]], True)]
+)
 def test_counts_are_recognised(features, counts):
     assert FeatureScaling.fit(np.array(features, np.float32)).log_counts == counts
 

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pandas as pd
 import pytest
+import wandb
 
 from experiments.coordination.coordinator import Cell
 from experiments.coordination.job import Job
@@ -99,6 +101,26 @@ def test_a_key_in_netrc_counts_for_its_host_alone(no_key, tmp_path):
     no_key.setenv("NETRC", str(tmp_path / "other"))
     (tmp_path / "other").write_text("machine api.wandb.ai login user password secret\n")
     assert WandbTracking().mode == "online"
+
+
+def test_a_key_for_the_server_that_wandb_itself_would_ask_counts(no_key, tmp_path):
+    server = wandb.Settings().base_url.removeprefix("https://")
+    (tmp_path / ".netrc").write_text(f"machine {server} login user password secret\n")
+    assert WandbTracking().mode == "online"
+
+
+def test_a_server_that_does_not_answer_costs_no_training(no_key, jobs):
+    modes = []
+
+    def init(**arguments):
+        modes.append(arguments["mode"])
+        if arguments["mode"] == "online":
+            raise wandb.errors.CommError("no such host")
+        return MagicMock(spec=wandb.sdk.wandb_run.Run)
+
+    no_key.setenv("WANDB_API_KEY", "x" * 40)
+    no_key.setattr(wandb, "init", init)
+    assert WandbTracking().open(jobs[0]) is not None and modes[-1] == "offline"
 
 
 # The command, but for its report: drawing takes seconds. One figure stands for those of the report.

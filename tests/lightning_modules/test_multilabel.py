@@ -71,7 +71,9 @@ def test_a_stack_of_separate_networks_learns_what_each_would_learn_alone(layers)
             module.log = lambda *_, **__: None
             module.training_step((inputs, wanted), 0).backward()
             adam.step()
-    torch.testing.assert_close(stack(inputs), torch.cat([single(inputs) for single in singles], dim=1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        stack(inputs), torch.cat([single(inputs) for single in singles], dim=1), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_stack_starts_and_drops_out_as_single_networks_do():

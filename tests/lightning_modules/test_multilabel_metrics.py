@@ -52,7 +52,9 @@ def test_example_based_is_scikit_learns(pair):
     found = example_based(true, predicted)
     neither = ~(true | predicted).any(axis=1)
     # scikit-learn's zero_division fills every empty denominator alike; ours calls only the fully empty row right
-    assert found["accuracy"] == pytest.approx(100 * sk.jaccard_score(true, predicted, average="samples", zero_division=1))
+    assert found["accuracy"] == pytest.approx(
+        100 * sk.jaccard_score(true, predicted, average="samples", zero_division=1)
+    )
     assert found["hamming_loss"] == pytest.approx(100 * sk.hamming_loss(true, predicted))
     for name, score in (("precision", sk.precision_score), ("recall", sk.recall_score)):
         expected = score(true, predicted, average="samples", zero_division=0) + neither.mean()
@@ -97,7 +99,10 @@ def test_precision_at_k_is_that_of_a_plain_stable_sort(true, scores):
 
 
 @settings(max_examples=25)
-@given(arrays(bool, (5, 4)), arrays(np.float32, (5, 4), elements=st.one_of(st.floats(0, 1, width=32), st.sampled_from([0.01, 0.3, 0.5, 0.99]))))
+@given(
+    arrays(bool, (5, 4)),
+    arrays(np.float32, (5, 4), elements=st.one_of(st.floats(0, 1, width=32), st.sampled_from([0.01, 0.3, 0.5, 0.99]))),
+)
 def test_the_best_threshold_is_the_best_of_a_plain_search(true, scores):
     f1 = [example_based(true, scores >= threshold)["f1"] for threshold in THRESHOLDS.tolist()]
     found = best_threshold(true, scores)

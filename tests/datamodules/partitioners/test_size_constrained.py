@@ -62,13 +62,23 @@ def test_scale_and_place_of_the_points_do_not_matter(scale):
     np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("points", [np.zeros((12, 2)), np.repeat(np.eye(2), 6, axis=0)], ids=["one point", "two points"])
+@pytest.mark.parametrize(
+    "points", [np.zeros((12, 2)), np.repeat(np.eye(2), 6, axis=0)], ids=["one point", "two points"]
+)
 def test_points_that_coincide_are_dealt_within_the_bounds(points):
     assert sorted(SizeConstrainedKMeans(1, 1).fit(points, 4, seed=0).sizes()) == [3, 3, 3, 3]
 
 
 @pytest.mark.parametrize(
-    "arguments", [dict(smallest=-0.1), dict(smallest=1.1), dict(largest=0.9), dict(largest=float("inf")), dict(n_init=0), dict(max_iter=0)]
+    "arguments",
+    [
+        dict(smallest=-0.1),
+        dict(smallest=1.1),
+        dict(largest=0.9),
+        dict(largest=float("inf")),
+        dict(n_init=0),
+        dict(max_iter=0),
+    ],
 )
 def test_bounds_that_no_partition_can_meet_are_refused(arguments):
     with pytest.raises(InputError):

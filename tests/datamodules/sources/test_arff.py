@@ -102,14 +102,18 @@ def test_bounds(written, monkeypatch):
 
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False, width=32)
-names = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF, exclude_characters="\x7f\x85\xa0"), min_size=1, max_size=8)
+names = st.text(
+    st.characters(min_codepoint=33, max_codepoint=0x2FF, exclude_characters="\x7f\x85\xa0"), min_size=1, max_size=8
+)
 
 
 @given(st.data())
 def test_a_table_written_dense_or_sparse_comes_back(tmp_path_factory, data):
     width = data.draw(st.integers(1, 5))
     titles = data.draw(st.lists(names, min_size=width, max_size=width, unique=True))
-    values = np.array(data.draw(st.lists(st.lists(numbers, min_size=width, max_size=width), min_size=1, max_size=5)), np.float32)
+    values = np.array(
+        data.draw(st.lists(st.lists(numbers, min_size=width, max_size=width), min_size=1, max_size=5)), np.float32
+    )
     lines = ["@relation made"]
     for title in titles:
         escaped = title.replace("\\", "\\\\").replace("'", "\\'")
@@ -119,7 +123,9 @@ def test_a_table_written_dense_or_sparse_comes_back(tmp_path_factory, data):
         if data.draw(st.booleans()):
             lines.append(",".join(repr(float(value)) for value in row))
         else:
-            lines.append("{" + ", ".join(f"{place} {float(value)!r}" for place, value in enumerate(row) if value != 0) + "}")
+            lines.append(
+                "{" + ", ".join(f"{place} {float(value)!r}" for place, value in enumerate(row) if value != 0) + "}"
+            )
     path = tmp_path_factory.mktemp("arff") / "made.arff"
     path.write_text("\n".join(lines), encoding="utf-8")
     table = read_arff(path)
@@ -142,7 +148,10 @@ def test_any_text_is_read_or_refused_but_never_breaks(tmp_path_factory, text):
 
 def test_dense_files_read_as_by_scipy(written):
     random = np.random.default_rng(0)
-    rows = [f"{a:.4f},{b},{c}" for a, b, c in zip(random.normal(size=9), random.integers(2, size=9), random.integers(5, size=9))]
+    rows = [
+        f"{a:.4f},{b},{c}"
+        for a, b, c in zip(random.normal(size=9), random.integers(2, size=9), random.integers(5, size=9))
+    ]
     text = "@relation r\n@attribute a numeric\n@attribute b {0,1}\n@attribute c integer\n@data\n" + "\n".join(rows)
     theirs, _ = scipy_arff.loadarff(io.StringIO(text))
     expected = np.array([[row[0], float(row[1]), row[2]] for row in theirs], np.float32)

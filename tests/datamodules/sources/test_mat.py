@@ -31,7 +31,9 @@ def test_labels_come_in_columns_or_rows(saved, dtype):
 
 
 def test_sparse_matrices_are_understood_and_other_variables_left_alone(saved):
-    path = saved(data=csc_matrix(DATA.astype(float)), target=csc_matrix(TARGET.astype(float)), other=np.array([{}], object))
+    path = saved(
+        data=csc_matrix(DATA.astype(float)), target=csc_matrix(TARGET.astype(float)), other=np.array([{}], object)
+    )
     features, labels = read_mat(path)
     np.testing.assert_array_equal(features, DATA)
     np.testing.assert_array_equal(labels, TARGET.T)

@@ -47,7 +47,15 @@ def task(tmp_path):
         progress = progress or MethodProgress(Console(file=io.StringIO()), 1)
         shares = RowSplitConfig(validation=0.2, test=0.3)
         return Task(
-            data or data_set(), settings, shares, 0, RandomPartitioner(), run, FitConfig(threads=1), NO_TRACKING, progress
+            data or data_set(),
+            settings,
+            shares,
+            0,
+            RandomPartitioner(),
+            run,
+            FitConfig(threads=1),
+            NO_TRACKING,
+            progress,
         )
 
     return make
@@ -176,9 +184,14 @@ def test_honest_and_leaky_rows(task):
     assert leaky_a["method"] == "label_clusters_leaky_a" and "LEAKY" in leaky_a["note"] and "LEAKY" in leaky_b["note"]
     test = made.split.test
     truth, scores = made.data.labels[test], outcome.scores[test]
-    assert {key: honest[key] for key in all_metrics(truth, scores, 0.3)} == pytest.approx(all_metrics(truth, scores, 0.3))
+    assert {key: honest[key] for key in all_metrics(truth, scores, 0.3)} == pytest.approx(
+        all_metrics(truth, scores, 0.3)
+    )
     zeroed = scores * own_clusters(truth, outcome.cluster_of)
-    assert leaky_a["f1"] == pytest.approx(all_metrics(truth, zeroed, 0.3)["f1"]) and leaky_a["precision"] >= honest["precision"]
+    assert (
+        leaky_a["f1"] == pytest.approx(all_metrics(truth, zeroed, 0.3)["f1"])
+        and leaky_a["precision"] >= honest["precision"]
+    )
     assert honest["validated_threshold"] != 0.3 or honest["validated_f1"] == honest["f1"]
     assert len(method_rows("random_clusters", node, method, made)) == 1  # the readings are of the method only
 
@@ -200,7 +213,9 @@ def test_networks_on_disk_are_not_trained_again_and_damaged_ones_are(task, monke
     file = sorted(task().run.path.glob("subnetworks/*/*.safetensors"))[0]
     file.write_bytes(file.read_bytes()[:-3])
     trained = []
-    monkeypatch.setattr("experiments.label_clusters.training._fit", lambda job, *_: trained.append(job.stem) or pytest.fail("trains"))
+    monkeypatch.setattr(
+        "experiments.label_clusters.training._fit", lambda job, *_: trained.append(job.stem) or pytest.fail("trains")
+    )
     with pytest.raises(BaseException, match="trains"):
         method.run(task())
     assert [stem.with_suffix(".safetensors") for stem in trained] == [file]
@@ -234,7 +249,9 @@ OPENED = [(data_set(), Settings(published={"label_clusters": {"f1": 0.55, "hours
 
 def test_the_gain_is_against_the_best_baseline_and_against_the_same_perceptron():
     found = gains(FRAME, OPENED).set_index(["threshold", "against"])["gain"]
-    assert found["fixed", "ml_knn"] == pytest.approx(-1) and found["fixed", "binary_relevance_network"] == pytest.approx(2)
+    assert found["fixed", "ml_knn"] == pytest.approx(-1) and found[
+        "fixed", "binary_relevance_network"
+    ] == pytest.approx(2)
     assert found["the paper's", "best rival"] == pytest.approx(13) and len(found) == 5
 
 
@@ -243,7 +260,9 @@ def test_tables_have_honest_rows_apart_from_leaky_ones_and_the_papers_figures():
     metrics = tables["made: example-based metrics"].set_index("method")
     assert metrics.loc["label_clusters", "f1"] == pytest.approx(40.5)
     assert metrics.loc["label_clusters", "f1_std"] == pytest.approx(0.5**0.5)
-    assert not any("leaky" in name for name in metrics.index) and metrics.loc["paper: label_clusters", "f1"] == pytest.approx(55)
+    assert not any("leaky" in name for name in metrics.index) and metrics.loc[
+        "paper: label_clusters", "f1"
+    ] == pytest.approx(55)
     leaky = tables["made: honest and leaky readings beside the paper's"]["method"].tolist()
     assert leaky == ["label_clusters", "label_clusters_leaky_a", "paper: label_clusters", "paper: best rival"]
     assert tables["Networks, layers, epochs, time"]["paper's seconds"].tolist() == [7200]
@@ -258,7 +277,9 @@ def test_the_verdict_says_where_the_clusters_fall_short():
 
 
 def test_tables_and_figures_do_with_whatever_rows_there_are():
-    infeasible = pd.DataFrame([dict(dataset="made", seed=0, method="label_powerset", protocol="honest", note="not feasible")])
+    infeasible = pd.DataFrame(
+        [dict(dataset="made", seed=0, method="label_powerset", protocol="honest", note="not feasible")]
+    )
     assert sentence(infeasible) == "No method was feasible."
     for frame in (FRAME, FRAME.loc[FRAME["method"] == "ml_knn"], infeasible):
         assert "Data sets" in report_tables(frame, OPENED)
