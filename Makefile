@@ -16,7 +16,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)  ## install, compare the scenarios on synthetic identities, say where the report lies
-	WANDB_MODE=offline $(BIN)/python -m experiments.compare name=demo n_identities=[500,1000] seeds=3 trainer.max_epochs=20 logger=csv
+	WANDB_MODE=offline $(BIN)/python -m experiments.compare name=demo n_identities=[500,1000] seeds=3 trainer.max_epochs=30 logger=csv
 
 test: $(READY)  ## install, run the default test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest

@@ -10,6 +10,7 @@ import numpy as np
 
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
+from datamodules.sources.base import groups_of
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def split_identities(
     max_test_images: int | None = 5,
     held_out: float = 0.0,
     groups_N: np.ndarray | None = None,
+    copies_together: bool = True,
 ) -> Splits:
     """Draws identities and splits the images of each 60 / 20 / 20.
 
@@ -94,6 +96,9 @@ def split_identities(
             None if every image stands for itself. With groups, shares count groups, and only the first image of a
             group (the original) is used outside training.
 
+        copies_together: where the set holds augmented copies (its meta says so) and no groups are given, copies and
+            their original are a group.
+
     Returns:
         The splits; every enrolled identity has at least one training sample.
 
@@ -105,6 +110,8 @@ def split_identities(
         raise InputError(f"held_out = {held_out}", "a share from 0 to below 1", "choose about 0.1 to 0.2")
     if max_test_images is not None and max_test_images < 1:
         raise InputError(f"max_test_images = {max_test_images}", "at least 1, or None", "correct split.max_test_images")
+    if groups_N is None and copies_together and embedding_set.meta.get("copies"):
+        groups_N = groups_of(embedding_set.files)
     n_held_out = round(available * held_out)
     wanted = available - n_held_out if n_identities is None else n_identities
     if not 1 <= wanted <= available - n_held_out:

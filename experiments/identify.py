@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Name the people behind embeddings."""
+"""Name the people behind embeddings, or in pictures."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from datamodules.errors import InputError
 from datamodules.files import open_npy, write_text
 from experiments.coordination.command_line import command
 from experiments.coordination.schema import IdentifyConfig
+from experiments.picture_identification.identify import identify_pictures
 from lightning_modules.identifier import Identifier
 
 
@@ -24,11 +25,15 @@ def main(cfg: DictConfig) -> None:
         raise InputError(f"{out}, which exists", "a new file", "choose another out=, or say overwrite=true")
     if not out.parent.is_dir():
         raise InputError(f"no folder {out.parent}", "an existing folder for the CSV", "make it, or choose another out=")
-    if cfg.embeddings is None:
-        raise InputError("no embeddings", "embeddings=FILE_OR_DIR", "name an .npy file or an EmbeddingSet folder")
+    if (cfg.embeddings is None) == (cfg.images is None):
+        given = "neither embeddings= nor images=" if cfg.images is None else "both embeddings= and images="
+        raise InputError(given, "one of them", "name an .npy file or EmbeddingSet folder, or a folder of pictures")
     identifier = Identifier.load(cfg.identifier, cfg.device)
     if cfg.threshold is not None:
         identifier = replace(identifier, threshold=cfg.threshold)
+    if cfg.images is not None:
+        identify_pictures(cfg, identifier)
+        return
     source = Path(cfg.embeddings)
     if source.is_dir():
         probes = EmbeddingSet.open(source)

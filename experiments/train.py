@@ -31,7 +31,7 @@ def main(cfg: DictConfig) -> int:
     (n,) = sizes or [data.n_identities - round(data.n_identities * cfg.split.held_out)]
     cell = Cell(n, subnets_for([n], cfg.n_subnets)[0], cfg.seed)
     check_testable(data, cfg.split, [n], cfg.seed)
-    n_unknown = len(split_identities(data, n, cfg.seed, held_out=cfg.split.held_out).unknown)
+    n_unknown = len(split_identities(data, n, cfg.seed, **cfg.split).unknown)
     if n_unknown:
         check_fpir(cfg.fpir, n_unknown)
     folder = Path(cfg.runs_dir) / (cfg.name or run_name("train", dataset_name(data), cfg))

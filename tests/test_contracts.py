@@ -17,6 +17,8 @@ from torch.nn import functional as F
 
 from datamodules.class_means import normalise_rows
 from datamodules.partitioners.base import Partition
+from datamodules.partitioners.samples import TrainingSamples
+from datamodules.splits import Split
 from lightning_modules.decisions.argmax import Argmax
 from lightning_modules.heads import Head
 from lightning_modules.identifier import Identifier
@@ -140,6 +142,12 @@ def test_an_initialiser_gives_a_row_per_class_and_repeats_itself(name, classes):
 # Partitioners ---------------------------------------------------------------------------------------------------------
 
 
+def samples_of(points):
+    """Each class mean as the only sample of its identity."""
+    every = np.arange(len(points))
+    return TrainingSamples(np.ascontiguousarray(points), Split(every, every.astype(np.int32)))
+
+
 def points_of(kind):
     random = np.random.default_rng(0)
     if kind == "random":
@@ -155,7 +163,7 @@ def points_of(kind):
 def test_a_partition_has_m_clusters_none_empty_and_each_identity_a_home(name, kind, m, caplog):
     points = points_of(kind)
     before = points.copy()
-    partition = build("partitioner", name).fit(points, m, seed=1)
+    partition = build("partitioner", name).fit(points, m, 1, samples_of(points))
     assert partition.n_clusters == (1 if name == "single" else m)
     assert partition.cluster_of.shape == (24,) and set(partition.cluster_of) == set(range(partition.n_clusters))
     assert partition.sizes().min() >= 1 and np.array_equal(points, before)
@@ -167,21 +175,21 @@ def test_a_partition_has_m_clusters_none_empty_and_each_identity_a_home(name, ki
 @each("partitioner")
 def test_the_same_seed_gives_the_same_partition_whatever_happened_before(name):
     points, partitioner = points_of("random"), build("partitioner", name)
-    one = partitioner.fit(points, 4, seed=1)
+    one = partitioner.fit(points, 4, 1, samples_of(points))
     np.random.seed(5)  # noqa: NPY002 the global states must not matter
     torch.manual_seed(5)
-    partitioner.fit(points[::-1].copy(), 3, seed=2)
+    partitioner.fit(points[::-1].copy(), 3, 2, samples_of(points[::-1]))
     assert (
-        partitioner.fit(points, 4, seed=1).hash()
+        partitioner.fit(points, 4, 1, samples_of(points)).hash()
         == one.hash()
-        == build("partitioner", name).fit(points, 4, seed=1).hash()
+        == build("partitioner", name).fit(points, 4, 1, samples_of(points)).hash()
     )
 
 
 @each("partitioner")
 def test_a_partition_comes_back_from_disk_with_what_is_to_be_known_about_it(name, tmp_path):
     points = points_of("random")
-    partition = build("partitioner", name).fit(points, 4, seed=1)
+    partition = build("partitioner", name).fit(points, 4, 1, samples_of(points))
     partition.save(tmp_path / "partition")
     loaded = Partition.load(tmp_path / "partition")
     assert loaded.hash() == partition.hash() and np.array_equal(loaded.cluster_of, partition.cluster_of)

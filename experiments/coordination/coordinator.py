@@ -176,5 +176,6 @@ class Coordinator:
                 "scenario": scenario.name, "dataset": self.dataset, "data_fingerprint": self.fingerprint,
                 "split": self._split_of(cell), **{k: v for k, v in scenario.names.items() if v},
                 "extractor": self.embedding_set.meta.get("extractor", ""),
+                "recipe": self.embedding_set.meta.get("recipe"), "data_path": str(self.embedding_set.path.resolve()),
             },
         )  # fmt: skip

@@ -68,7 +68,7 @@ def check_testable(embedding_set: EmbeddingSet, split: DictConfig, sizes: list[i
         InputError: an N out of range, or no identity with a second image.
     """
     for n in sizes:
-        if not len(split_identities(embedding_set, n, seed, split.max_test_images, split.held_out).test):
+        if not len(split_identities(embedding_set, n, seed, **split).test):
             raise InputError(
                 f"no test image: each of the {n} identities has a single image",
                 "an identity with two images or more",

@@ -12,6 +12,7 @@ from omegaconf import MISSING, DictConfig
 from pytorch_lightning.accelerators import AcceleratorRegistry
 
 from datamodules.errors import InputError
+from experiments.picture_identification.config import PicturesConfig
 
 
 @dataclass
@@ -64,6 +65,7 @@ class SplitConfig:
     """Which images train, validate and test."""
 
     max_test_images: int | None = 5  # of an identity's 20 % test share, keep at most so many; None keeps all
+    copies_together: bool = True  # augmented copies stay in training, or on the side of their original
     held_out: float = 0.0  # share of the identities kept out as unknown persons
 
 
@@ -113,12 +115,11 @@ class TrainConfig(TrainingConfig):
 
 
 @dataclass
-class IdentifyConfig:
+class IdentifyConfig(PicturesConfig):
     """experiments.identify"""
 
     identifier: str = MISSING  # Identifier folder
     embeddings: str | None = None  # an .npy file of embeddings, or an EmbeddingSet folder
-    images: Any = None  # a folder of pictures
     out: str = "identities.csv"  # CSV to write
     threshold: float | None = None  # scores below become unknown; None takes the identifier's own
     device: str = "cpu"  # where to compute

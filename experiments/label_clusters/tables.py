@@ -185,16 +185,12 @@ def sentence(frame: pd.DataFrame) -> str:
         means = own.groupby("method")[["f1", "validated_f1"]].mean() if "f1" in own else pd.DataFrame()
         if METHOD in means.index and RIVAL in means.index:
             ours, theirs = means.loc[METHOD], means.loc[RIVAL]
-            behind = [name for name, column in _THRESHOLDS.items() if ours[column] < theirs[column]]
-            parts.append(
-                f"{dataset}: honest F1 {ours['f1']:.2f} % with label clusters and {theirs['f1']:.2f} % with binary relevance "
-                f"and the same MLP ({ours['validated_f1']:.2f} and {theirs['validated_f1']:.2f} % at a validated threshold)"
-                + (
-                    f", so the clusters do not reach binary relevance at the {' and the '.join(behind)} threshold"
-                    if behind
-                    else ""
-                )
-            )
+            behind = " and the ".join(name for name, column in _THRESHOLDS.items() if ours[column] < theirs[column])
+            part = f"{dataset}: honest F1 {ours['f1']:.2f} % with label clusters and {theirs['f1']:.2f} % with binary "
+            part += f"relevance and the same MLP ({ours['validated_f1']:.2f} and {theirs['validated_f1']:.2f} % at a "
+            part += "validated threshold)"
+            short = f", so the clusters do not reach binary relevance at the {behind} threshold"
+            parts.append(part + (short if behind else ""))
         elif len(means) and means["f1"].notna().any():
             best = means["f1"].idxmax()
             parts.append(f"{dataset}: the highest honest F1 is {means['f1'].max():.2f} %, by {best}")

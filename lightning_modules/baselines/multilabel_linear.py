@@ -77,6 +77,7 @@ class LabelPowerset(LabelScorer):
         self.model = LogisticRegression(C=self.C, max_iter=self.max_iter, random_state=seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # max_iter is the bound that was asked for
+            warnings.filterwarnings("ignore", message="The number of unique classes")  # label sets are that many
             self.model.fit(features_NF, set_of_N)
 
     def _scores(self, features_NF: np.ndarray) -> np.ndarray:

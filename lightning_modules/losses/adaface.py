@@ -51,21 +51,21 @@ class AdaFace(MarginLoss):
         self.register_buffer("std", torch.tensor(100.0))
 
     @torch.no_grad()
-    def for_lengths(self, embedding_length_B: Tensor, row_length_C: Tensor | None = None) -> "QualityMargin":
+    def for_lengths(self, embedding_length_B: Tensor, row_length_C: Tensor | None = None) -> "_QualityMargin":
         """The loss of a batch of such embeddings; in training mode their mean and standard deviation are learned."""
         length_B = embedding_length_B.float().clamp(SHORTEST, LONGEST)
         if self.training and len(length_B) > 1:
             self.mean.lerp_(length_B.mean(), self.momentum)
             self.std.lerp_(length_B.std(), self.momentum)
         quality_B = (self.concentration * (length_B - self.mean) / (self.std + 1e-3)).clamp(-1, 1)
-        return QualityMargin(self.scale, self.margin, quality_B)
+        return _QualityMargin(self.scale, self.margin, quality_B)
 
     def target_logit(self, cosine_B: Tensor) -> Tensor:
         """s (cos(theta) - margin), that of average quality; see `MarginLoss`."""
         return self.scale * (cosine_B - self.margin)
 
 
-class QualityMargin(MarginLoss):
+class _QualityMargin(MarginLoss):
     """AdaFace's margin for samples of known quality.
 
     Args:

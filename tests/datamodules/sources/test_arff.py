@@ -37,7 +37,8 @@ def test_what_a_sparse_row_leaves_out_is_the_first_nominal_value(written):
 
 
 def test_quoted_names_and_values(written):
-    text = "@relation r\n@attribute 'it\\'s, {odd}' {'a b','c,d'}\n@attribute \"q\"{0,1}\n@attribute don't integer\n@data\n"
+    text = "@relation r\n@attribute 'it\\'s, {odd}' {'a b','c,d'}\n@attribute \"q\"{0,1}\n"
+    text += "@attribute don't integer\n@data\n"
     table = read_arff(written(text + "'c,d',1,5\n{0 'a b', 2 6}\n{0 'c,d'}\n"))
     assert table.names == ("it's, {odd}", "q", "don't")
     np.testing.assert_array_equal(table.values, [[1, 1, 5], [0, 0, 6], [1, 0, 0]])

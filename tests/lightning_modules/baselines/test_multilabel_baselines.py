@@ -81,7 +81,7 @@ def test_too_many_label_sets_are_not_feasible():
 def test_ml_knn_by_hand():
     # Rows 0, 1, 2 on a line at 0, 1, 5; label at rows 0 and 1; k = 1, s = 1.
     # Neighbours: of 0 row 1, of 1 row 0, of 2 row 1, all with the label. Prior (1 + 2) / (2 + 3) = 0.6.
-    # With label: 2 rows with c = 1, so P(c = 1 | yes) = (1 + 2) / (2 + 2) = 3/4; without: 1 row, (1 + 1) / (2 + 1) = 2/3.
+    # With label: 2 rows with c = 1, so P(c = 1 | yes) = (1 + 2) / (2 + 2) = 3/4; without: 1 row, (1 + 1) / (2 + 1).
     features, labels = np.array([[0], [1], [5]], np.float32), np.array([[1], [1], [0]], bool)
     method = MLKNN(k=1).fit(features, labels)
     yes, no = 0.6 * 3 / 4, 0.4 * 2 / 3
