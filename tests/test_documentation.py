@@ -44,6 +44,7 @@ def arguments(function):
 
 def fields(node):
     stated = [item for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)]
+    stated = [item for item in stated if item.value is None or "init=False" not in ast.unparse(item.value)]
     return [item.target.id for item in stated if "ClassVar" not in ast.unparse(item.annotation)]
 
 

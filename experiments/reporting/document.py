@@ -137,11 +137,11 @@ class Document:
 
     Args:
         title: its heading.
-        facts: short facts under the heading.
         verdict: the finding in one sentence.
+        sections: the rest.
+        facts: short facts under the heading.
         remarks: further sentences under the verdict.
         tiles: the numbers to see first.
-        sections: the rest.
         synthetic: "all" or "some" where so many data sets were generated, "" where none; shown as a badge.
     """
 

@@ -104,6 +104,12 @@ def test_held_out_identities_are_unknown_and_complete():
     assert len(split_identities(data).unknown) == 0
 
 
+def test_who_is_unknown_does_not_depend_on_how_many_are_enrolled():
+    data = set_with([6] * 20)
+    few, many = (split_identities(data, n, seed=1, held_out=0.25).unknown.rows for n in (4, 15))
+    assert np.array_equal(few, many)
+
+
 def test_holding_out_does_not_change_who_is_enrolled_beside():
     data = set_with([6] * 20)
     without, beside = split_identities(data, 8, seed=1), split_identities(data, 8, seed=1, held_out=0.5)

@@ -241,6 +241,17 @@ def test_training_that_diverges_everywhere_ends_with_the_reasons(tmp_path, call,
     assert not (tmp_path / "small" / "results.csv").exists()
 
 
+def test_with_a_cluster_for_everybody_each_seed_has_the_accuracies_of_knn(tmp_path, call, small):
+    # The partition is the same for both seeds, their test images are not.
+    assert call("compare", *small, "n_subnets=16", "seeds=2", "trainer.max_epochs=1").code == 0
+    rows = pd.read_csv(tmp_path / "small" / "results.csv").set_index(["scenario", "seed"])
+    for seed in (0, 1):
+        knn, nearest = rows.loc["knn", seed], rows.loc["clustered_nearest", seed]
+        assert nearest.f1 == knn.f1 and nearest.accuracy == knn.accuracy
+        assert nearest.cluster_accuracy_test == pytest.approx(knn.accuracy)
+    assert rows.loc[("knn", 0), "accuracy"] != rows.loc[("knn", 1), "accuracy"]
+
+
 def test_lists_of_sizes_go_with_lists_of_clusters(tmp_path, call, small):
     assert call("compare", *small, "n_identities=[8,12]", "n_subnets=[2,3]", "trainer.max_epochs=1").code == 0
     rows = pd.read_csv(tmp_path / "small" / "results.csv")

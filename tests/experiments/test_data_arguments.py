@@ -96,7 +96,8 @@ def synthetic(tmp_path, **more):
 
 def test_generated_identities_are_written_once_and_large_enough(tmp_path):
     one = open_data(synthetic(tmp_path), [12, 20])
-    assert one.n_identities == 20 and dataset_name(one) == "synthetic" and one.path.is_relative_to(tmp_path / "data")
+    assert one.n_identities == 20 and one.path.is_relative_to(tmp_path / "data")
+    assert dataset_name(one) == "synthetic(dim=4,intrinsic_dim=4)"
     written = (one.path / "embeddings.npy").stat().st_mtime_ns
     assert open_data(synthetic(tmp_path), [20, 12]).path == one.path
     assert (one.path / "embeddings.npy").stat().st_mtime_ns == written

@@ -2,6 +2,7 @@
 import csv
 import os
 import pty
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import wandb
 
+from experiments.coordination import tracking
 from experiments.coordination.coordinator import Cell
 from experiments.coordination.job import Job
 from experiments.coordination.tracking import CSVTracking, NoTracking, WandbTracking
@@ -76,6 +78,7 @@ def no_key(monkeypatch, tmp_path):
     for name in NO_KEY:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(tracking, "_answers", lambda host, port: True)
     return monkeypatch
 
 
@@ -89,7 +92,8 @@ def test_without_a_key_offline_with_one_online_and_as_told_before_all(no_key, tm
 
 
 def test_a_key_in_netrc_counts_for_its_host_alone(no_key, tmp_path):
-    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password secret\n")
+    entry = f"machine {wandb.Settings().base_url.removeprefix('https://')} login user password secret\n"
+    (tmp_path / ".netrc").write_text(entry)
     (tmp_path / ".netrc").chmod(0o600)
     assert WandbTracking().mode == "online"
     no_key.setenv("WANDB_BASE_URL", "https://wandb.example.org/")
@@ -99,7 +103,7 @@ def test_a_key_in_netrc_counts_for_its_host_alone(no_key, tmp_path):
     assert WandbTracking().mode == "offline"
     (tmp_path / ".netrc").unlink()
     no_key.setenv("NETRC", str(tmp_path / "other"))
-    (tmp_path / "other").write_text("machine api.wandb.ai login user password secret\n")
+    (tmp_path / "other").write_text(entry)
     assert WandbTracking().mode == "online"
 
 
@@ -114,13 +118,16 @@ def test_a_server_that_does_not_answer_costs_no_training(no_key, jobs):
 
     def init(**arguments):
         modes.append(arguments["mode"])
-        if arguments["mode"] == "online":
-            raise wandb.errors.CommError("no such host")
         return MagicMock(spec=wandb.sdk.wandb_run.Run)
 
-    no_key.setenv("WANDB_API_KEY", "x" * 40)
-    no_key.setattr(wandb, "init", init)
-    assert WandbTracking().open(jobs[0]) is not None and modes[-1] == "offline"
+    with socket.socket() as nobody:  # bound, but nobody listens: a connection is refused
+        nobody.bind(("127.0.0.1", 0))
+        no_key.undo()
+        no_key.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        no_key.setenv("WANDB_API_KEY", "x" * 40)
+        no_key.delenv("WANDB_MODE", raising=False)
+        no_key.setattr(wandb, "init", init)
+        assert WandbTracking().open(jobs[0]) is not None and modes == ["offline"]
 
 
 # The command, but for its report: drawing takes seconds. One figure stands for those of the report.

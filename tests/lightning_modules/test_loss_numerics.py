@@ -78,10 +78,9 @@ def test_the_slope_in_float32_is_that_of_float64(theta):
 
 
 def test_the_sine_keeps_its_digits_where_one_minus_the_square_loses_them():
-    theta = 2e-3
-    cosine = torch.tensor([math.cos(theta)], dtype=torch.float32)
-    exact = math.sin(math.acos(float(cosine)))
-    assert float(sine_from_cosine(cosine)) == pytest.approx(exact, rel=1e-6)
+    cosine = torch.cos(torch.linspace(1e-3, 0.1, 500, dtype=torch.float64)).float()
+    exact = torch.sin(torch.acos(cosine.double()))
+    torch.testing.assert_close(sine_from_cosine(cosine).double(), exact, rtol=1e-6, atol=0)
 
 
 def test_margin_zero_is_normface():
