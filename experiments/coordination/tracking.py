@@ -138,7 +138,7 @@ class WandbTracking(Tracking):
 def _mode_here() -> str:
     import wandb
 
-    address = urlsplit(wandb.Settings().base_url)
+    address = urlsplit(os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url)
     if not _has_key(address.hostname or ""):
         return "offline"
     port = address.port or (80 if address.scheme == "http" else 443)
