@@ -85,11 +85,18 @@ class WandbTracking(Tracking):
         import wandb
 
         # System statistics and console capture start threads per run, and one run is one small head.
-        settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=120)
-        return wandb.init(
-            project=self.project, entity=self.entity, tags=self.tags, dir=str(run_folder), mode=self.mode,
-            resume="allow" if self.mode == "online" else None, settings=settings, **arguments,
-        )  # fmt: skip
+        settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=60)
+        where = {"project": self.project, "entity": self.entity, "tags": self.tags, "dir": str(run_folder)}
+        mode = self.mode
+        try:
+            resume = "allow" if mode == "online" else None
+            return wandb.init(mode=mode, resume=resume, settings=settings, **where, **arguments)
+        except wandb.errors.Error as error:
+            if mode != "online":
+                raise
+            # A refused key or a server that went away must not cost the training.
+            log.warning("W&B: %s; this run is kept offline in the run folder", " ".join(str(error).split()))
+            return wandb.init(mode="offline", settings=settings, **where, **arguments)
 
     def open(self, job: Job) -> Logger:
         """A WandbLogger on a run of its own, in the group of the comparison, with an id that survives a resume."""

@@ -130,6 +130,20 @@ def test_a_server_that_does_not_answer_costs_no_training(no_key, jobs):
         assert WandbTracking().open(jobs[0]) is not None and modes == ["offline"]
 
 
+def test_a_server_that_refuses_the_key_costs_no_training(no_key, jobs):
+    modes = []
+
+    def init(**arguments):
+        modes.append(arguments["mode"])
+        if arguments["mode"] == "online":
+            raise wandb.errors.AuthenticationError("this key is not known")
+        return MagicMock(spec=wandb.sdk.wandb_run.Run)
+
+    no_key.setenv("WANDB_API_KEY", "x" * 40)
+    no_key.setattr(wandb, "init", init)
+    assert WandbTracking().open(jobs[0]) is not None and modes == ["online", "offline"]
+
+
 # The command, but for its report: drawing takes seconds. One figure stands for those of the report.
 COMPARE = """
 import base64
