@@ -16,4 +16,5 @@ def test_an_epoch_whose_loss_is_no_number_ends_the_fit(loss):
 
 @pytest.mark.parametrize("metrics", [{}, {"train/loss": torch.tensor(1e30)}, {"val/loss": torch.tensor(float("nan"))}])
 def test_any_other_epoch_goes_on(metrics):
-    StopOnNonFinite().on_train_epoch_end(SimpleNamespace(callback_metrics=metrics, current_epoch=0), None)
+    trainer = SimpleNamespace(callback_metrics=metrics, current_epoch=0)
+    assert StopOnNonFinite().on_train_epoch_end(trainer, None) is None
