@@ -126,7 +126,7 @@ def best_threshold(true_NL: np.ndarray, scores_NL: np.ndarray) -> float:
     return float(THRESHOLDS[len(f1) - 1 - int(np.argmax(f1[::-1]))])
 
 
-# The two leaky readings of the paper
+# Leaky readings of the paper
 
 
 def own_clusters(true_NL: np.ndarray, cluster_of_L: np.ndarray) -> np.ndarray:

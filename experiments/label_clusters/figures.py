@@ -64,8 +64,9 @@ def gain_figure(frame: pd.DataFrame, opened: Opened) -> Figure:
                 label = "the paper's claim" if threshold == "the paper's" else f"{threshold} threshold"
                 axis.scatter(own["CVIR"], own["gain"], color=colour, marker=marker, label=label, zorder=3)
         for data, _ in opened:
+            # Above the frame and aslant: the CVIRs of two data sets may all but coincide.
             axis.annotate(
-                data.name, (data.cvir(), 0), xytext=(0, -12), textcoords="offset points", ha="center", color=GREY
+                data.name, (data.cvir(), 1.01), xycoords=("data", "axes fraction"), rotation=25, ha="left", color=GREY
             )
         axis.set_xlabel("CVIR of the labels")
         axis.set_ylabel("F1 minus best baseline, points")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From a method and a task to rows of results.csv: honest ones, and the paper's two leaky readings beside them.
+"""From a method and a task to rows of results.csv: honest ones, and the leaky readings of the paper beside them.
 
 Axes: V validation rows, T test rows, L labels.
 """
@@ -31,6 +31,13 @@ log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
+# What a test may not do, and the paper may have done.
+READINGS = {
+    "a": "predictions set to zero in clusters where the true row has no label",
+    "b": "mean over clusters of scores over the rows that truly have a label in it",
+    "c": "as a, and rows for which nothing is predicted left out",
+}
+
 
 def method_rows(name: str, node: DictConfig, method: NetworkMethod | LabelScorer, task: Task) -> list[Row]:
     """The rows of a method, computed or, where they are on disk, read.
@@ -42,9 +49,10 @@ def method_rows(name: str, node: DictConfig, method: NetworkMethod | LabelScorer
         task: the data set, split and settings.
 
     Returns:
-        The honest row, and for methods with clusters of which rows were dropped one row per leaky reading.
+        The honest row, and for the method itself one row per leaky reading.
     """
     content = {**task.content(), "settings": asdict(task.settings), "node": OmegaConf.to_container(node, resolve=True)}
+    content["readings"] = list(READINGS)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
     file = task.run.path / "finished" / f"{task.data.name}-seed{task.seed}-{name}-{digest}.json"
     if file.exists():
@@ -102,17 +110,20 @@ def _measure(task: Task, validation_VL: np.ndarray, test_TL: np.ndarray) -> Row:
 
 def _leaky(task: Task, validation_VL: np.ndarray, test_TL: np.ndarray, cluster_of: np.ndarray, facts: Row) -> list[Row]:
     own_VL, own_TL = (own_clusters(labels, cluster_of) for labels in (task.validation_labels, task.test_labels))
-    zeroed = _measure(task, validation_VL * own_VL, test_TL * own_TL)
-    fixed = leaky_per_cluster(task.test_labels, test_TL, cluster_of, task.settings.threshold)
-    reading_a = "LEAKY: predictions set to zero in clusters where the true row has no label"
-    reading_b = "LEAKY: mean over clusters of scores over the rows that truly have a label in it"
+    threshold, zeroed_TL = task.settings.threshold, test_TL * own_TL
+    answered = (zeroed_TL >= threshold).any(axis=1)
+    measured = {
+        "a": _measure(task, validation_VL * own_VL, zeroed_TL),
+        "b": leaky_per_cluster(task.test_labels, test_TL, cluster_of, threshold),
+        "c": all_metrics(task.test_labels[answered], zeroed_TL[answered], threshold) if answered.any() else {},
+    }
     return [
-        {**facts, "method": f"{facts['method']}_leaky_a", **zeroed, "note": reading_a},
         {
             **facts,
-            "method": f"{facts['method']}_leaky_b",
-            "threshold": task.settings.threshold,
-            **fixed,
-            "note": reading_b,
-        },
+            "method": f"{facts['method']}_leaky_{key}",
+            "threshold": threshold,
+            **measured[key],
+            "note": f"LEAKY: {text}",
+        }
+        for key, text in READINGS.items()
     ]

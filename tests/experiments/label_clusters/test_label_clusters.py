@@ -179,8 +179,8 @@ def test_honest_and_leaky_rows(task):
     made, node = task(), plain_node(x=1)
     method = LabelClusters(RandomPartitioner())
     outcome = method.run(made)
-    honest, leaky_a, leaky_b = method_rows("label_clusters", node, method, made)
-    assert [row["protocol"] for row in (honest, leaky_a, leaky_b)] == ["honest", "leaky", "leaky"]
+    honest, leaky_a, leaky_b, leaky_c = method_rows("label_clusters", node, method, made)
+    assert [row["protocol"] for row in (honest, leaky_a, leaky_b, leaky_c)] == ["honest"] + ["leaky"] * 3
     assert leaky_a["method"] == "label_clusters_leaky_a" and "LEAKY" in leaky_a["note"] and "LEAKY" in leaky_b["note"]
     test = made.split.test
     truth, scores = made.data.labels[test], outcome.scores[test]
@@ -192,6 +192,9 @@ def test_honest_and_leaky_rows(task):
         leaky_a["f1"] == pytest.approx(all_metrics(truth, zeroed, 0.3)["f1"])
         and leaky_a["precision"] >= honest["precision"]
     )
+    some = (zeroed >= 0.3).any(axis=1)
+    assert 0 < some.sum() < len(some)
+    assert leaky_c["f1"] == pytest.approx(all_metrics(truth[some], zeroed[some], 0.3)["f1"])
     assert honest["validated_threshold"] != 0.3 or honest["validated_f1"] == honest["f1"]
     assert len(method_rows("random_clusters", node, method, made)) == 1  # the readings are of the method only
 
