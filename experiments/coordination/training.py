@@ -83,7 +83,7 @@ def train(job: Job, report: EpochReport | None = None) -> None:
     means_CD = torch.from_numpy(means_KD[members_C])
     rows_CD = starting_rows(instantiate(recipe.init), means_CD, generator, loss.rows_per_class)
     head = Head(rows_CD, loss.unit_rows, settings["matmul"], settings["max_logits_mb"] << 20, loss.rows_per_class)
-    network = SubNetwork(head, loss, partial(_optimizer, recipe.optimizer))
+    network = SubNetwork(head, loss, partial(_optimizer, recipe.optimizer), settings["schedule"])
 
     history, tracking = History(), instantiate(job.tracking)
     checkpoint = EpochCheckpoint(job.stem, job.key, history, settings["checkpoint_every_n_epochs"])
