@@ -108,6 +108,7 @@ class Coordinator:
         if not folder.exists():
             return None
         try:
+            self.run.verify(folder)
             return Partition.load(folder)
         except InputError as error:
             log.warning("%s; the partition is made again", error)

@@ -159,6 +159,19 @@ class RunFolder:
         self.files.update({str(file.relative_to(self.path)): sha256(file) for file in files})
         self.note()
 
+    def verify(self, folder: Path) -> None:
+        """Compares the files of a folder with what the manifest says of them.
+
+        Args:
+            folder: in the run folder.
+
+        Raises:
+            InputError: a file was altered since.
+        """
+        for file in folder.iterdir():
+            if self.files.get(name := str(file.relative_to(self.path)), known := sha256(file)) != known:
+                raise InputError(f"{name} with SHA-256 {known[:16]}", f"{self.files[name][:16]}", "make it anew")
+
     def _refuse_another_config(self, known: dict[str, Any]) -> None:
         before, now = _flat(known), _flat(self.config)
         changed = [

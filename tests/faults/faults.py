@@ -118,14 +118,14 @@ def damage(how: str, trial: Trial, rng: random.Random, usual: Undisturbed) -> st
     return f"{how} {file.relative_to(trial.run)} at bit {place} of {when}"
 
 
-def stop(trial: Trial, rng: random.Random, usual: Undisturbed) -> str:
+def stop(trial: Trial, rng: random.Random, usual: Undisturbed, launcher: tuple[str, ...] = ()) -> str:
     """Ctrl-C or SIGTERM while training."""
     number, epochs = rng.choice([signal.SIGINT, signal.SIGTERM]), rng.randint(1, 3 * EPOCHS - 1)
-    process = trial.start()
+    process = trial.start(*launcher)
     trial.wait_for_epochs(process, epochs)
     os.kill(process, number)
     trial.expect_stop(process, 130, "repeat the command to go on")
-    return f"{number.name} in epoch {epochs} of {3 * EPOCHS}"
+    return f"{number.name} in epoch {epochs} of {3 * EPOCHS} {' '.join(launcher)}".rstrip()
 
 
 def kill_a_worker(trial: Trial, rng: random.Random, usual: Undisturbed) -> str:
@@ -200,6 +200,9 @@ KINDS = (
     Kind("kill above workers", kill_above_workers, 3, bound=2),
     Kind("kill a rank", kill_a_rank, 2, same_weights=False),
     Kind("kill a Ray worker", kill_a_ray_worker, 2),
+    Kind("stop two workers", partial(stop, launcher=TWO_WORKERS), 2, bound=2),
+    Kind("stop two ranks", partial(stop, launcher=TWO_RANKS), 1, same_weights=False),
+    Kind("stop Ray", partial(stop, launcher=("launcher=ray",)), 1, bound=os.cpu_count() or 1),
 )
 
 
