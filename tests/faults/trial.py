@@ -194,4 +194,4 @@ def table(run: Path) -> pd.DataFrame:
 
 def hashes(run: Path) -> dict[str, str]:
     """SHA-256 of the weights of every sub-network."""
-    return {str(file.relative_to(run)): sha256(file) for file in run.glob("subnetworks/*/*.safetensors")}
+    return {str(file.relative_to(run)): sha256(file) for file in run.glob("subnetworks/*/?????.safetensors")}
