@@ -9,12 +9,11 @@ from functools import lru_cache, partial
 
 import numpy as np
 import pytorch_lightning as pl
-import safetensors.torch
 import torch
 from hydra.utils import instantiate
 from pytorch_lightning.utilities import rank_zero_only
 
-from callbacks.epoch_checkpoint import EpochCheckpoint, epoch_files
+from callbacks.epoch_checkpoint import EpochCheckpoint
 from callbacks.epoch_clock import EpochClock
 from callbacks.finite import StopOnNonFinite
 from callbacks.history import History
@@ -23,7 +22,6 @@ from datamodules.class_means import class_means
 from datamodules.cluster_datamodule import ClusterDataModule
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
-from datamodules.files import atomic_file, sha256, write_json
 from datamodules.partitioners.base import Partition
 from datamodules.splits import Splits, split_identities
 from experiments.coordination.job import Job
@@ -126,10 +124,6 @@ def _optimizer(node: dict, parameters) -> torch.optim.Optimizer:
 
 def _keep(job: Job, head: Head, history: History, seconds: float) -> None:
     rows_CD = head.rows().detach().cpu().contiguous()
-    job.stem.parent.mkdir(parents=True, exist_ok=True)
-    weights = job.stem.with_suffix(".safetensors")
-    with atomic_file(weights) as temporary:
-        safetensors.torch.save_file({"rows": rows_CD}, temporary)
     records = history.records
     record = {
         "title": job.title,
@@ -139,12 +133,9 @@ def _keep(job: Job, head: Head, history: History, seconds: float) -> None:
         "epochs": len(records),
         "seconds": seconds,
         "peak_memory_mb": max((r.get("memory/peak_mb", 0.0) for r in records), default=0.0),
-        "sha256": sha256(weights),
         "history": records,
     }
-    write_json(job.stem.with_suffix(".json"), record)
+    job.finish({"rows": rows_CD}, record)
     last = records[-1] if records else {}
     shown = ", ".join(f"{name} {last[name]:.4g}" for name in ("train/loss", "val/accuracy") if name in last)
     log.info("%s: %d classes, %d epochs in %.1f s, %s", job.title, record["classes"], len(records), seconds, shown)
-    for file in epoch_files(job.stem).values():
-        file.unlink()
