@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What one of two ranks computes for test_sharded_head.py; started by torchrun. Argument: the folder for results."""
+"""What one of two ranks computes for test_sharded_head.py; arguments: a folder for results, the rank."""
 
 import sys
 from functools import partial
@@ -48,10 +48,10 @@ def trained(head, optimizer, loss):
     return torch.stack(losses)
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, rank: int) -> None:
     """Computes everything on this rank and saves it as `rank-<r>.safetensors`."""
-    dist.init_process_group("gloo")
-    rank, world = dist.get_rank(), dist.get_world_size()
+    world = 2
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     found = {}
     embedding_BD, weight_CD, target_B, weight_B = problem()
     own = shard(CLASSES, rank, world)
@@ -79,4 +79,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -34,9 +34,9 @@ spec.loader.exec_module(ranks)
 def two(tmp_path_factory):
     """What each of two ranks found: one launch for all tests of this file."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", SCRIPT, folder]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
+    started = [subprocess.Popen([sys.executable, SCRIPT, folder, str(rank)], env=environment) for rank in range(2)]
+    assert [process.wait(timeout=300) for process in started] == [0, 0]
     return [safetensors.torch.load_file(folder / f"rank-{rank}.safetensors") for rank in range(2)]
 
 
@@ -63,7 +63,7 @@ def test_several_adam_steps_end_where_one_process_ends(two, name):
     for found in two:
         torch.testing.assert_close(found[f"{name}/losses"], losses, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(found[f"{name}/rows"], head.rows().detach(), rtol=0, atol=1e-5)
-    assert losses[-1] < losses[0]
+    assert (head.rows() - F.normalize(weight_CD)).abs().max() > 0.05  # they have moved
 
 
 def test_the_best_class_is_found_over_all_ranks_the_first_of_equals(two):
