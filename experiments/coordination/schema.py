@@ -27,7 +27,7 @@ class TrainerConfig:
     max_logits_mb: int = 1024  # bound on the batch x classes matrix, MiB; larger heads go through it in chunks
     accelerator: str = "auto"  # cpu, gpu, auto
     devices: int = 1  # devices that train one sub-network together
-    strategy: str = "auto"  # Lightning's strategy where devices > 1, such as ddp
+    strategy: str = "auto"  # for devices > 1: ddp (each a share of the batch), model_parallel (of classes)
     check_val_every_n_epoch: int = 1  # epochs between two validations
     checkpoint_every_n_epochs: int = 1  # epochs between two checkpoints, the most that a crash costs
     threads: int | None = None  # CPU threads; None leaves torch's choice
@@ -94,6 +94,7 @@ class TrainingConfig(RunConfig):
     loss: Any = MISSING
     init: Any = MISSING
     optimizer: Any = MISSING
+    active_classes: Any = MISSING
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     launcher: Any = MISSING
 
