@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -177,5 +177,6 @@ class Coordinator:
                 "split": self._split_of(cell), **{k: v for k, v in scenario.names.items() if v},
                 "extractor": self.embedding_set.meta.get("extractor", ""),
                 "recipe": self.embedding_set.meta.get("recipe"), "data_path": str(self.embedding_set.path.resolve()),
+                "training": asdict(jobs[0].recipe) if jobs else None,
             },
         )  # fmt: skip

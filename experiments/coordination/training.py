@@ -66,13 +66,32 @@ def train(job: Job, report: EpochReport | None = None) -> None:
         job: what to train.
         report: called after each epoch.
     """
-    recipe, settings = job.recipe, job.recipe.trainer
-    if settings["threads"]:
-        torch.set_num_threads(settings["threads"])
-    started = time.perf_counter()
+    if job.recipe.trainer["threads"]:
+        torch.set_num_threads(job.recipe.trainer["threads"])
     embedding_set, splits, means_KD = enrolled_data(job.data, tuple(sorted(job.split.items())))
-    members_C = _partition(job.partition).members(job.cluster)
+    train_on(job, embedding_set, splits, means_KD, _partition(job.partition).members(job.cluster), report)
 
+
+def train_on(
+    job: Job,
+    embedding_set: EmbeddingSet,
+    splits: Splits,
+    means_KD: np.ndarray,
+    members_C: np.ndarray,
+    report: EpochReport | None = None,
+) -> None:
+    """What `train` does once it knows the data: see there for what it leaves.
+
+    Args:
+        job: what to train; its data, split and partition are not looked at.
+        embedding_set: the data.
+        splits: training and validation samples; identities as labels.
+        means_KD: (K, D) float32 unit class means.
+        members_C: (C,) identities of the cluster, ascending.
+        report: called after each epoch.
+    """
+    recipe, settings = job.recipe, job.recipe.trainer
+    started = time.perf_counter()
     generator = torch.Generator().manual_seed(_seed(recipe.seed, job.cluster))
     data = ClusterDataModule(embedding_set, splits, members_C, settings["batch_size"], recipe.seed, job.cluster)
     loss = instantiate(recipe.loss)
