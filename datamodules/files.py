@@ -93,6 +93,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         os.chmod(temporary, 0o777 & ~umask)
         for file in temporary.rglob("*"):
             if file.is_file():
+                os.chmod(file, 0o666 & ~umask)  # safetensors makes private files
                 with open(file, "rb") as stream:
                     os.fsync(stream.fileno())
         if path.exists():

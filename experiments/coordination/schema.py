@@ -124,3 +124,12 @@ class IdentifyConfig(PicturesConfig):
     threshold: float | None = None  # scores below become unknown; None takes the identifier's own
     device: str = "cpu"  # where to compute
     overwrite: bool = False  # whether an existing `out` may be replaced
+
+
+@dataclass
+class ExportConfig:
+    """experiments.export"""
+
+    identifier: str = MISSING  # Identifier folder
+    out: str = MISSING  # ONNX file to write
+    overwrite: bool = False  # whether an existing `out` may be replaced
