@@ -31,6 +31,7 @@ from experiments.coordination.job import Job, Recipe
 from experiments.coordination.progress import Progress
 from experiments.coordination.run_folder import RunFolder
 from experiments.coordination.scenarios import Scenario
+from experiments.coordination.steps import few_steps
 from experiments.coordination.training import enrolled_data
 from lightning_modules.identifier import Identifier
 from lightning_modules.scores import Heads
@@ -137,6 +138,8 @@ class Coordinator:
         if missing:
             needed = self._need(missing)
             self.console.print(f"{len(missing)} sub-networks to train: {needed}", highlight=False, soft_wrap=True)
+            if warning := self._few_steps(missing):
+                self.console.print(warning, style="yellow", highlight=False, markup=False, soft_wrap=True)
             capacity.check(needed, self.run.path, self._on_gpu)
         with Progress(self.console, len(missing), self.trainer["max_epochs"]) as progress:
             if len(missing) < len(jobs):
@@ -146,6 +149,13 @@ class Coordinator:
         done = {job.title: job.record()["sha256"] for job in jobs.values() if job.identifier not in failed}
         self.run.note(subnetworks={**self.run.manifest.get("subnetworks", {}), **done}, failed=dict(failed.values()))
         return failed
+
+    def _few_steps(self, jobs: list[Job]) -> str | None:
+        # About three fifths of what there is train: to know it exactly would cost a pass over the data for each cell.
+        each = len(self.embedding_set) / self.embedding_set.n_identities
+        uninformed = [job for job in jobs if not instantiate(job.recipe.init).informed]
+        samples = {job.title: max(1, round(0.6 * each * job.facts["classes"])) for job in uninformed}
+        return few_steps(self.trainer["batch_size"], self.trainer["max_epochs"], samples)
 
     @property
     def _on_gpu(self) -> bool:

@@ -27,6 +27,7 @@ from datamodules.files import atomic_file, sha256, write_json
 from datamodules.partitioners.base import Partition
 from datamodules.splits import Splits, split_identities
 from experiments.coordination.job import Job
+from experiments.coordination.steps import batch_size
 from lightning_modules.heads import Head, starting_rows
 from lightning_modules.subnetwork import SubNetwork
 
@@ -93,7 +94,8 @@ def train_on(
     recipe, settings = job.recipe, job.recipe.trainer
     started = time.perf_counter()
     generator = torch.Generator().manual_seed(_seed(recipe.seed, job.cluster))
-    data = ClusterDataModule(embedding_set, splits, members_C, settings["batch_size"], recipe.seed, job.cluster)
+    per_step = batch_size(settings["batch_size"], int(np.isin(splits.train.labels, members_C).sum()))
+    data = ClusterDataModule(embedding_set, splits, members_C, per_step, recipe.seed, job.cluster)
     loss = instantiate(recipe.loss)
     if loss.needs_raw_embeddings and embedding_set.meta.get("normalised"):
         raise InputError(
