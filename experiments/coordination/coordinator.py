@@ -10,7 +10,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,11 @@ from experiments.coordination import capacity
 from experiments.coordination.data import dataset_name
 from experiments.coordination.job import Job, Recipe
 from experiments.coordination.ledger import Ledger
+from experiments.coordination.networks import enrolled_data
 from experiments.coordination.progress import Progress
 from experiments.coordination.run_folder import RunFolder
 from experiments.coordination.scenarios import Scenario
-from experiments.coordination.training import enrolled_data
+from experiments.coordination.steps import few_steps
 from lightning_modules.identifier import Identifier
 from lightning_modules.scores import Heads
 
@@ -161,6 +162,8 @@ class Coordinator:
         if missing:
             needed = self._need(missing)
             self.console.print(f"{len(missing)} sub-networks to train: {needed}", highlight=False, soft_wrap=True)
+            if warning := self._few_steps(missing):
+                self.console.print(warning, style="yellow", highlight=False, markup=False, soft_wrap=True)
             capacity.check(needed, self.run.path, self._on_gpu)
         with Progress(self.console, len(missing), self.trainer["max_epochs"]) as progress:
             if len(missing) < len(jobs):
@@ -168,6 +171,13 @@ class Coordinator:
             reasons = self.launcher.run(missing, ledger.watching(progress)) if missing else {}
         ledger.close(reasons)
         return {job.identifier: (job.title, reasons[job.identifier]) for job in missing if job.identifier in reasons}
+
+    def _few_steps(self, jobs: list[Job]) -> str | None:
+        # About three fifths of what there is train: to know it exactly would cost a pass over the data for each cell.
+        each = len(self.embedding_set) / self.embedding_set.n_identities
+        uninformed = [job for job in jobs if not instantiate(job.recipe.init).informed]
+        samples = {job.title: max(1, round(0.6 * each * job.facts["classes"])) for job in uninformed}
+        return few_steps(self.trainer["batch_size"], self.trainer["max_epochs"], samples)
 
     @property
     def _on_gpu(self) -> bool:
@@ -199,5 +209,6 @@ class Coordinator:
                 "split": self._split_of(cell), **{k: v for k, v in scenario.names.items() if v},
                 "extractor": self.embedding_set.meta.get("extractor", ""),
                 "recipe": self.embedding_set.meta.get("recipe"), "data_path": str(self.embedding_set.path.resolve()),
+                "training": asdict(jobs[0].recipe) if jobs else None,
             },
         )  # fmt: skip

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.decisions.base import Decided, Decision
+from lightning_modules.onnx_graph import OnnxScores
 from lightning_modules.scores import ProbeScores
 
 
@@ -19,3 +20,12 @@ class Argmax(Decision):
         return Decided(
             identity_BP.gather(1, place_B1).squeeze(1), score_B1.squeeze(1), clusters_BP.gather(1, place_B1).squeeze(1)
         )
+
+    def decide_onnx(self, scores: OnnxScores, clusters: list[str]) -> tuple[str, str, str]:
+        """The same of ONNX values, over all heads; see `Decision.decide_onnx`."""
+        found = [scores.best_in_cluster(cluster_B) for cluster_B in clusters]
+        outputs, identities = ([one[part] for one in found] for part in (0, 1))
+        if len(found) == 1:
+            return identities[0], outputs[0], clusters[0]
+        place_B = scores.argmax(scores.stack(outputs))
+        return scores.pick(identities, place_B), scores.pick(outputs, place_B), scores.pick(clusters, place_B)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from datamodules.errors import InputError
+from lightning_modules.onnx_graph import OnnxScores
 from lightning_modules.scores import ProbeScores
 
 
@@ -46,3 +48,20 @@ class Decision(ABC):
         Returns:
             The answers; equal scores go to the cluster that was routed first, inside it to the lower identity.
         """
+
+    def decide_onnx(self, scores: OnnxScores, clusters: list[str] | None) -> tuple[str, str, str]:
+        """Adds what `decide` does to an ONNX graph; a decision that does not state it cannot be exported.
+
+        Args:
+            scores: values of the graph.
+            clusters: of `Router.route_onnx`; None where `needs_route` is False.
+
+        Returns:
+            Names of the (B,) int64 identity, the (B,) float32 score and the (B,) int64 cluster.
+
+        Raises:
+            InputError: no export is stated.
+        """
+        raise InputError(
+            f"decision {type(self).__name__}", "one that states decide_onnx", "it cannot be exported to ONNX"
+        )

@@ -4,6 +4,7 @@
 from torch import Tensor
 
 from lightning_modules.decisions.base import Decided, Decision
+from lightning_modules.onnx_graph import OnnxScores
 from lightning_modules.scores import ProbeScores
 
 
@@ -21,3 +22,9 @@ class NearestMean(Decision):
         cosine_B1, identity_B1 = scores.nearest_classes(1)
         identity_B = identity_B1.squeeze(1)
         return Decided(identity_B, cosine_B1.squeeze(1), scores.cluster_of_K[identity_B])
+
+    def decide_onnx(self, scores: OnnxScores, clusters: list[str] | None) -> tuple[str, str, str]:
+        """The same of ONNX values; see `Decision.decide_onnx`."""
+        cosine_BP, identity_BP = scores.nearest_classes(2)  # two are looked for anyway, for the runner-up
+        identity_B = scores.column(identity_BP, 0)
+        return identity_B, scores.column(cosine_BP, 0), scores.cluster_of(identity_B)

@@ -5,6 +5,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from datamodules.errors import InputError
+from lightning_modules.onnx_graph import OnnxScores
 from lightning_modules.scores import ProbeScores
 
 
@@ -27,3 +29,17 @@ class Router(ABC):
         Returns:
             (B, P) int64 clusters in [0, M), best first, each at most once; -1 fills up where there are fewer.
         """
+
+    def route_onnx(self, scores: OnnxScores) -> list[str]:
+        """Adds what `route` does to an ONNX graph; a router that does not state it cannot be exported.
+
+        Args:
+            scores: values of the graph.
+
+        Returns:
+            P names of (B,) int64 clusters in [0, M), best first; repetitions are allowed.
+
+        Raises:
+            InputError: no export is stated.
+        """
+        raise InputError(f"router {type(self).__name__}", "one that states route_onnx", "it cannot be exported to ONNX")

@@ -4,8 +4,12 @@
 import torch
 from torch import Tensor
 
+from datamodules.errors import InputError
+from lightning_modules.onnx_graph import OnnxScores
 from lightning_modules.routers.base import Router
 from lightning_modules.scores import ProbeScores
+
+EXPORTED_P = 64  # an exported graph looks into each candidate cluster one after another
 
 
 class NearestClass(Router):
@@ -30,6 +34,14 @@ class NearestClass(Router):
         if clusters_BP.shape[1] == 1:
             return clusters_BP
         return first_occurrences(clusters_BP, scores.partition.n_clusters)
+
+    def route_onnx(self, scores: OnnxScores) -> list[str]:
+        """The same of ONNX values, each cluster as often as it is found; see `Router.route_onnx`."""
+        p = min(self.p, len(scores.class_means_KD))
+        if p > EXPORTED_P:
+            raise InputError(f"router NearestClass with p = {p}", f"at most {EXPORTED_P} to export", "lower p")
+        _, identity_BP = scores.nearest_classes(max(p, 2))  # two are looked for anyway, for the runner-up
+        return [scores.cluster_of(scores.column(identity_BP, place)) for place in range(p)]
 
 
 def first_occurrences(clusters_BP: Tensor, n_clusters: int) -> Tensor:
