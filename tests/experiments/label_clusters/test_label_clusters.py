@@ -301,6 +301,8 @@ def test_tables_and_figures_do_with_whatever_rows_there_are():
         [dict(dataset="made", seed=0, method="label_powerset", protocol="honest", note="not feasible")]
     )
     assert sentence(infeasible) == "No method was feasible."
+    both = report_tables(pd.concat([FRAME, infeasible]), OPENED)["made: example-based metrics"].set_index("method")
+    assert both.loc["label_powerset", "note"] == "not feasible" and both.loc["ml_knn", "note"] == ""
     for frame in (FRAME, FRAME.loc[FRAME["method"] == "ml_knn"], infeasible):
         assert "Data sets" in report_tables(frame, OPENED)
         assert len(f1_figure(frame).axes) == 1 and len(gain_figure(frame, OPENED).axes) == 1
