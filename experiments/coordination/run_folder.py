@@ -23,7 +23,8 @@ from datamodules.files import read_json, write_json, write_text
 
 # Keys that may differ when a run is continued: they extend it, or change where it runs, but none of its numbers.
 MAY_CHANGE = (
-    "name", "runs_dir", "launcher", "logger", "scenarios", "seeds", "n_identities", "n_subnets", "out", "fpir",
+    "name", "runs_dir", "launcher", "logger", "scenarios", "methods", "miners", "seeds", "n_identities", "n_subnets",
+    "out", "fpir",
     "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.threads", "trainer.max_logits_mb",
     "trainer.checkpoint_every_n_epochs",
 )  # fmt: skip
