@@ -7,7 +7,7 @@ Axes: B probes, K identities, M clusters, D embedding dimension, S rows of all h
 import importlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from datamodules.files import atomic_folder, read_json, sha256, write_json
 from datamodules.partitioners.base import Partition
 from lightning_modules.decisions.base import Decided, Decision
 from lightning_modules.fused import matmul_precision
+from lightning_modules.indexes import base as indexes
 from lightning_modules.routers.base import Router
 from lightning_modules.scores import Heads, ProbeScores, cluster_centres
 
@@ -59,6 +60,7 @@ class Identifier:
         heads: trained rows; None where the decision needs none.
         threshold: scores below it become unknown; None accepts every answer.
         provenance: facts about how it was trained, as JSON values.
+        index: how the nearest class means are found; None looks at all of them.
     """
 
     identities: tuple[str, ...]
@@ -69,6 +71,7 @@ class Identifier:
     heads: Heads | None = None
     threshold: float | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    index: indexes.ClassIndex | None = None
 
     def __post_init__(self):
         cure = "save the identifier again with experiments.train"
@@ -88,7 +91,28 @@ class Identifier:
 
     def scores(self, probes_BD: Tensor) -> ProbeScores:
         """The scores of probes (B, D), of any length, against everything this identifier holds."""
-        return ProbeScores(probes_BD, self.class_means_KD, self.partition, self.heads, lambda: self._centres_MD)
+        scores = ProbeScores(
+            probes_BD, self.class_means_KD, self.partition, self.heads, lambda: self._centres_MD, self._search
+        )
+        scores.cluster_of_K = self._cluster_of_K  # made once: K numbers are much beside a search for one probe
+        return scores
+
+    def with_index(self, index: indexes.ClassIndex | None) -> "Identifier":
+        """This identifier with an index over its class means, built here; None takes the index away."""
+        return replace(self, index=index and index.fit(self.class_means_KD, self.partition))
+
+    @property
+    def uses_index(self) -> bool:
+        """Whether the nearest class means are found without looking at all of them."""
+        return self._search is not None
+
+    @cached_property
+    def _search(self) -> indexes.Search | None:
+        return self.index and self.index.open(self.class_means_KD, self.partition)
+
+    @cached_property
+    def _cluster_of_K(self) -> Tensor:
+        return torch.from_numpy(self.partition.cluster_of).long().to(self.class_means_KD.device)
 
     @cached_property
     def _centres_MD(self) -> Tensor:
@@ -169,6 +193,7 @@ class Identifier:
             tensors["extra_memberships"] = torch.from_numpy(self.partition.extra.copy())
         if self.heads is not None:
             tensors["head_rows"] = self.heads.rows_SD.cpu().contiguous()
+        tensors |= indexes.tensors_of(self.index)
         with atomic_folder(path) as folder:
             safetensors.torch.save_file(tensors, folder / "identifier.safetensors")
             content = {
@@ -178,6 +203,7 @@ class Identifier:
                 "partition": self.partition.provenance,
                 "router": _describe(self.router),
                 "decision": _describe(self.decision),
+                "index": indexes.describe(self.index),
                 "threshold": self.threshold,
                 "sha256": sha256(folder / "identifier.safetensors"),
                 "versions": {"torch": torch.__version__, "numpy": np.__version__},
@@ -226,7 +252,7 @@ class Identifier:
             identities, means = tuple(content["identities"]), tensors["class_means"]
             router = _restore(content["router"], Router, "lightning_modules.routers.")
             decision = _restore(content["decision"], Decision, "lightning_modules.decisions.")
-            threshold = content["threshold"]
+            index, threshold = indexes.restore(content.get("index"), tensors), content["threshold"]
         except InputError:
             raise
         except Exception as error:  # safetensors, KeyError, TypeError: whatever a foreign file provokes
@@ -245,7 +271,7 @@ class Identifier:
                 raise InputError(f"{folder}: head rows {tuple(rows.shape)}", f"({sizes.sum()}, {means.shape[1]})", cure)
             heads = Heads.pack(partition, list(torch.split(rows, (per_class * sizes).tolist())))
         facts = content.get("provenance", {})
-        return cls(identities, means, partition, decision, router, heads, threshold, facts)
+        return cls(identities, means, partition, decision, router, heads, threshold, facts, index)
 
 
 def _describe(part: Router | Decision | None) -> dict[str, Any] | None:

@@ -42,6 +42,24 @@ def evaluate(identifier: Identifier, embedding_set: EmbeddingSet, test: Split) -
     return {name: float(value) for name, value in metrics.compute().items()}, metrics.recall_K().numpy()
 
 
+def index_agreement(
+    exact: Identifier, identifier: Identifier, embedding_set: EmbeddingSet, test: Split
+) -> float | None:
+    """Share of test probes, in percent, that are named alike with and without an index; None where there is none.
+
+    Args:
+        exact: looks at all class means.
+        identifier: the same with an index.
+        embedding_set: the data.
+        test: the probes.
+    """
+    if not identifier.uses_index:
+        return None
+    blocks = [rows for rows, _ in _blocks(embedding_set, test)]
+    alike = [(exact.decide(rows).identity_B == identifier.decide(rows).identity_B).float() for rows in blocks]
+    return 100 * float(torch.cat(alike).mean())
+
+
 def cluster_accuracy(identifier: Identifier, router: Router, embedding_set: EmbeddingSet, split: Split) -> float:
     """Share of samples, in percent, whose first choice of cluster holds their identity."""
     member_of = _memberships(identifier.partition)

@@ -118,6 +118,7 @@ class TrainConfig(TrainingConfig):
     n_identities: Any = None
     n_subnets: Any = "auto"
     seed: int = 0
+    index: Any = MISSING  # how the nearest class means are found
     fpir: float = 0.01  # false-positive identification rate at which `unknown` is decided; needs split.held_out > 0
     out: str | None = None  # the Identifier folder; None writes <run folder>/identifier
 
@@ -130,6 +131,7 @@ class IdentifyConfig(PicturesConfig):
     embeddings: str | None = None  # an .npy file of embeddings, or an EmbeddingSet folder
     out: str = "identities.csv"  # CSV to write
     threshold: float | None = None  # scores below become unknown; None takes the identifier's own
+    index: Any = None  # how the nearest class means are found; None takes the identifier's own
     device: str = "cpu"  # where to compute
     overwrite: bool = False  # whether an existing `out` may be replaced
 
