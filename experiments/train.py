@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Train one scenario and save an Identifier."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def main(cfg: DictConfig) -> int:
         if len(splits.unknown):
             scores = identifier.identify(data.embeddings[splits.unknown.rows]).score
             threshold = threshold_at_fpir(scores, cfg.fpir)
-            identifier = coordinator.identifier(cell, scenario, threshold)
+            identifier = replace(identifier, threshold=threshold)
         metrics, _ = evaluate(identifier, data, splits.test)
         identifier.save(out)
 

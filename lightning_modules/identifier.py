@@ -7,7 +7,7 @@ Axes: B probes, K identities, M clusters, D embedding dimension, S rows of all h
 import importlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor
 from datamodules.errors import InputError
 from datamodules.files import atomic_folder, read_json, sha256, write_json
 from datamodules.partitioners.base import Partition
+from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules.decisions.base import Decided, Decision
 from lightning_modules.fused import matmul_precision
 from lightning_modules.routers.base import Router
@@ -101,6 +102,31 @@ class Identifier:
             return torch.zeros((len(scores), 1), dtype=torch.long, device=scores.probes_BD.device)
         return self.router.route(scores)
 
+    @property
+    def needs_fit(self) -> bool:
+        """Whether router or decision have parameters that `fitted` finds."""
+        return self.decision.needs_fit or (self.router is not None and self.router.needs_fit)
+
+    def fitted(self, samples: TrainingSamples, val_BD: Tensor, truth_B: Tensor, seed: int) -> "Identifier":
+        """This identifier with the fitted parameters of its router, and then of its decision.
+
+        Args:
+            samples: the training samples.
+            val_BD: (B, D) validation probes of any length; may be none.
+            truth_B: (B,) int64 their identity.
+            seed: of everything random.
+        """
+        made = self
+        with matmul_precision("highest"):
+            if made.router is not None and made.router.needs_fit:
+                router = made.router.fit(self.class_means_KD, self.partition, samples, seed)
+                made = replace(made, router=router)
+            if made.decision.needs_fit:
+                scores = made.scores(val_BD)
+                clusters_BP = made.route(scores) if made.decision.needs_route else None
+                made = replace(made, decision=made.decision.fit(scores, clusters_BP, truth_B, samples))
+        return made
+
     @torch.inference_mode()
     def decide(self, probes_BD: Tensor) -> Decided:
         """Names probes, without threshold.
@@ -169,6 +195,8 @@ class Identifier:
             tensors["extra_memberships"] = torch.from_numpy(self.partition.extra.copy())
         if self.heads is not None:
             tensors["head_rows"] = self.heads.rows_SD.cpu().contiguous()
+        for name, part in (("router", self.router), ("decision", self.decision)):
+            tensors |= {f"{name}.{key}": value.cpu().contiguous() for key, value in _tensors(part).items()}
         with atomic_folder(path) as folder:
             safetensors.torch.save_file(tensors, folder / "identifier.safetensors")
             content = {
@@ -224,8 +252,8 @@ class Identifier:
                 content["partition"],
             )
             identities, means = tuple(content["identities"]), tensors["class_means"]
-            router = _restore(content["router"], Router, "lightning_modules.routers.")
-            decision = _restore(content["decision"], Decision, "lightning_modules.decisions.")
+            router = _restore(content["router"], Router, "lightning_modules.routers.", _of(tensors, "router"))
+            decision = _restore(content["decision"], Decision, "lightning_modules.decisions.", _of(tensors, "decision"))
             threshold = content["threshold"]
         except InputError:
             raise
@@ -249,10 +277,26 @@ class Identifier:
 
 
 def _describe(part: Router | Decision | None) -> dict[str, Any] | None:
-    return part and {"class": f"{type(part).__module__}.{type(part).__qualname__}", "arguments": vars(part)}
+    if part is None:
+        return None
+    arguments = {key: value for key, value in _arguments(part).items() if not isinstance(value, Tensor)}
+    return {"class": f"{type(part).__module__}.{type(part).__qualname__}", "arguments": arguments}
 
 
-def _restore(description: dict[str, Any] | None, base: type, prefix: str) -> Any:
+def _arguments(part: Router | Decision | None) -> dict[str, Any]:
+    # A leading underscore marks what is computed from the arguments and kept.
+    return {} if part is None else {key: value for key, value in vars(part).items() if not key.startswith("_")}
+
+
+def _tensors(part: Router | Decision | None) -> dict[str, Tensor]:
+    return {key: value for key, value in _arguments(part).items() if isinstance(value, Tensor)}
+
+
+def _of(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
+
+
+def _restore(description: dict[str, Any] | None, base: type, prefix: str, tensors: dict[str, Tensor]) -> Any:
     # Only classes of our own packages: a foreign JSON must not choose what is imported.
     if description is None:
         return None
@@ -264,4 +308,4 @@ def _restore(description: dict[str, Any] | None, base: type, prefix: str) -> Any
         raise InputError(
             f"class {description['class']!r}", f"a {base.__name__}", "use a folder that this project wrote"
         )
-    return found(**description["arguments"])
+    return found(**description["arguments"], **tensors)

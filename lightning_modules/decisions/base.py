@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules.scores import ProbeScores
 
 
@@ -25,15 +26,32 @@ class Decided:
 
 
 class Decision(ABC):
-    """Base of all decisions; holds hyper-parameters only, as plain numbers and strings, so that it is saved as JSON.
+    """Base of all decisions: hyper-parameters as plain numbers and strings, fitted ones as numbers or tensors.
+
+    All are arguments of the constructor under the attribute's own name, so that a decision is saved and made again.
 
     Attributes:
+        needs_fit: whether `fit` must be called before `decide`.
         needs_heads: whether trained heads are needed at all.
         needs_route: whether the clusters found by the router matter.
     """
 
+    needs_fit: bool = False
     needs_heads: bool = True
     needs_route: bool = True
+
+    def fit(
+        self, scores: ProbeScores, clusters_BP: Tensor | None, truth_B: Tensor, samples: TrainingSamples
+    ) -> "Decision":
+        """This decision with its fitted parameters; itself is not changed.
+
+        Args:
+            scores: of B validation probes; B may be 0.
+            clusters_BP: their clusters as for `decide`; None where `needs_route` is False.
+            truth_B: (B,) int64 their identity.
+            samples: the training samples.
+        """
+        return self
 
     @abstractmethod
     def decide(self, scores: ProbeScores, clusters_BP: Tensor) -> Decided:

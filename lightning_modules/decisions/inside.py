@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""Looking into routed clusters, one cluster at a time. What decisions share.
+
+Axes: B probes, P routed clusters of a probe, C classes of a cluster, D embedding dimension.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from lightning_modules.scores import ProbeScores
+
+BLOCK_ELEMENTS = 1 << 25  # outputs at a time: 128 MiB of float32
+
+
+def routed(clusters_BP: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """The probes of each routed cluster.
+
+    Args:
+        clusters_BP: (B, P) int64, -1 where none.
+
+    Yields:
+        A cluster, the (b,) probes that look into it, ascending, and the (b,) place of it in their route.
+    """
+    probe_N, place_N = (clusters_BP >= 0).nonzero(as_tuple=True)
+    cluster_N = clusters_BP[probe_N, place_N]
+    order = torch.argsort(cluster_N, stable=True)
+    present, counts = torch.unique_consecutive(cluster_N[order], return_counts=True)
+    for cluster, which in zip(present.tolist(), torch.split(order, counts.tolist()), strict=True):
+        yield cluster, probe_N[which], place_N[which]
+
+
+def outputs_of(scores: ProbeScores, cluster: int, which_b: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Outputs of one head and cosines with the class means of its classes, some probes at a time.
+
+    Args:
+        scores: of all probes.
+        cluster: whose head.
+        which_b: (b,) probes.
+
+    Yields:
+        A slice of `which_b`, the (., C) outputs and the (., C) cosines with class means of those probes.
+    """
+    heads = scores.heads
+    rows_SD = heads.rows_SD[heads.starts[cluster] : heads.starts[cluster + 1]]
+    means_CD = scores.class_means_KD[identities_of(scores, cluster)]
+    step = max(1, BLOCK_ELEMENTS // len(rows_SD))
+    for start in range(0, len(which_b), step):
+        block = slice(start, start + step)
+        probes_bD = scores.probes_BD[which_b[block]]
+        output_bC = probes_bD @ rows_SD.T
+        if heads.rows_per_class > 1:
+            output_bC = output_bC.unflatten(1, (-1, heads.rows_per_class)).amax(2)
+        yield block, output_bC, probes_bD @ means_CD.T
+
+
+def identities_of(scores: ProbeScores, cluster: int) -> Tensor:
+    """(C,) int64 identities of a head's classes."""
+    heads = scores.heads
+    return heads.identity_S[heads.starts[cluster] : heads.starts[cluster + 1] : heads.rows_per_class]
