@@ -37,7 +37,9 @@ class LearnedGate(Router):
         bias_M: Tensor | None = None,
     ):
         if p < 1 or strength <= 0 or max_samples < 1:
-            raise ValueError(f"got p {p}, strength {strength}, max_samples {max_samples}; expected 1, above 0, 1 or more")
+            raise ValueError(
+                f"got p {p}, strength {strength}, max_samples {max_samples}; expected at least 1, above 0, 1"
+            )
         self.p, self.strength, self.max_samples = p, strength, max_samples
         self.weight_MD, self.bias_M = weight_MD, bias_M
 
