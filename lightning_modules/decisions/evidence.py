@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""How much each kind of evidence is worth: a conditional logit over the candidates of probes whose name is known.
+
+Axes: B probes, P routed clusters of a probe, T candidates of a cluster, X = P T candidates of a probe, C classes of a
+cluster, J kinds of evidence, S strengths of the metric.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+from torch.nn import functional as F
+
+from datamodules.partitioners.samples import TrainingSamples
+from lightning_modules import local_metric
+from lightning_modules.decisions.inside import identities_of, outputs_of, routed
+from lightning_modules.scores import ProbeScores
+
+MOST_CANDIDATES = 1 << 18  # of all probes together
+
+PRIOR_FACTOR = 20.0  # of the first kind before anything is known, and how far factors may lie from that by themselves
+
+
+def best_weights(evidence_JBX: Tensor, right_BX: Tensor) -> tuple[np.ndarray, float]:
+    """The factors f >= 0 under which the right candidates are most probable.
+
+    p(x | b) = softmax over the candidates of b of sum_j f_j evidence_jbx. Maximises the sum over probes of log p of
+    the right candidate (of all places where it is right, if it stands in several) minus |f - f0|^2 / (2 f00^2), with
+    f0 = (20, 0, ...) and f00 = 20: a prior of the weight of a single probe. Concave, so that there is one maximum
+    wherever a right candidate stands in one place (McFadden, Frontiers in Econometrics 1974).
+
+    Args:
+        evidence_JBX: (J, B, X) float32; -inf in the first kind where there is no candidate.
+        right_BX: (B, X) bool; probes without a right candidate say nothing.
+
+    Returns:
+        (J,) float64 factors, and the mean log-probability of the right candidates; -inf where no probe has one.
+    """
+    known_B = right_BX.any(1)
+    start = np.zeros(len(evidence_JBX))
+    start[0] = PRIOR_FACTOR
+    if not known_B.any():
+        return start, -np.inf
+    absent_BX = evidence_JBX[0].isneginf()[known_B]
+    evidence_JBX = evidence_JBX[:, known_B].double().masked_fill(absent_BX, 0)
+    wrong_BX = ~right_BX[known_B]
+
+    def cost(factors: np.ndarray) -> tuple[float, np.ndarray]:
+        f_J = torch.from_numpy(factors).to(evidence_JBX.device)
+        z_BX = torch.einsum("j,jbx->bx", f_J, evidence_JBX).masked_fill(absent_BX, -torch.inf)
+        of_all_BX, of_right_BX = z_BX.softmax(1), z_BX.masked_fill(wrong_BX, -torch.inf).softmax(1)
+        log_p = z_BX.masked_fill(wrong_BX, -torch.inf).logsumexp(1) - z_BX.logsumexp(1)
+        slope_J = torch.einsum("jbx,bx->j", evidence_JBX, of_all_BX - of_right_BX).cpu().numpy()
+        away = (factors - start) / PRIOR_FACTOR
+        return float(-log_p.sum()) + away @ away / 2, slope_J + away / PRIOR_FACTOR
+
+    found = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(start))
+    away = (found.x - start) / PRIOR_FACTOR
+    return found.x, -(found.fun - away @ away / 2) / int(known_B.sum())
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for the candidates of B probes.
+
+    Attributes:
+        right_BX: (B, X) bool.
+        mean_BX: cosine with the class mean, -inf where there is no candidate.
+        row_BX: output of the head.
+        given_back_SBX: what the metric gives back, for each strength.
+    """
+
+    right_BX: Tensor
+    mean_BX: Tensor
+    row_BX: Tensor
+    given_back_SBX: Tensor
+
+    @classmethod
+    def empty(cls, b: int, x: int, strengths: int, device: torch.device) -> "Evidence":
+        """No candidate at all, to be filled in."""
+        zeros = torch.zeros((strengths + 1, b, x), device=device)
+        mean_BX = torch.full((b, x), -torch.inf, device=device)
+        return cls(torch.zeros((b, x), dtype=torch.bool, device=device), mean_BX, zeros[0], zeros[1:])
+
+
+def of_probes(
+    scores: ProbeScores, clusters_BP: Tensor, truth_B: Tensor, learned: list[local_metric.LocalCovariance],
+    strengths: tuple[float, ...], candidates: int,
+) -> Evidence:  # fmt: skip
+    """Evidence for the classes of highest cosine with their mean in each routed cluster.
+
+    Args:
+        scores: of B probes that no training has seen.
+        clusters_BP: (B, P) int64, -1 where none.
+        truth_B: (B,) int64 identities.
+        learned: covariances of each cluster.
+        strengths: of the metric.
+        candidates: T.
+
+    Returns:
+        Of all probes, or so many, evenly drawn, that there are about 262,144 candidates.
+    """
+    p = clusters_BP.shape[1]
+    most = max(1, MOST_CANDIDATES // (p * candidates))
+    kept = torch.linspace(0, len(truth_B) - 1, min(most, len(truth_B))).long().to(truth_B.device)
+    found = Evidence.empty(len(kept), p * candidates, len(strengths), truth_B.device)
+    for cluster, which_b, place_b in routed(clusters_BP[kept]):
+        one, identity_C = learned[cluster], identities_of(scores, cluster)
+        projected_CR = one.length * scores.class_means_KD[identity_C] @ one.basis_DR
+        metrics = [one.metric(strength) for strength in strengths]
+        for block, output_bC, cosine_bC in outputs_of(scores, cluster, kept[which_b]):
+            mean_bT, class_bT = cosine_bC.topk(min(candidates, cosine_bC.shape[1]), dim=1)
+            probe_b1 = which_b[block][:, None]
+            column_bT = place_b[block][:, None] * candidates + torch.arange(mean_bT.shape[1], device=truth_B.device)
+            found.mean_BX[probe_b1, column_bT] = mean_bT
+            found.row_BX[probe_b1, column_bT] = output_bC.gather(1, class_bT)
+            found.right_BX[probe_b1, column_bT] = identity_C[class_bT] == truth_B[kept[probe_b1]]
+            probes_bR = scores.probes_BD[kept[which_b[block]]] @ one.basis_DR
+            offset_bTR = probes_bR[:, None] - projected_CR[class_bT]
+            for given_back_BX, metric in zip(found.given_back_SBX, metrics, strict=True):
+                given_back_BX[probe_b1, column_bT] = local_metric.given_back(offset_bTR, metric, one.group_C[class_bT])
+    return found
+
+
+def of_training_samples(
+    scores: ProbeScores, samples: TrainingSamples, learned: list[local_metric.LocalCovariance],
+    strengths: tuple[float, ...], candidates: int,
+) -> Evidence:  # fmt: skip
+    """The same of training samples, each in its home cluster and against the mean of its class without it.
+
+    Args:
+        scores: of any probes; class means, partition and heads are what is taken from it.
+        samples: of which those are drawn whose class has another one.
+        learned, strengths, candidates: see `of_probes`.
+    """
+    means_KD, device = scores.class_means_KD, scores.class_means_KD.device
+    # The sum of the unit samples of a class has the direction of its mean; its length is the sum of their cosines.
+    length_K = torch.zeros(len(means_KD), device=device)
+    for rows, labels in samples.blocks():
+        label_b = torch.from_numpy(labels.astype(np.int64)).to(device)
+        length_K.index_add_(0, label_b, (torch.from_numpy(rows).to(device) * means_KD[label_b]).sum(1))
+    drawn, labels = samples.drawn(MOST_CANDIDATES // candidates, seed=0)
+    counts_K = np.bincount(samples.split.labels, minlength=len(means_KD))
+    kept = counts_K[labels] > 1
+    probes_BD = torch.from_numpy(drawn[kept]).to(device)
+    truth_B = torch.from_numpy(labels[kept].astype(np.int64)).to(device)
+    own_BD = F.normalize(length_K[truth_B][:, None] * means_KD[truth_B] - probes_BD)
+
+    probes = ProbeScores(probes_BD, means_KD, scores.partition, scores.heads)
+    clusters_B1 = scores.cluster_of_K[truth_B][:, None]
+    found = of_probes(probes, clusters_B1, truth_B, learned, strengths, candidates)
+    found.mean_BX[found.right_BX] = (probes_BD * own_BD).sum(1)[found.right_BX.any(1)]
+    for cluster, which_b, _ in routed(clusters_B1):
+        one, right_bX = learned[cluster], found.right_BX[which_b]
+        has_b = right_bX.any(1)
+        offset_b1R = ((probes_BD - one.length * own_BD)[which_b] @ one.basis_DR)[:, None]
+        group_b1 = one.group_C[torch.searchsorted(identities_of(scores, cluster), truth_B[which_b])][:, None]
+        for given_back_BX, strength in zip(found.given_back_SBX, strengths, strict=True):
+            own_b = local_metric.given_back(offset_b1R, one.metric(strength), group_b1)[:, 0]
+            given_back_BX[which_b[has_b]] = given_back_BX[which_b[has_b]].masked_scatter(right_bX[has_b], own_b[has_b])
+    return found
