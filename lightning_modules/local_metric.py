@@ -35,6 +35,7 @@ class LocalCovariance:
         basis_DR: orthonormal directions of largest within-class variance in the cluster.
         covariance_GRR: of each group in these directions, divided by its effective eigenvalue tr(W^2) / tr(W), so that
             strengths mean the same for every group, data set and R.
+        pooled_RR: the same of the whole cluster.
         group_C: (C,) int64 group of each class.
         length: t in (0, 1], length of the mean of infinitely many unit samples of a class: the square root of the mean
             cosine between two samples of one class. Estimated means come out longer, that of one sample with length 1.
@@ -42,6 +43,7 @@ class LocalCovariance:
 
     basis_DR: Tensor
     covariance_GRR: Tensor
+    pooled_RR: Tensor
     group_C: Tensor
     length: float
 
@@ -51,20 +53,29 @@ class LocalCovariance:
         Args:
             strength: 0 for the plain distance; 1 halves the squared distance in a direction of effective variance.
         """
-        identity = torch.eye(self.covariance_GRR.shape[1], device=self.covariance_GRR.device)
-        step = max(1, BLOCK_ELEMENTS // max(1, identity.numel()))
-        parts = [torch.linalg.inv(identity + strength * part) - identity for part in self.covariance_GRR.split(step)]
-        return torch.cat(parts)
+        return _metric(self.covariance_GRR, strength)
+
+    def pooled_metric(self, strength: float) -> Tensor:
+        """The same of the whole cluster: (R, R)."""
+        return _metric(self.pooled_RR[None], strength)[0]
 
 
-def given_back(offset_bTR: Tensor, metric_GRR: Tensor, group_bT: Tensor) -> Tensor:
+def _metric(covariance_GRR: Tensor, strength: float) -> Tensor:
+    identity = torch.eye(covariance_GRR.shape[1], device=covariance_GRR.device)
+    step = max(1, BLOCK_ELEMENTS // max(1, identity.numel()))
+    return torch.cat([torch.linalg.inv(identity + strength * part) - identity for part in covariance_GRR.split(step)])
+
+
+def given_back(offset_bTR: Tensor, metric_GRR: Tensor, group_bT: Tensor | None = None) -> Tensor:
     """-o' M o / 2, half of what the metric takes from the squared distance: (b, T), at least 0.
 
     Args:
         offset_bTR: probe less class mean, in the directions of the cluster.
-        metric_GRR: of any floating dtype.
-        group_bT: (b, T) int64 whose metric applies.
+        metric_GRR: (G, R, R) of any floating dtype; or (R, R), one for all.
+        group_bT: (b, T) int64 whose metric applies; not needed for one.
     """
+    if metric_GRR.ndim == 2:
+        return -((offset_bTR @ metric_GRR.to(offset_bTR.dtype)) * offset_bTR).sum(2) / 2
     r = offset_bTR.shape[-1]
     offset_NR, group_N = offset_bTR.flatten(0, 1), group_bT.flatten()
     order = torch.argsort(group_N, stable=True)
@@ -134,7 +145,7 @@ def learn(
     r = min(directions, dim, int(freedom_C.sum()))
     if r == 0 or not freedom_C.any():
         none_GRR = samples_ND.new_zeros(len(centre_GD), 0, 0)
-        return LocalCovariance(samples_ND.new_zeros(dim, 0), none_GRR, group_C, 1.0)
+        return LocalCovariance(samples_ND.new_zeros(dim, 0), none_GRR, samples_ND.new_zeros(0, 0), group_C, 1.0)
     total_DD = samples_ND.T @ samples_ND - (mean_CD * count_C[:, None]).T @ mean_CD
     basis_DR = torch.linalg.eigh(total_DD)[1][:, -r:]
 
@@ -148,10 +159,14 @@ def learn(
         taken = order_J[freedom_J.cumsum(0) - freedom_J < pool]
         freedom = freedom_C[donors_J[taken]].sum()
         covariance_GRR[group] = (scatter_JRR[taken].sum(0) + prior * pooled_RR) / (freedom + prior)
+    length = _expected_length(mean_CD, count_C)
+    return LocalCovariance(basis_DR, _scaled(covariance_GRR), _scaled(pooled_RR[None])[0], group_C, length)
+
+
+def _scaled(covariance_GRR: Tensor) -> Tensor:
     trace_G = covariance_GRR.diagonal(dim1=1, dim2=2).sum(1)
     effective_G = covariance_GRR.square().sum((1, 2)) / trace_G.clamp_min(1e-12)
-    covariance_GRR /= effective_G.clamp_min(1e-12)[:, None, None]
-    return LocalCovariance(basis_DR, covariance_GRR, group_C, _expected_length(mean_CD, count_C))
+    return covariance_GRR / effective_G.clamp_min(1e-12)[:, None, None]
 
 
 def _groups(class_means_CD: Tensor, shared_by: int) -> tuple[Tensor, Tensor]:

@@ -69,20 +69,25 @@ class Evidence:
         right_BX: (B, X) bool.
         mean_BX: cosine with the class mean, -inf where there is no candidate.
         row_BX: output of the head.
-        given_back_SBX: what the metric gives back, for each strength.
+        local_SBX, pooled_SBX: what the metrics of class and of cluster give back, for each strength.
     """
 
     right_BX: Tensor
     mean_BX: Tensor
     row_BX: Tensor
-    given_back_SBX: Tensor
+    local_SBX: Tensor
+    pooled_SBX: Tensor
 
     @classmethod
     def empty(cls, b: int, x: int, strengths: int, device: torch.device) -> "Evidence":
         """No candidate at all, to be filled in."""
-        zeros = torch.zeros((strengths + 1, b, x), device=device)
+        zeros = torch.zeros((2 * strengths + 1, b, x), device=device)
         mean_BX = torch.full((b, x), -torch.inf, device=device)
-        return cls(torch.zeros((b, x), dtype=torch.bool, device=device), mean_BX, zeros[0], zeros[1:])
+        return cls(torch.zeros((b, x), dtype=torch.bool, device=device), mean_BX, zeros[0], *zeros[1:].chunk(2))
+
+    def kinds(self, place: int) -> Tensor:
+        """(4, B, X) mean, row, local and pooled under one of the strengths."""
+        return torch.stack([self.mean_BX, self.row_BX, self.local_SBX[place], self.pooled_SBX[place]])
 
 
 def of_probes(
@@ -109,18 +114,20 @@ def of_probes(
     for cluster, which_b, place_b in routed(clusters_BP[kept]):
         one, identity_C = learned[cluster], identities_of(scores, cluster)
         projected_CR = one.length * scores.class_means_KD[identity_C] @ one.basis_DR
-        metrics = [one.metric(strength) for strength in strengths]
+        columns_T = torch.arange(min(candidates, len(identity_C)), device=truth_B.device)
+        column_bT, classes = place_b[:, None] * candidates + columns_T, []
         for block, output_bC, cosine_bC in outputs_of(scores, cluster, kept[which_b]):
-            mean_bT, class_bT = cosine_bC.topk(min(candidates, cosine_bC.shape[1]), dim=1)
-            probe_b1 = which_b[block][:, None]
-            column_bT = place_b[block][:, None] * candidates + torch.arange(mean_bT.shape[1], device=truth_B.device)
-            found.mean_BX[probe_b1, column_bT] = mean_bT
-            found.row_BX[probe_b1, column_bT] = output_bC.gather(1, class_bT)
-            found.right_BX[probe_b1, column_bT] = identity_C[class_bT] == truth_B[kept[probe_b1]]
-            probes_bR = scores.probes_BD[kept[which_b[block]]] @ one.basis_DR
-            offset_bTR = probes_bR[:, None] - projected_CR[class_bT]
-            for given_back_BX, metric in zip(found.given_back_SBX, metrics, strict=True):
-                given_back_BX[probe_b1, column_bT] = local_metric.given_back(offset_bTR, metric, one.group_C[class_bT])
+            mean_bT, class_bT = cosine_bC.topk(len(columns_T), dim=1)
+            place = which_b[block][:, None], column_bT[block]
+            found.mean_BX[place], found.row_BX[place] = mean_bT, output_bC.gather(1, class_bT)
+            classes.append(class_bT)
+        class_bT, place = torch.cat(classes), (which_b[:, None], column_bT)
+        found.right_BX[place] = identity_C[class_bT] == truth_B[kept[which_b]][:, None]
+        offset_bTR = (scores.probes_BD[kept[which_b]] @ one.basis_DR)[:, None] - projected_CR[class_bT]
+        for s, strength in enumerate(strengths):
+            metric_GRR, group_bT = one.metric(strength), one.group_C[class_bT]
+            found.local_SBX[s][place] = local_metric.given_back(offset_bTR, metric_GRR, group_bT)
+            found.pooled_SBX[s][place] = local_metric.given_back(offset_bTR, one.pooled_metric(strength))
     return found
 
 
@@ -154,10 +161,11 @@ def of_training_samples(
     found.mean_BX[found.right_BX] = (probes_BD * own_BD).sum(1)[found.right_BX.any(1)]
     for cluster, which_b, _ in routed(clusters_B1):
         one, right_bX = learned[cluster], found.right_BX[which_b]
-        has_b = right_bX.any(1)
         offset_b1R = ((probes_BD - one.length * own_BD)[which_b] @ one.basis_DR)[:, None]
         group_b1 = one.group_C[torch.searchsorted(identities_of(scores, cluster), truth_B[which_b])][:, None]
-        for given_back_BX, strength in zip(found.given_back_SBX, strengths, strict=True):
+        for s, strength in enumerate(strengths):
             own_b = local_metric.given_back(offset_b1R, one.metric(strength), group_b1)[:, 0]
-            given_back_BX[which_b[has_b]] = given_back_BX[which_b[has_b]].masked_scatter(right_bX[has_b], own_b[has_b])
+            pooled_b = local_metric.given_back(offset_b1R, one.pooled_metric(strength))[:, 0]
+            for evidence_BX, value_b in ((found.local_SBX[s], own_b), (found.pooled_SBX[s], pooled_b)):
+                evidence_BX[which_b] = torch.where(right_bX, value_b[:, None], evidence_BX[which_b])
     return found
