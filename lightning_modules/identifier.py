@@ -21,7 +21,7 @@ from datamodules.errors import InputError
 from datamodules.files import atomic_folder, read_json, sha256, write_json
 from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
-from lightning_modules.decisions.base import Decided, Decision
+from lightning_modules.decisions.base import Decided, Decision, Ranked
 from lightning_modules.fused import matmul_precision
 from lightning_modules.routers.base import Router
 from lightning_modules.scores import Heads, ProbeScores, cluster_centres
@@ -141,6 +141,22 @@ class Identifier:
             scores = self.scores(probes_BD)
             clusters_BP = self.route(scores) if self.decision.needs_route else None
             return self.decision.decide(scores, clusters_BP)
+
+    @torch.inference_mode()
+    def rank(self, probes_BD: Tensor, most: int) -> tuple[Ranked, Tensor | None]:
+        """Candidates beyond the answer.
+
+        Args:
+            probes_BD: (B, D) embeddings of any length.
+            most: candidates at most.
+
+        Returns:
+            The candidates, and the (B, P) clusters looked into; None where the decision looks at all identities.
+        """
+        with matmul_precision("highest"):
+            scores = self.scores(probes_BD)
+            clusters_BP = self.route(scores) if self.decision.needs_route else None
+            return self.decision.rank(scores, clusters_BP, most), clusters_BP
 
     def identify(self, embeddings: np.ndarray | Tensor) -> Identification:
         """Names probes.

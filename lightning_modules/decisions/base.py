@@ -25,6 +25,19 @@ class Decided:
     cluster_B: Tensor
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """Candidates of B probes, best first.
+
+    Attributes:
+        identity_BT: (B, T) int64 in [0, K), each at most once; -1 fills up where there are fewer.
+        score_BT: (B, T) float32, not growing; -inf where there is no candidate.
+    """
+
+    identity_BT: Tensor
+    score_BT: Tensor
+
+
 class Decision(ABC):
     """Base of all decisions: hyper-parameters as plain numbers and strings, fitted ones as numbers or tensors.
 
@@ -64,3 +77,16 @@ class Decision(ABC):
         Returns:
             The answers; equal scores go to the cluster that was routed first, inside it to the lower identity.
         """
+
+    def rank(self, scores: ProbeScores, clusters_BP: Tensor, most: int) -> Ranked:
+        """The candidates behind the answer, for ranks beyond the first.
+
+        Args:
+            scores, clusters_BP: see `decide`.
+            most: candidates at most.
+
+        Returns:
+            Candidates whose first is the answer; a decision that orders nothing else names that one only.
+        """
+        decided = self.decide(scores, clusters_BP)
+        return Ranked(decided.identity_B[:, None], decided.score_B[:, None])

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Outputs of different sub-networks made comparable: softmax probabilities under a temperature of their own."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from datamodules.partitioners.samples import TrainingSamples
-from lightning_modules.decisions.base import Decided, Decision
-from lightning_modules.decisions.inside import identities_of, outputs_of, routed
+from lightning_modules.decisions.base import Decided, Decision, Ranked
+from lightning_modules.decisions.inside import identities_of, outputs_of, ranked_inside, routed
 from lightning_modules.scores import ProbeScores
 
 HIGHEST = 80.0  # log-odds of a sub-network with a single class, which are infinite
@@ -41,17 +43,34 @@ class Calibrated(Decision):
         score_BP = torch.full(clusters_BP.shape, -torch.inf, device=clusters_BP.device)
         identity_BP = torch.full_like(clusters_BP, -1)
         for cluster, which_b, place_b in routed(clusters_BP):
-            factor = self.factor if self.factor_M is None else float(self.factor_M[cluster])
             identity_C = identities_of(scores, cluster)
-            for block, output_bC, _ in outputs_of(scores, cluster, which_b):
-                best_b, class_b = output_bC.max(1)
-                others_bC = (factor * output_bC).scatter_(1, class_b[:, None], -torch.inf)
-                score_BP[which_b[block], place_b[block]] = (factor * best_b - others_bC.logsumexp(1)).clamp_max(HIGHEST)
-                identity_BP[which_b[block], place_b[block]] = identity_C[class_b]
+            for block, odds_b1, class_b1 in self._candidates(scores, cluster, which_b, 1):
+                score_BP[which_b[block], place_b[block]] = odds_b1[:, 0]
+                identity_BP[which_b[block], place_b[block]] = identity_C[class_b1[:, 0]]
         score_B1, place_B1 = score_BP.max(1, keepdim=True)
         return Decided(
             identity_BP.gather(1, place_B1).squeeze(1), score_B1.squeeze(1), clusters_BP.gather(1, place_B1).squeeze(1)
         )
+
+    def rank(self, scores: ProbeScores, clusters_BP: Tensor, most: int) -> Ranked:
+        """The highest probabilities of the routed heads, each of its own softmax; see `Decision.rank`."""
+        return ranked_inside(scores, clusters_BP, most, lambda c, which_b: self._candidates(scores, c, which_b, most))
+
+    def _candidates(
+        self, scores: ProbeScores, cluster: int, which_b: Tensor, most: int
+    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        factor = self.factor if self.factor_M is None else float(self.factor_M[cluster])
+        for block, output_bC, _ in outputs_of(scores, cluster, which_b):
+            z_bC = factor * output_bC
+            best_b1, class_b1 = z_bC.max(1, keepdim=True)
+            # log p of all but the best is precise, of the best only its distance to them: log p / (1 - p).
+            odds_b1 = best_b1 - z_bC.scatter(1, class_b1, -torch.inf).logsumexp(1, keepdim=True)
+            if most == 1:
+                yield block, odds_b1.clamp_max(HIGHEST), class_b1
+                continue
+            log_p_bT, class_bT = z_bC.log_softmax(1).topk(min(most, z_bC.shape[1]), dim=1)
+            odds_bT = log_p_bT - torch.log1p(-log_p_bT.exp().clamp_max(0.999999))
+            yield block, torch.cat([odds_b1, odds_bT[:, 1:]], 1).clamp_max(HIGHEST), class_bT
 
     def fit(self, scores: ProbeScores, clusters_BP: Tensor, truth_B: Tensor, samples: TrainingSamples) -> "Calibrated":
         """Finds a factor for each sub-network; see `Decision.fit`."""

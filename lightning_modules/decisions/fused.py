@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules import local_metric
 from lightning_modules.decisions import evidence
-from lightning_modules.decisions.base import Decided, Decision
-from lightning_modules.decisions.inside import identities_of, outputs_of, routed
+from lightning_modules.decisions.base import Decided, Decision, Ranked
+from lightning_modules.decisions.inside import identities_of, outputs_of, ranked_inside, routed
 from lightning_modules.scores import ProbeScores
 
 logger = logging.getLogger(__name__)
@@ -118,6 +118,10 @@ class Fused(Decision):
         return Decided(
             identity_BP.gather(1, place_B1).squeeze(1), score_B1.squeeze(1), clusters_BP.gather(1, place_B1).squeeze(1)
         )
+
+    def rank(self, scores: ProbeScores, clusters_BP: Tensor, most: int) -> Ranked:
+        """The candidates in order of their score, at most `candidates` of a routed cluster; see `Decision.rank`."""
+        return ranked_inside(scores, clusters_BP, most, lambda c, which_b: self._candidates(scores, c, which_b))
 
     def _candidates(self, scores: ProbeScores, cluster: int, which_b: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         # Slices of which_b, scores of the candidates, their places in the cluster.

@@ -4,11 +4,12 @@
 Axes: B probes, P routed clusters of a probe, C classes of a cluster, D embedding dimension.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
+from lightning_modules.decisions.base import Ranked
 from lightning_modules.scores import ProbeScores
 
 BLOCK_ELEMENTS = 1 << 25  # outputs at a time: 128 MiB of float32
@@ -59,3 +60,39 @@ def identities_of(scores: ProbeScores, cluster: int) -> Tensor:
     """(C,) int64 identities of a head's classes."""
     heads = scores.heads
     return heads.identity_S[heads.starts[cluster] : heads.starts[cluster + 1] : heads.rows_per_class]
+
+
+def ranked_inside(
+    scores: ProbeScores,
+    clusters_BP: Tensor,
+    most: int,
+    candidates: Callable[[int, Tensor], Iterator[tuple[slice, Tensor, Tensor]]],
+) -> Ranked:
+    """The best candidates over all routed clusters.
+
+    Args:
+        scores: of B probes.
+        clusters_BP: (B, P) int64, -1 where none.
+        most: candidates at most.
+        candidates: for a cluster and the (b,) probes that look into it, slices of these probes, their (., T) scores,
+            and the (., T) places of the candidates among the classes of the cluster.
+    """
+    b, p = clusters_BP.shape
+    score_BX = torch.full((b, p * most), -torch.inf, device=clusters_BP.device)
+    identity_BX = torch.full((b, p * most), -1, device=clusters_BP.device)
+    for cluster, which_b, place_b in routed(clusters_BP):
+        identity_C = identities_of(scores, cluster)
+        for block, found_bT, class_bT in candidates(cluster, which_b):
+            best_bt, order_bt = found_bT.topk(min(most, found_bT.shape[1]), dim=1)
+            columns_t = torch.arange(best_bt.shape[1], device=score_BX.device)
+            place = which_b[block][:, None], place_b[block][:, None] * most + columns_t
+            score_BX[place], identity_BX[place] = best_bt, identity_C[class_bT.gather(1, order_bt)]
+    score_BX, order_BX = score_BX.sort(dim=1, descending=True, stable=True)
+    identity_BX = identity_BX.gather(1, order_BX)
+    if scores.partition.overlapping and p > 1:  # an identity of two routed clusters counts at its better place
+        earlier_BXX = torch.ones(p * most, p * most, dtype=torch.bool, device=score_BX.device).tril(-1)
+        repeated_BX = ((identity_BX[:, :, None] == identity_BX[:, None]) & earlier_BXX).any(2)
+        score_BX, order_BX = score_BX.masked_fill(repeated_BX, -torch.inf).sort(dim=1, descending=True, stable=True)
+        identity_BX = identity_BX.gather(1, order_BX)
+    score_BT = score_BX[:, :most]
+    return Ranked(identity_BX[:, :most].masked_fill(score_BT.isneginf(), -1), score_BT)
