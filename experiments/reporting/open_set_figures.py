@@ -36,8 +36,8 @@ def error_sections(details: Mapping[str, pd.DataFrame]) -> list[Section]:
                              "persons given a name (FPIR), each scenario by its own score, first seed.")  # fmt: skip
     note = (
         "A probe of an unknown person is a false positive where its best score reaches the threshold; a test probe is "
-        "a hit where the first answer is right and its score is above it. The threshold of a false-positive rate (FPIR) "
-        "is that of the probes of unknown persons themselves. Intervals: 95 %, resampling persons."
+        "a hit where the first answer is right and its score is above it. The threshold of a false-positive rate "
+        "(FPIR) is that of the probes of unknown persons themselves. Intervals: 95 %, resampling persons."
     )
     return [Section("Errors", tuple(errors)), Section("Unknown persons", tuple(unknown), (note,) if unknown else ())]
 

@@ -103,12 +103,12 @@ def best_factor(parts: list[tuple[Tensor, Tensor]]) -> float:
         s in `RANGE`.
     """
     low, high = (torch.tensor(end).log().item() for end in RANGE)
-    for _ in range(30):
+    for _ in range(25):
         middle = (low + high) / 2
         factor = torch.tensor(middle).exp()
         slope = 0.0
         for output_bC, class_b in parts:
             expected_b = ((factor * output_bC).softmax(1) * output_bC).sum(1)
             slope += float((expected_b - output_bC.gather(1, class_b[:, None]).squeeze(1)).double().sum())
-        low, high = (middle, high) if slope < 0 else (low, middle)
+        low, high = (middle, high) if slope <= 0 else (low, middle)
     return float(torch.tensor((low + high) / 2).exp())
