@@ -1,200 +1,175 @@
 # SPDX-License-Identifier: MIT
-"""How the samples of an identity vary, learned from its own and from those of its neighbours in the cluster.
+"""How the samples of an identity vary, learned from its own and from those of the identities around it.
 
-Axes: N samples, C classes of one cluster, G groups of classes, D embedding dimension, R directions, J classes with two
-or more samples, M clusters.
+Axes: N samples, K identities, J identities with two or more samples, D embedding dimension, R directions.
 
 Cosine treats all directions alike. Samples of one person differ more in some directions (pose, age, pen), and people
-who resemble each other vary alike, so the covariance of a group of similar classes is pooled over the classes around
-it and shrunk to that of the cluster; distances are then measured in units of it. With one covariance for all classes
-this is within-class covariance normalisation (Hatch, Kajarekar & Stolcke, Interspeech 2006), with one per class
-regularised discriminant analysis (Friedman, JASA 84, 1989).
+who resemble each other vary alike, so the covariance of an identity is pooled over those around it and shrunk to that
+of all; distances are then measured in units of it. With one covariance for all this is within-class covariance
+normalisation (Hatch, Kajarekar & Stolcke, Interspeech 2006), with one per class regularised discriminant analysis
+(Friedman, JASA 84, 1989).
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor
-from torch.nn import functional as F
 
 from datamodules.class_means import normalise_rows
-from datamodules.cluster_datamodule import local_split
 from datamodules.partitioners.samples import TrainingSamples
 
-BLOCK_ELEMENTS = 1 << 24  # of intermediate results: 64 MiB of float32
-LEARN_ROWS = 1 << 19  # samples of a cluster that covariances are learned from; 1 GiB at D = 512
+BLOCK_ELEMENTS = 1 << 22  # of intermediate results: 16 MiB of float32
+LEARN_ROWS = 1 << 20  # samples that covariances are learned from; 2 GiB at D = 512
 
 
 @dataclass(frozen=True)
 class LocalCovariance:
-    """Covariance of the samples around their class mean, for each group of similar classes of one cluster.
+    """Covariance of the samples around their class mean, in the directions of largest variance.
 
     Attributes:
-        basis_DR: orthonormal directions of largest within-class variance in the cluster.
-        covariance_GRR: of each group in these directions, divided by its effective eigenvalue tr(W^2) / tr(W), so that
-            strengths mean the same for every group, data set and R.
-        pooled_RR: the same of the whole cluster.
-        group_C: (C,) int64 group of each class.
+        basis_DR: orthonormal directions of largest within-class variance.
+        pooled_RR: covariance over all identities in these directions, divided by its effective eigenvalue
+            tr(W^2) / tr(W), so that strengths mean the same for every covariance, data set and R.
         length: t in (0, 1], length of the mean of infinitely many unit samples of a class: the square root of the mean
             cosine between two samples of one class. Estimated means come out longer, that of one sample with length 1.
+        centred_NR: samples less their class mean, in the directions.
+        start_K: (K + 1,) int64 where the samples of an identity begin.
+        near_Kj: (K, j) int32 neighbours of each identity, most similar first; -1 fills up.
+        prior: degrees of freedom that the pooled covariance counts for.
     """
 
     basis_DR: Tensor
-    covariance_GRR: Tensor
     pooled_RR: Tensor
-    group_C: Tensor
     length: float
+    centred_NR: Tensor
+    start_K: Tensor
+    near_Kj: Tensor
+    prior: int
 
-    def metric(self, strength: float) -> Tensor:
-        """(I + strength W)^-1 - I, what the covariance takes from the squared distance: (G, R, R), between -I and 0.
+    def covariances(self) -> Iterator[tuple[int, Tensor]]:
+        """Some identities at a time: the first, and the (k, R, R) covariances, scaled as `pooled_RR` is.
 
-        Args:
-            strength: 0 for the plain distance; 1 halves the squared distance in a direction of effective variance.
+        The covariance of an identity is (sum of scatters + prior G) / (degrees of freedom + prior), the mean of its
+        posterior under an inverse Wishart prior around the pooled covariance G, with the scatters of its neighbours.
         """
-        return _metric(self.covariance_GRR, strength)
+        r, n_K = self.basis_DR.shape[1], self.start_K.diff()
+        freedom_K = (n_K - 1).clamp_min(0)
+        whole_RR = self.centred_NR.T @ self.centred_NR / freedom_K.sum().clamp_min(1)
+        step = max(1, BLOCK_ELEMENTS // max(1, r * r))
+        for first in range(0, len(self.near_Kj), step):
+            made = []
+            for near_j in self.near_Kj[first : first + step]:
+                near_j = near_j[near_j >= 0].long()
+                count_j, end_j = n_K[near_j], n_K[near_j].cumsum(0)
+                index_n = torch.arange(int(end_j[-1]) if len(end_j) else 0, device=near_j.device)
+                rows_nR = self.centred_NR[index_n + (self.start_K[near_j] - end_j + count_j).repeat_interleave(count_j)]
+                made.append((rows_nR.T @ rows_nR + self.prior * whole_RR) / (freedom_K[near_j].sum() + self.prior))
+            yield first, _scaled(torch.stack(made))
 
-    def pooled_metric(self, strength: float) -> Tensor:
-        """The same of the whole cluster: (R, R)."""
-        return _metric(self.pooled_RR[None], strength)[0]
+
+def metric(covariance_kRR: Tensor, strength: float) -> Tensor:
+    """(I + strength W)^-1 - I, what a covariance W takes from the squared distance: (k, R, R), between -I and 0.
+
+    Args:
+        covariance_kRR: scaled, or (R, R).
+        strength: 0 for the plain distance; 1 halves the squared distance in a direction of effective variance.
+    """
+    identity = torch.eye(covariance_kRR.shape[-1], device=covariance_kRR.device)
+    return torch.linalg.inv(identity + strength * covariance_kRR) - identity
 
 
-def _metric(covariance_GRR: Tensor, strength: float) -> Tensor:
-    identity = torch.eye(covariance_GRR.shape[1], device=covariance_GRR.device)
-    step = max(1, BLOCK_ELEMENTS // max(1, identity.numel()))
-    return torch.cat([torch.linalg.inv(identity + strength * part) - identity for part in covariance_GRR.split(step)])
-
-
-def given_back(offset_bTR: Tensor, metric_GRR: Tensor, group_bT: Tensor | None = None) -> Tensor:
+def given_back(offset_bTR: Tensor, identity_bT: Tensor, metrics: Iterable[tuple[int, Tensor]]) -> Tensor:
     """-o' M o / 2, half of what the metric takes from the squared distance: (b, T), at least 0.
 
     Args:
-        offset_bTR: probe less class mean, in the directions of the cluster.
-        metric_GRR: (G, R, R) of any floating dtype; or (R, R), one for all.
-        group_bT: (b, T) int64 whose metric applies; not needed for one.
+        offset_bTR: probe less class mean, in the directions.
+        identity_bT: (b, T) int64 whose metric applies.
+        metrics: the first identity and the (k, R, R) metrics of it and those that follow, of any floating dtype;
+            identities without a metric get 0.
     """
-    if metric_GRR.ndim == 2:
-        return -((offset_bTR @ metric_GRR.to(offset_bTR.dtype)) * offset_bTR).sum(2) / 2
-    r = offset_bTR.shape[-1]
-    offset_NR, group_N = offset_bTR.flatten(0, 1), group_bT.flatten()
-    order = torch.argsort(group_N, stable=True)
-    present, counts = torch.unique_consecutive(group_N[order], return_counts=True)
+    offset_NR, identity_N = offset_bTR.flatten(0, 1), identity_bT.flatten()
+    sorted_N, order_N = identity_N.sort(stable=True)
     found_N = offset_NR.new_zeros(len(offset_NR))
-    if r:  # group by group: a gather of one metric per candidate would move R^2 numbers for each
-        for group, which in zip(present.tolist(), torch.split(order, counts.tolist()), strict=True):
+    for first, metric_kRR in metrics if offset_NR.shape[1] else ():
+        low, high = torch.searchsorted(sorted_N, torch.tensor([first, first + len(metric_kRR)]).to(sorted_N)).tolist()
+        present, counts = torch.unique_consecutive(sorted_N[low:high], return_counts=True)
+        # One by one: a gather of a metric per candidate would move R^2 numbers for each.
+        parts = torch.split(order_N[low:high], counts.tolist())
+        for identity, which in zip(present.tolist(), parts, strict=True):
             offset_nR = offset_NR[which]
-            found_N[which] = -((offset_nR @ metric_GRR[group].to(offset_nR.dtype)) * offset_nR).sum(1) / 2
-    return found_N.view(group_bT.shape)
+            product_nR = offset_nR @ metric_kRR[identity - first].to(offset_nR.dtype)
+            found_N[which] = -(product_nR * offset_nR).sum(1) / 2
+    return found_N.view(identity_bT.shape)
 
 
-def learn_cluster(
-    class_means_KD: Tensor, members_C: np.ndarray, samples: TrainingSamples, directions: int, pool: int, prior: int,
-    shared_by: int,
-) -> LocalCovariance:  # fmt: skip
-    """`learn` from the training samples of one cluster, of at most 524,288 of them evenly over the classes.
+def given_back_alike(offset_bTR: Tensor, metric_RR: Tensor) -> Tensor:
+    """The same under one metric for all.
+
+    Args:
+        offset_bTR: probe less class mean, in the directions.
+        metric_RR: the metric.
+    """
+    return -((offset_bTR @ metric_RR) * offset_bTR).sum(2) / 2
+
+
+def learn(class_means_KD: Tensor, samples: TrainingSamples, directions: int, pool: int, prior: int) -> LocalCovariance:
+    """Learns from training samples, of at most 1,048,576 of them evenly over the identities.
+
+    The neighbours of an identity are those with two or more samples whose class means are most similar to its own,
+    itself among them, until they have `pool` degrees of freedom (samples beyond the first of each) together.
 
     Args:
         class_means_KD: (K, D) float32 unit class means.
-        members_C: (C,) identities of the cluster, ascending.
         samples: all training samples.
-        directions, pool, prior, shared_by: see `learn`.
-    """
-    split = local_split(samples.split, members_C)
-    rows, labels = split.rows, split.labels
-    if len(rows) > LEARN_ROWS:
-        counts = np.bincount(labels)
-        rank = np.arange(len(labels)) - (np.cumsum(counts) - counts)[labels]
-        kept = rank < max(2, LEARN_ROWS // len(counts))
-        rows, labels = rows[kept], labels[kept]
-    device = class_means_KD.device
-    samples_ND = torch.from_numpy(normalise_rows(samples.embeddings_ND[rows])).to(device)
-    label_N = torch.from_numpy(labels.astype(np.int64)).to(device)
-    means_CD = class_means_KD[torch.from_numpy(members_C.astype(np.int64)).to(device)]
-    return learn(samples_ND, label_N, means_CD, directions, pool, prior, shared_by)
-
-
-def learn(
-    samples_ND: Tensor, label_N: Tensor, class_means_CD: Tensor, directions: int, pool: int, prior: int,
-    shared_by: int = 1,
-) -> LocalCovariance:  # fmt: skip
-    """Covariances of the groups of classes of one cluster.
-
-    The covariance of a group is (sum of scatters + prior G) / (degrees of freedom + prior), the mean of its posterior
-    under an inverse Wishart prior around the cluster's pooled covariance G. The scatters are those of the classes
-    whose means are most similar to the centre of the group, until they have `pool` degrees of freedom (samples beyond
-    the first of each class) together.
-
-    Args:
-        samples_ND: (N, D) float32 unit training samples of the cluster.
-        label_N: (N,) int64 class of each, in [0, C), non-decreasing.
-        class_means_CD: (C, D) float32 unit class means.
-        directions: R at most; there are fewer where the cluster has fewer degrees of freedom.
+        directions: R at most; there are fewer where there are fewer degrees of freedom.
         pool: degrees of freedom of a neighbourhood, at least 1.
-        prior: degrees of freedom that the cluster's covariance counts for, at least 0.
-        shared_by: classes of a group on average, at least 1; groups are found by k-means of the class means.
+        prior: degrees of freedom that the pooled covariance counts for, at least 0.
 
     Returns:
-        With R = 0 and length 1 where no class has two samples.
+        With R = 0 and length 1 where no identity has two samples.
     """
-    classes, dim = class_means_CD.shape
-    centre_GD, group_C = _groups(class_means_CD, shared_by)
-    count_C = torch.bincount(label_N, minlength=classes)
-    mean_CD = torch.zeros_like(class_means_CD).index_add_(0, label_N, samples_ND) / count_C.clamp_min(1)[:, None]
-    freedom_C = (count_C - 1).clamp_min(0).float()
-    r = min(directions, dim, int(freedom_C.sum()))
-    if r == 0 or not freedom_C.any():
-        none_GRR = samples_ND.new_zeros(len(centre_GD), 0, 0)
-        return LocalCovariance(samples_ND.new_zeros(dim, 0), none_GRR, samples_ND.new_zeros(0, 0), group_C, 1.0)
-    total_DD = samples_ND.T @ samples_ND - (mean_CD * count_C[:, None]).T @ mean_CD
-    basis_DR = torch.linalg.eigh(total_DD)[1][:, -r:]
-
-    donors_J = freedom_C.nonzero().squeeze(1)
-    scatter_JRR = _scatters(samples_ND @ basis_DR, count_C, donors_J)
-    pooled_RR = scatter_JRR.sum(0) / freedom_C.sum()
-    covariance_GRR = samples_ND.new_empty(len(centre_GD), r, r)
-    for group, centre_D in enumerate(centre_GD):
-        order_J = torch.argsort(class_means_CD[donors_J] @ centre_D, descending=True)
-        freedom_J = freedom_C[donors_J[order_J]]
-        taken = order_J[freedom_J.cumsum(0) - freedom_J < pool]
-        freedom = freedom_C[donors_J[taken]].sum()
-        covariance_GRR[group] = (scatter_JRR[taken].sum(0) + prior * pooled_RR) / (freedom + prior)
-    length = _expected_length(mean_CD, count_C)
-    return LocalCovariance(basis_DR, _scaled(covariance_GRR), _scaled(pooled_RR[None])[0], group_C, length)
-
-
-def _scaled(covariance_GRR: Tensor) -> Tensor:
-    trace_G = covariance_GRR.diagonal(dim1=1, dim2=2).sum(1)
-    effective_G = covariance_GRR.square().sum((1, 2)) / trace_G.clamp_min(1e-12)
-    return covariance_GRR / effective_G.clamp_min(1e-12)[:, None, None]
-
-
-def _groups(class_means_CD: Tensor, shared_by: int) -> tuple[Tensor, Tensor]:
-    classes = len(class_means_CD)
-    n_groups = -(-classes // shared_by)
-    if n_groups == classes:
-        return class_means_CD, torch.arange(classes, device=class_means_CD.device)
-    found = KMeans(n_groups, n_init=1, max_iter=20, random_state=0).fit(class_means_CD.cpu().numpy())
-    centre_GD = F.normalize(torch.from_numpy(found.cluster_centers_)).to(class_means_CD)
-    return centre_GD, torch.from_numpy(found.labels_.astype(np.int64)).to(class_means_CD.device)
-
-
-def _scatters(projected_NR: Tensor, count_C: Tensor, donors_J: Tensor) -> Tensor:
-    # Classes with equally many samples form one batched product; there are few different numbers of samples.
-    start_C = count_C.cumsum(0) - count_C
-    r = projected_NR.shape[1]
-    scatter_JRR = projected_NR.new_empty(len(donors_J), r, r)
-    for count in count_C[donors_J].unique().tolist():
-        place = (count_C[donors_J] == count).nonzero().squeeze(1)
-        for part in place.split(max(1, BLOCK_ELEMENTS // (r * max(r, count)))):
-            rows = start_C[donors_J[part]][:, None] + torch.arange(count, device=start_C.device)
-            centred = projected_NR[rows] - projected_NR[rows].mean(1, keepdim=True)
-            scatter_JRR[part] = centred.transpose(1, 2) @ centred
-    return scatter_JRR
-
-
-def _expected_length(mean_CD: Tensor, count_C: Tensor) -> float:
+    device, (k, dim) = class_means_KD.device, class_means_KD.shape
+    rows, labels = samples.split.rows, samples.split.labels
+    if len(rows) > LEARN_ROWS:
+        counts = np.bincount(labels, minlength=k)
+        rank = np.arange(len(labels)) - (np.cumsum(counts) - counts)[labels]
+        kept = rank < max(2, LEARN_ROWS // k)
+        rows, labels = rows[kept], labels[kept]
+    sample_ND = torch.from_numpy(normalise_rows(samples.embeddings_ND[rows])).to(device)
+    label_N = torch.from_numpy(labels.astype(np.int64)).to(device)
+    count_K = torch.bincount(label_N, minlength=k)
+    total_KD = torch.zeros_like(class_means_KD).index_add_(0, label_N, sample_ND)
     # |sum|^2 - n is the sum of the cosines of all n (n - 1) pairs.
-    pairs = (count_C * (count_C - 1)).sum()
-    cosines = (mean_CD * count_C[:, None]).square().sum(1) - count_C
-    return float((cosines.sum() / pairs).clamp(0.01, 1).sqrt())
+    pairs, cosines = (count_K * (count_K - 1)).sum(), (total_KD.square().sum(1) - count_K).sum()
+    length = float((cosines / pairs).clamp(0.01, 1).sqrt()) if pairs else 1.0
+
+    sample_ND -= (total_KD / count_K.clamp_min(1)[:, None])[label_N]
+    freedom_K = (count_K - 1).clamp_min(0)
+    r = min(directions, dim, int(freedom_K.sum()))
+    basis_DR = torch.linalg.eigh(sample_ND.T @ sample_ND)[1][:, dim - r :]
+    centred_NR = sample_ND @ basis_DR
+    pooled_RR = _scaled(centred_NR.T @ centred_NR / freedom_K.sum().clamp_min(1))
+    start_K = torch.cat([count_K.new_zeros(1), count_K.cumsum(0)])
+    near_Kj = _neighbours(class_means_KD, freedom_K, pool) if r else count_K.new_full((k, 0), -1).int()
+    return LocalCovariance(basis_DR, pooled_RR, length, centred_NR, start_K, near_Kj, prior)
+
+
+def _neighbours(class_means_KD: Tensor, freedom_K: Tensor, pool: int) -> Tensor:
+    donors_J = freedom_K.nonzero().squeeze(1)
+    freedom_J, means_JD = freedom_K[donors_J], class_means_KD[donors_J]
+    most = min(int((freedom_J.sort()[0].cumsum(0) < pool).sum()) + 1, len(donors_J))
+    parts = []
+    for means_kD in class_means_KD.split(max(1, BLOCK_ELEMENTS // len(donors_J))):
+        near_kj = (means_kD @ means_JD.T).topk(most, dim=1).indices
+        freedom_kj = freedom_J[near_kj]
+        taken_kj = freedom_kj.cumsum(1) - freedom_kj < pool
+        parts.append(donors_J[near_kj].masked_fill(~taken_kj, -1).int())
+    return torch.cat(parts)
+
+
+def _scaled(covariance_kRR: Tensor) -> Tensor:
+    trace_k = covariance_kRR.diagonal(dim1=-2, dim2=-1).sum(-1)
+    effective_k = covariance_kRR.square().sum((-2, -1)) / trace_k.clamp_min(1e-12)
+    return covariance_kRR / effective_k.clamp_min(1e-12)[..., None, None]

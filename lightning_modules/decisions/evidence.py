@@ -91,48 +91,57 @@ class Evidence:
 
 
 def of_probes(
-    scores: ProbeScores, clusters_BP: Tensor, truth_B: Tensor, learned: list[local_metric.LocalCovariance],
-    strengths: tuple[float, ...], candidates: int,
+    scores: ProbeScores, clusters_BP: Tensor, truth_B: Tensor, learned: local_metric.LocalCovariance,
+    strengths: tuple[float, ...], candidates: int, own_BD: Tensor | None = None,
 ) -> Evidence:  # fmt: skip
     """Evidence for the classes of highest cosine with their mean in each routed cluster.
 
     Args:
-        scores: of B probes that no training has seen.
+        scores: of B probes.
         clusters_BP: (B, P) int64, -1 where none.
         truth_B: (B,) int64 identities.
-        learned: covariances of each cluster.
+        learned: covariances.
         strengths: of the metric.
         candidates: T.
+        own_BD: the class mean of each probe's own identity, where it is not that of the scores.
 
     Returns:
         Of all probes, or so many, evenly drawn, that there are about 262,144 candidates.
     """
-    p = clusters_BP.shape[1]
+    p, device = clusters_BP.shape[1], truth_B.device
     most = max(1, MOST_CANDIDATES // (p * candidates))
-    kept = torch.linspace(0, len(truth_B) - 1, min(most, len(truth_B))).long().to(truth_B.device)
-    found = Evidence.empty(len(kept), p * candidates, len(strengths), truth_B.device)
+    kept = torch.linspace(0, len(truth_B) - 1, min(most, len(truth_B)), dtype=torch.float64).long().to(device)
+    found = Evidence.empty(len(kept), p * candidates, len(strengths), device)
+    identity_BX = torch.full(found.mean_BX.shape, -1, device=device)
     for cluster, which_b, place_b in routed(clusters_BP[kept]):
-        one, identity_C = learned[cluster], identities_of(scores, cluster)
-        projected_CR = one.length * scores.class_means_KD[identity_C] @ one.basis_DR
-        columns_T = torch.arange(min(candidates, len(identity_C)), device=truth_B.device)
-        column_bT, classes = place_b[:, None] * candidates + columns_T, []
+        identity_C = identities_of(scores, cluster)
+        columns_T = torch.arange(min(candidates, len(identity_C)), device=device)
         for block, output_bC, cosine_bC in outputs_of(scores, cluster, kept[which_b]):
             mean_bT, class_bT = cosine_bC.topk(len(columns_T), dim=1)
-            place = which_b[block][:, None], column_bT[block]
+            place = which_b[block][:, None], place_b[block][:, None] * candidates + columns_T
             found.mean_BX[place], found.row_BX[place] = mean_bT, output_bC.gather(1, class_bT)
-            classes.append(class_bT)
-        class_bT, place = torch.cat(classes), (which_b[:, None], column_bT)
-        found.right_BX[place] = identity_C[class_bT] == truth_B[kept[which_b]][:, None]
-        offset_bTR = (scores.probes_BD[kept[which_b]] @ one.basis_DR)[:, None] - projected_CR[class_bT]
+            identity_BX[place] = identity_C[class_bT]
+    torch.eq(identity_BX, truth_B[kept][:, None], out=found.right_BX)
+    projected_KR = learned.length * scores.class_means_KD @ learned.basis_DR
+    probes_BD = scores.probes_BD[kept]
+    offset_BXR = (probes_BD @ learned.basis_DR)[:, None] - projected_KR[identity_BX.clamp_min(0)]
+    if own_BD is not None:
+        own_BR = (probes_BD - learned.length * own_BD[kept]) @ learned.basis_DR
+        offset_BXR = torch.where(found.right_BX[..., None], own_BR[:, None], offset_BXR)
+        found.mean_BX.copy_(torch.where(found.right_BX, (probes_BD * own_BD[kept]).sum(1, keepdim=True), found.mean_BX))
+    for first, covariance_kRR in learned.covariances():
         for s, strength in enumerate(strengths):
-            metric_GRR, group_bT = one.metric(strength), one.group_C[class_bT]
-            found.local_SBX[s][place] = local_metric.given_back(offset_bTR, metric_GRR, group_bT)
-            found.pooled_SBX[s][place] = local_metric.given_back(offset_bTR, one.pooled_metric(strength))
+            metrics = [(first, local_metric.metric(covariance_kRR, strength))]
+            found.local_SBX[s] += local_metric.given_back(offset_BXR, identity_BX, metrics)
+    for s, strength in enumerate(strengths):
+        found.pooled_SBX[s] += local_metric.given_back_alike(
+            offset_BXR, local_metric.metric(learned.pooled_RR, strength)
+        )
     return found
 
 
 def of_training_samples(
-    scores: ProbeScores, samples: TrainingSamples, learned: list[local_metric.LocalCovariance],
+    scores: ProbeScores, samples: TrainingSamples, learned: local_metric.LocalCovariance,
     strengths: tuple[float, ...], candidates: int,
 ) -> Evidence:  # fmt: skip
     """The same of training samples, each in its home cluster and against the mean of its class without it.
@@ -149,23 +158,10 @@ def of_training_samples(
         label_b = torch.from_numpy(labels.astype(np.int64)).to(device)
         length_K.index_add_(0, label_b, (torch.from_numpy(rows).to(device) * means_KD[label_b]).sum(1))
     drawn, labels = samples.drawn(MOST_CANDIDATES // candidates, seed=0)
-    counts_K = np.bincount(samples.split.labels, minlength=len(means_KD))
-    kept = counts_K[labels] > 1
+    kept = np.bincount(samples.split.labels, minlength=len(means_KD))[labels] > 1
     probes_BD = torch.from_numpy(drawn[kept]).to(device)
     truth_B = torch.from_numpy(labels[kept].astype(np.int64)).to(device)
     own_BD = F.normalize(length_K[truth_B][:, None] * means_KD[truth_B] - probes_BD)
-
     probes = ProbeScores(probes_BD, means_KD, scores.partition, scores.heads)
     clusters_B1 = scores.cluster_of_K[truth_B][:, None]
-    found = of_probes(probes, clusters_B1, truth_B, learned, strengths, candidates)
-    found.mean_BX[found.right_BX] = (probes_BD * own_BD).sum(1)[found.right_BX.any(1)]
-    for cluster, which_b, _ in routed(clusters_B1):
-        one, right_bX = learned[cluster], found.right_BX[which_b]
-        offset_b1R = ((probes_BD - one.length * own_BD)[which_b] @ one.basis_DR)[:, None]
-        group_b1 = one.group_C[torch.searchsorted(identities_of(scores, cluster), truth_B[which_b])][:, None]
-        for s, strength in enumerate(strengths):
-            own_b = local_metric.given_back(offset_b1R, one.metric(strength), group_b1)[:, 0]
-            pooled_b = local_metric.given_back(offset_b1R, one.pooled_metric(strength))[:, 0]
-            for evidence_BX, value_b in ((found.local_SBX[s], own_b), (found.pooled_SBX[s], pooled_b)):
-                evidence_BX[which_b] = torch.where(right_bX, value_b[:, None], evidence_BX[which_b])
-    return found
+    return of_probes(probes, clusters_B1, truth_B, learned, strengths, candidates, own_BD)

@@ -2,7 +2,7 @@
 """Ours: class mean, trained row and the variation around the class, weighed by what validation says they are worth.
 
 Axes: B probes, P routed clusters of a probe, T candidates, C classes of a cluster, S classes of all clusters,
-G groups of classes, M clusters, D embedding dimension, R directions.
+K identities, D embedding dimension, R directions.
 """
 
 import logging
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules import local_metric
@@ -21,7 +20,7 @@ from lightning_modules.scores import ProbeScores
 
 logger = logging.getLogger(__name__)
 
-STRENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0)
+STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 class Fused(Decision):
@@ -34,34 +33,33 @@ class Fused(Decision):
         v(x, M) = -(x - t mean_c)' M (x - t mean_c) / 2 >= 0
 
     The class mean needs few samples. The trained row knows the other classes. v gives back what the plain distance
-    takes for deviations that are usual around the class: M_c in [-I, 0] of `local_metric.LocalCovariance` is learned
-    from the training samples of the class and of its neighbours, M from those of the whole cluster. w = 1, g = h = 0
-    is the nearest class mean, w = g = h = 0 is `Argmax` over cosines.
+    takes for deviations that are usual around the class: M_c in [-I, 0] of `local_metric` is learned from the training
+    samples of the class and of its neighbours in any cluster, M from those of all. w = 1, g = h = 0 is the nearest
+    class mean, w = g = h = 0 is `Argmax` over cosines.
 
     `fit` chooses w, g, h and the strength of both M where the mean log-probability of the validation probes, the
     softmax of factor x score over their candidates, is highest: convex in the four factors, kept at 0 or above, for
-    each of five strengths (McFadden's conditional logit, 1974). It rewards clear answers as well as right ones, so
+    each of six strengths (McFadden's conditional logit, 1974). It rewards clear answers as well as right ones, so
     that it can tell settings apart where hardly a probe is answered wrongly.
     A weak prior, worth one probe, holds a handful of probes near the class mean. Where no validation probe has its
     identity among its candidates, the training samples themselves are the probes, each against the mean of its class
     without it, and rows, which have seen them, get no weight; where no class has two training samples either, class
     means decide alone.
 
-    Memory: R floats per class and R^2 / 2 per group of classes. Time: two cosines per class of the routed clusters, R^2
-    products per candidate.
+    Memory: R + R^2 / 2 floats per identity (18 kB at R = 96, nine times a row of D = 512). Time: two cosines per
+    class of the routed clusters, R^2 products per candidate.
 
     Args:
         candidates: T, classes in each routed cluster with the highest score before v, for which v is measured.
         directions: R at most.
         pool: degrees of freedom of the neighbourhood of a class, see `local_metric.learn`.
-        prior: degrees of freedom for which the cluster's covariance counts beside it.
-        shared_by: similar classes that share a covariance, on average.
+        prior: degrees of freedom for which the covariance of all counts beside it.
         weight: w, in [0, 1].
         gain, pooled_gain: g and h, at least 0.
-        strength: of the metric, above 0, see `LocalCovariance.metric`.
+        strength: of the metric, above 0, see `local_metric.metric`.
         factor: of the score under a softmax, above 0.
-        basis_MDR, projected_SR, metric_GRR, group_S, metric_MRR: directions, t mean_c in them, M_c, the group of each
-            class, M. These ten are set by `fit`; before it, class means decide alone.
+        basis_DR, projected_KR, metric_KRR, metric_RR: directions, t mean_c in them, M_c, M. These nine are set by
+            `fit`; before it, class means decide alone.
     """
 
     needs_fit = True
@@ -72,22 +70,20 @@ class Fused(Decision):
         directions: int = 96,
         pool: int = 300,
         prior: int = 200,
-        shared_by: int = 1,
         weight: float = 1.0,
         gain: float = 0.0,
         pooled_gain: float = 0.0,
         strength: float = 1.0,
         factor: float = 30.0,
-        basis_MDR: Tensor | None = None,
-        projected_SR: Tensor | None = None,
-        metric_GRR: Tensor | None = None,
-        group_S: Tensor | None = None,
-        metric_MRR: Tensor | None = None,
+        basis_DR: Tensor | None = None,
+        projected_KR: Tensor | None = None,
+        metric_KRR: Tensor | None = None,
+        metric_RR: Tensor | None = None,
     ):
-        if candidates < 1 or directions < 0 or pool < 1 or prior < 0 or shared_by < 1:
+        if candidates < 1 or directions < 0 or pool < 1 or prior < 0:
             raise ValueError(
-                f"got candidates {candidates}, directions {directions}, pool {pool}, prior {prior}, shared_by "
-                f"{shared_by}; expected at least 1, 0, 1, 0, 1"
+                f"got candidates {candidates}, directions {directions}, pool {pool}, prior {prior}; expected at least "
+                "1, 0, 1, 0"
             )
         if not 0 <= weight <= 1 or min(gain, pooled_gain) < 0 or strength <= 0 or factor <= 0:
             raise ValueError(
@@ -95,11 +91,10 @@ class Fused(Decision):
                 "a weight in [0, 1], gains of at least 0, strength and factor above 0"
             )
         self.candidates, self.directions, self.pool, self.prior = candidates, directions, pool, prior
-        self.shared_by = shared_by
         self.weight, self.gain, self.pooled_gain = weight, gain, pooled_gain
         self.strength, self.factor = strength, factor
-        self.basis_MDR, self.projected_SR, self.metric_GRR, self.group_S = basis_MDR, projected_SR, metric_GRR, group_S
-        self.metric_MRR = metric_MRR
+        self.basis_DR, self.projected_KR = basis_DR, projected_KR
+        self.metric_KRR, self.metric_RR = metric_KRR, metric_RR
 
     def decide(self, scores: ProbeScores, clusters_BP: Tensor) -> Decided:
         """Looks into the routed clusters only; see `Decision.decide`. The score is like a cosine, a little above."""
@@ -125,28 +120,22 @@ class Fused(Decision):
 
     def _candidates(self, scores: ProbeScores, cluster: int, which_b: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         # Slices of which_b, scores of the candidates, their places in the cluster.
-        start = scores.heads.starts[cluster] // scores.heads.rows_per_class
+        identity_C = identities_of(scores, cluster)
         for block, output_bC, cosine_bC in outputs_of(scores, cluster, which_b):
             plain_bC = torch.lerp(output_bC, cosine_bC, self.weight)
             found_bT, class_bT = plain_bC.topk(min(self.candidates, plain_bC.shape[1]), dim=1)
-            if self.metric_GRR is not None:
-                probes_bR = scores.probes_BD[which_b[block]] @ self.basis_MDR[cluster]
-                offset_bTR = probes_bR[:, None] - self.projected_SR[start + class_bT]
-                group_bT = self.group_S[start + class_bT]
-                found_bT = found_bT + self.gain * local_metric.given_back(offset_bTR, self.metric_GRR, group_bT)
-                pooled_bT = local_metric.given_back(offset_bTR, self.metric_MRR[cluster])
-                found_bT = found_bT + self.pooled_gain * pooled_bT
+            if self.metric_KRR is not None:
+                identity_bT = identity_C[class_bT]
+                probes_bR = scores.probes_BD[which_b[block]] @ self.basis_DR
+                offset_bTR = probes_bR[:, None] - self.projected_KR[identity_bT]
+                local_bT = local_metric.given_back(offset_bTR, identity_bT, [(0, self.metric_KRR)])
+                pooled_bT = local_metric.given_back_alike(offset_bTR, self.metric_RR)
+                found_bT = found_bT + self.gain * local_bT + self.pooled_gain * pooled_bT
             yield block, found_bT, class_bT
 
     def fit(self, scores: ProbeScores, clusters_BP: Tensor, truth_B: Tensor, samples: TrainingSamples) -> "Fused":
-        """Learns covariances cluster by cluster, then chooses strength and weights; see `Decision.fit`."""
-        members = [scores.partition.members(cluster) for cluster in range(scores.partition.n_clusters)]
-        learned = [
-            local_metric.learn_cluster(
-                scores.class_means_KD, one, samples, self.directions, self.pool, self.prior, self.shared_by
-            )
-            for one in members
-        ]
+        """Learns covariances, then chooses strength and weights; see `Decision.fit`."""
+        learned = local_metric.learn(scores.class_means_KD, samples, self.directions, self.pool, self.prior)
         found = evidence.of_probes(scores, clusters_BP, truth_B, learned, STRENGTHS, self.candidates)
         rows_count = found.right_BX.any()
         if not rows_count:
@@ -162,27 +151,15 @@ class Fused(Decision):
         factor = max(of_mean + of_row, 1e-6)
         weight, gain, pooled_gain = of_mean / factor, *(of_metric / factor for of_metric in of_metrics)
         logger.info(
-            "fused: class mean %.2f, row %.2f, metric of the class %.2f, of the cluster %.2f, strength %g",
+            "fused: class mean %.2f, row %.2f, metric of the class %.2f, of all %.2f, strength %g",
             weight, 1 - weight, gain, pooled_gain, strength,
         )  # fmt: skip
 
-        r = max(one.basis_DR.shape[1] for one in learned)
-        groups = torch.tensor([0, *(len(one.covariance_GRR) for one in learned)]).cumsum(0).tolist()
-        wider = [r - one.basis_DR.shape[1] for one in learned]  # zeros change nothing
-        means = [scores.class_means_KD[identities_of(scores, cluster)] for cluster in range(len(learned))]
+        metrics = [local_metric.metric(part, strength).half() for _, part in learned.covariances()]
         return Fused(
-            self.candidates, self.directions, self.pool, self.prior, self.shared_by,
-            weight, gain, pooled_gain, strength, factor,
-            basis_MDR=torch.stack([F.pad(one.basis_DR, (0, w)) for one, w in zip(learned, wider, strict=True)]),
-            projected_SR=torch.cat([
-                F.pad(one.length * mean_CD @ one.basis_DR, (0, w))
-                for mean_CD, one, w in zip(means, learned, wider, strict=True)
-            ]),
-            metric_GRR=torch.cat([
-                F.pad(one.metric(strength), (0, w, 0, w)).half() for one, w in zip(learned, wider, strict=True)
-            ]),
-            group_S=torch.cat([one.group_C + start for one, start in zip(learned, groups, strict=False)]),
-            metric_MRR=torch.stack([
-                F.pad(one.pooled_metric(strength), (0, w, 0, w)) for one, w in zip(learned, wider, strict=True)
-            ]),
+            self.candidates, self.directions, self.pool, self.prior, weight, gain, pooled_gain, strength, factor,
+            basis_DR=learned.basis_DR,
+            projected_KR=learned.length * scores.class_means_KD @ learned.basis_DR,
+            metric_KRR=torch.cat(metrics),
+            metric_RR=local_metric.metric(learned.pooled_RR, strength),
         )  # fmt: skip

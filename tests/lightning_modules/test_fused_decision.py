@@ -20,7 +20,7 @@ from lightning_modules.routers.nearest_class import NearestClass
 from lightning_modules.scores import Heads
 
 K, D, M = 40, 16, 3
-SMALL = {"directions": 8, "pool": 30, "prior": 20, "shared_by": 4}
+SMALL = {"directions": 8, "pool": 30, "prior": 20}
 
 
 @dataclass
@@ -77,18 +77,15 @@ def test_a_decision_is_what_its_formula_says():
     identifier = world.fitted(p=K)
     made, x = identifier.decision, world.test[0].astype(np.float64)
     assert 0 < made.weight < 1 and made.gain + made.pooled_gain > 0
-    order = identifier.heads.identity_S.numpy()
     scores = made.weight * x @ world.means_KD.T + (1 - made.weight) * x @ world.rows_KD.T
     for b in range(len(x)):
         expected = {}
         for cluster in range(M):
             members = world.partition.members(cluster)
             for k in sorted(members, key=lambda k: -scores[b, k])[:10]:
-                place = int(np.flatnonzero(order == k)[0])
-                basis = made.basis_MDR[cluster].numpy().astype(np.float64)
-                offset = x[b] @ basis - made.projected_SR[place].numpy()
-                metric = made.metric_GRR[made.group_S[place]].float().numpy().astype(np.float64)
-                pooled = made.metric_MRR[cluster].numpy().astype(np.float64)
+                offset = x[b] @ made.basis_DR.numpy().astype(np.float64) - made.projected_KR[k].numpy()
+                metric = made.metric_KRR[k].float().numpy().astype(np.float64)
+                pooled = made.metric_RR.numpy().astype(np.float64)
                 expected[k] = scores[b, k] - offset @ (made.gain * metric + made.pooled_gain * pooled) @ offset / 2
         decided = identifier.decide(torch.from_numpy(world.test[0][b : b + 1]))
         assert int(decided.identity_B) == max(expected, key=expected.get)
@@ -148,8 +145,8 @@ def test_training_samples_are_scored_against_their_class_without_them():
 
     world = make_world()
     scores = world.identifier(Fused()).scores(torch.from_numpy(world.test[0]))
-    members = [world.partition.members(c) for c in range(M)]
-    learned = [local_metric.learn_cluster(scores.class_means_KD, m, world.train, 8, 30, 20, 1) for m in members]
+    learned = local_metric.learn(scores.class_means_KD, world.train, 8, 30, 20)
+    metrics = local_metric.metric(torch.cat([part for _, part in learned.covariances()]), 1.0).numpy()
     found = evidence.of_training_samples(scores, world.train, learned, (1.0,), 10)
     rows, labels = world.train.embeddings_ND, world.train.split.labels
     for b in range(0, len(rows), 7):
@@ -159,16 +156,12 @@ def test_training_samples_are_scored_against_their_class_without_them():
         mean = others / np.linalg.norm(others)
         place = int(found.right_BX[b].nonzero()[0])
         assert float(found.mean_BX[b, place]) == pytest.approx(rows[b] @ mean, abs=1e-4)
-        one = learned[world.partition.cluster_of[labels[b]]]
-        offset = (rows[b] - one.length * mean) @ one.basis_DR.numpy()
-        group = one.group_C[int(np.searchsorted(members[world.partition.cluster_of[labels[b]]], labels[b]))]
-        metric = one.metric(1.0)[group].numpy()
+        offset = (rows[b] - learned.length * mean) @ learned.basis_DR.numpy()
+        metric = metrics[labels[b]]
         assert float(found.local_SBX[0, b, place]) == pytest.approx(-offset @ metric @ offset / 2, abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"candidates": 0}, {"pool": 0}, {"weight": 1.5}, {"gain": -1.0}, {"strength": 0.0}, {"shared_by": 0}]
-)
+@pytest.mark.parametrize("wrong", [{"candidates": 0}, {"pool": 0}, {"weight": 1.5}, {"gain": -1.0}, {"strength": 0.0}])
 def test_unusable_arguments_are_refused(wrong):
     with pytest.raises(ValueError, match="expected"):
         Fused(**wrong)

@@ -24,7 +24,12 @@ def draw(classes=12, counts=(1, 2, 5, 9), dim=8, seed=0, spread=0.4):
 
 def learn(rows, labels, means, **arguments):
     given = {"directions": 8, "pool": 6, "prior": 4, **arguments}
-    return local_metric.learn(torch.from_numpy(rows), torch.from_numpy(labels), torch.from_numpy(means), **given)
+    samples = TrainingSamples(rows, Split(np.arange(len(rows)), labels.astype(np.int32)))
+    return local_metric.learn(torch.from_numpy(means), samples, **given)
+
+
+def covariances(learned):
+    return torch.cat([part for _, part in learned.covariances()])
 
 
 def by_hand(rows, labels, means, basis, centre, pool, prior):
@@ -53,7 +58,7 @@ def test_a_covariance_is_that_of_the_nearest_classes_shrunk_to_the_whole(pool, p
         expected = by_hand(rows, labels, means, basis, means[c], pool, prior)
         eigenvalues = np.linalg.eigvalsh(expected)
         expected *= eigenvalues.sum() / (eigenvalues**2).sum()
-        np.testing.assert_allclose(found.covariance_GRR[found.group_C[c]], expected, atol=2e-5)
+        np.testing.assert_allclose(covariances(found)[c], expected, atol=5e-5)
 
 
 def test_pooled_over_all_classes_it_is_the_covariance_of_linear_discriminant_analysis():
@@ -63,26 +68,26 @@ def test_pooled_over_all_classes_it_is_the_covariance_of_linear_discriminant_ana
     lda = LinearDiscriminantAnalysis(solver="lsqr", store_covariance=True).fit(rows, labels)
     basis = found.basis_DR.numpy()
     expected = basis.T @ lda.covariance_ @ basis
-    scale = found.covariance_GRR[0].numpy().trace() / expected.trace()
-    np.testing.assert_allclose(found.covariance_GRR[3], scale * expected, atol=2e-5)
+    scale = found.pooled_RR.numpy().trace() / expected.trace()
+    np.testing.assert_allclose(found.pooled_RR, scale * expected, atol=5e-5)
+    np.testing.assert_allclose(covariances(found)[3], scale * expected, atol=5e-5)
 
 
 def test_the_metric_is_an_inverse_and_strength_zero_is_the_plain_distance():
-    found = learn(*draw())
+    covariance = covariances(learn(*draw()))
     for strength in (0.0, 0.5, 3.0):
-        expected = np.linalg.inv(np.eye(8) + strength * found.covariance_GRR.numpy().astype(np.float64)) - np.eye(8)
-        np.testing.assert_allclose(found.metric(strength), expected, atol=1e-5)
-    eigenvalues = torch.linalg.eigvalsh(found.metric(5.0))
+        expected = np.linalg.inv(np.eye(8) + strength * covariance.numpy().astype(np.float64)) - np.eye(8)
+        np.testing.assert_allclose(local_metric.metric(covariance, strength), expected, atol=1e-5)
+    eigenvalues = torch.linalg.eigvalsh(local_metric.metric(covariance, 5.0))
     assert eigenvalues.min() > -1 and eigenvalues.max() < 1e-6
 
 
-def test_classes_of_a_group_share_a_covariance_and_every_class_has_one():
-    rows, labels, means = draw()
-    found = learn(rows, labels, means, shared_by=3)
-    assert found.covariance_GRR.shape == (4, 8, 8) and found.group_C.shape == (12,)
-    assert set(found.group_C.tolist()) == {0, 1, 2, 3}
-    one = learn(rows, labels, means, shared_by=12)
-    assert one.covariance_GRR.shape == (1, 8, 8)
+def test_blocks_of_identities_are_the_whole(monkeypatch):
+    found = learn(*draw())
+    whole = covariances(found)
+    monkeypatch.setattr(local_metric, "BLOCK_ELEMENTS", 5 * 64)
+    assert [first for first, _ in found.covariances()] == [0, 5, 10]
+    torch.testing.assert_close(covariances(learn(*draw())), whole)
 
 
 def test_the_length_is_the_root_of_the_mean_cosine_of_two_samples_of_a_class():
@@ -107,31 +112,31 @@ def test_few_samples_give_few_directions(counts):
     rows, labels, means = draw(counts=counts)
     found = learn(rows, labels, means)
     r = int(sum(np.bincount(labels) - 1))
-    assert found.basis_DR.shape == (8, r) and found.metric(1.0).shape == (12, r, r)
-    assert torch.isfinite(found.metric(1.0)).all() and 0 < found.length <= 1
+    assert found.basis_DR.shape == (8, r) and covariances(found).shape == (12, r, r)
+    assert torch.isfinite(covariances(found)).all() and 0 < found.length <= 1
     if r == 0:
         assert found.length == 1
 
 
 def test_what_is_given_back_is_a_quadratic_form_and_never_negative():
-    found = learn(*draw(), shared_by=3)
+    metric = local_metric.metric(covariances(learn(*draw())), 2.0)
     generator = torch.Generator().manual_seed(0)
-    offset_bTR, group_bT = torch.randn(5, 4, 8, generator=generator), torch.randint(4, (5, 4), generator=generator)
-    metric = found.metric(2.0)
-    expected = -torch.einsum("btr,btrs,bts->bt", offset_bTR, metric[group_bT], offset_bTR) / 2
-    given_back = local_metric.given_back(offset_bTR, metric, group_bT)
-    torch.testing.assert_close(given_back, expected)
-    assert (given_back >= 0).all()
-    none = local_metric.given_back(offset_bTR[..., :0], metric[:, :0, :0], group_bT)
+    offset_bTR, identity_bT = torch.randn(5, 4, 8, generator=generator), torch.randint(12, (5, 4), generator=generator)
+    expected = -torch.einsum("btr,btrs,bts->bt", offset_bTR, metric[identity_bT], offset_bTR) / 2
+    parts = [(0, metric[:5]), (5, metric[5:])]
+    torch.testing.assert_close(local_metric.given_back(offset_bTR, identity_bT, parts), expected)
+    assert (expected >= 0).all()
+    some = local_metric.given_back(offset_bTR, identity_bT, parts[1:])
+    torch.testing.assert_close(some, torch.where(identity_bT >= 5, expected, 0.0))
+    none = local_metric.given_back(offset_bTR[..., :0], identity_bT, [(0, metric[:, :0, :0])])
     assert torch.equal(none, torch.zeros(5, 4))
+    alike = local_metric.given_back_alike(offset_bTR, metric[3])
+    torch.testing.assert_close(alike, local_metric.given_back(offset_bTR, torch.full((5, 4), 3), [(0, metric)]))
 
 
-def test_many_samples_of_a_cluster_are_thinned_evenly(monkeypatch):
+def test_many_samples_are_thinned_evenly(monkeypatch):
     rows, labels, means = draw(counts=(9,))
-    members = np.arange(3, 9)
-    samples = TrainingSamples(rows, Split(np.arange(len(rows)), labels.astype(np.int32)))
-    monkeypatch.setattr(local_metric, "LEARN_ROWS", 30)  # 6 classes of 9: five each remain
-    found = local_metric.learn_cluster(torch.from_numpy(means), members, samples, 8, 6, 4, 1)
-    kept = np.concatenate([np.flatnonzero(labels == c)[:5] for c in members])
-    expected = learn(rows[kept], labels[kept] - 3, means[members])
-    torch.testing.assert_close(found.covariance_GRR, expected.covariance_GRR)
+    kept = np.concatenate([np.flatnonzero(labels == c)[:5] for c in range(12)])
+    expected = learn(rows[kept], labels[kept], means)
+    monkeypatch.setattr(local_metric, "LEARN_ROWS", 60)  # 12 identities of 9: five each remain
+    torch.testing.assert_close(covariances(learn(rows, labels, means)), covariances(expected))
