@@ -78,6 +78,10 @@ class Identifier:
         router_needs = self.router is not None and self.router.needs_heads and self.partition.n_clusters > 1
         if self.heads is None and (self.decision.needs_heads or router_needs):
             raise InputError("no trained heads", "heads, which router or decision need", cure)
+        for part in (self.router, self.decision):
+            if part is not None and not part.fits(self.partition, self.dim):
+                got = f"{type(part).__name__} fitted to other identities than these {self.partition.n_identities}"
+                raise InputError(got, "what was fitted with them", cure)
         finite = isinstance(self.threshold, (int, float)) and math.isfinite(self.threshold)
         if self.threshold is not None and not finite:
             raise InputError(f"threshold = {self.threshold!r}", "a finite number or None", cure)

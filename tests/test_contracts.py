@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from torch.nn import functional as F
 
 from datamodules.class_means import normalise_rows
+from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
 from datamodules.splits import Split
@@ -388,3 +389,15 @@ def test_ranks_begin_with_the_answer_and_name_nobody_twice(name):
     for row in ranked.identity_BT.tolist():
         named = [identity for identity in row if identity >= 0]
         assert len(set(named)) == len(named) and set(row[len(named) :]) <= {-1}
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [("decision", "fused"), ("decision", "calibrated"), ("router", "learned_gate")]
+)
+def test_what_was_fitted_for_others_is_refused(group, name):
+    parts, other = Parts(), Parts(k=12, m=3)
+    router, decision = NearestClass(2), Argmax()
+    router, decision = (router, build(group, name)) if group == "decision" else (build(group, name), decision)
+    identifier = fitted(parts.identifier(router, decision), parts)
+    with pytest.raises(InputError, match="fitted"):
+        other.identifier(identifier.router, identifier.decision)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules.scores import ProbeScores
 
@@ -65,6 +66,15 @@ class Decision(ABC):
             samples: the training samples.
         """
         return self
+
+    def fits(self, partition: Partition, dim: int) -> bool:
+        """Whether what `fit` found was found for such identities; checked when an identifier is made or loaded.
+
+        Args:
+            partition: of the identities.
+            dim: D.
+        """
+        return True
 
     @abstractmethod
     def decide(self, scores: ProbeScores, clusters_BP: Tensor) -> Decided:

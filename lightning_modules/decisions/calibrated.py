@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules.decisions.base import Decided, Decision, Ranked
 from lightning_modules.decisions.inside import identities_of, outputs_of, ranked_inside, routed
@@ -37,6 +38,10 @@ class Calibrated(Decision):
         if factor <= 0:
             raise ValueError(f"got factor {factor}; expected a number above 0")
         self.factor, self.factor_M = factor, factor_M
+
+    def fits(self, partition: Partition, dim: int) -> bool:
+        """Whether there is a factor for each cluster; see `Decision.fits`."""
+        return self.factor_M is None or tuple(self.factor_M.shape) == (partition.n_clusters,)
 
     def decide(self, scores: ProbeScores, clusters_BP: Tensor) -> Decided:
         """Evaluates the routed heads only; see `Decision.decide`."""

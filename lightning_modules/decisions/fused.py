@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules import local_metric
 from lightning_modules.decisions import evidence
@@ -95,6 +96,14 @@ class Fused(Decision):
         self.strength, self.factor = strength, factor
         self.basis_DR, self.projected_KR = basis_DR, projected_KR
         self.metric_KRR, self.metric_RR = metric_KRR, metric_RR
+
+    def fits(self, partition: Partition, dim: int) -> bool:
+        """Whether directions and metrics are of such identities; see `Decision.fits`."""
+        if self.metric_KRR is None:
+            return True
+        k, r = partition.n_identities, self.basis_DR.shape[1]
+        shapes = [tuple(x.shape) for x in (self.basis_DR, self.projected_KR, self.metric_KRR, self.metric_RR)]
+        return shapes == [(dim, r), (k, r), (k, r, r), (r, r)]
 
     def decide(self, scores: ProbeScores, clusters_BP: Tensor) -> Decided:
         """Looks into the routed clusters only; see `Decision.decide`. The score is like a cosine, a little above."""

@@ -34,6 +34,15 @@ class Router(ABC):
         """
         return self
 
+    def fits(self, partition: Partition, dim: int) -> bool:
+        """Whether what `fit` found was found for such identities; checked when an identifier is made or loaded.
+
+        Args:
+            partition: of the identities.
+            dim: D.
+        """
+        return True
+
     @abstractmethod
     def route(self, scores: ProbeScores) -> Tensor:
         """Finds the clusters of each probe.

@@ -58,6 +58,11 @@ class LearnedGate(Router):
         tensors = (torch.from_numpy(part).float().to(class_means_KD.device) for part in (weight, bias))
         return LearnedGate(self.p, self.strength, self.max_samples, *tensors)
 
+    def fits(self, partition: Partition, dim: int) -> bool:
+        """Whether there is a row and an offset for each cluster; see `Router.fits`."""
+        m = partition.n_clusters
+        return self.weight_MD is None or (tuple(self.weight_MD.shape), tuple(self.bias_M.shape)) == ((m, dim), (m,))
+
     def route(self, scores: ProbeScores) -> Tensor:
         """The clusters of highest output; before `fit` those of highest cosine with their mean; see `Router.route`."""
         if self.weight_MD is None:
