@@ -55,6 +55,7 @@ class Fused(Decision):
         directions: R at most.
         pool: degrees of freedom of the neighbourhood of a class, see `local_metric.learn`.
         prior: degrees of freedom for which the covariance of all counts beside it.
+        rows: whether trained rows count; without them no sub-network is needed and w = 1.
         weight: w, in [0, 1].
         gain, pooled_gain: g and h, at least 0.
         strength: of the metric, above 0, see `local_metric.metric`.
@@ -71,6 +72,7 @@ class Fused(Decision):
         directions: int = 96,
         pool: int = 300,
         prior: int = 200,
+        rows: bool = True,
         weight: float = 1.0,
         gain: float = 0.0,
         pooled_gain: float = 0.0,
@@ -92,10 +94,16 @@ class Fused(Decision):
                 "a weight in [0, 1], gains of at least 0, strength and factor above 0"
             )
         self.candidates, self.directions, self.pool, self.prior = candidates, directions, pool, prior
+        self.rows = rows
         self.weight, self.gain, self.pooled_gain = weight, gain, pooled_gain
         self.strength, self.factor = strength, factor
         self.basis_DR, self.projected_KR = basis_DR, projected_KR
         self.metric_KRR, self.metric_RR = metric_KRR, metric_RR
+
+    @property
+    def needs_heads(self) -> bool:
+        """Whether rows count."""
+        return self.rows
 
     def fits(self, partition: Partition, dim: int) -> bool:
         """Whether directions and metrics are of such identities; see `Decision.fits`."""
@@ -146,8 +154,8 @@ class Fused(Decision):
         """Learns covariances, then chooses strength and weights; see `Decision.fit`."""
         learned = local_metric.learn(scores.class_means_KD, samples, self.directions, self.pool, self.prior)
         found = evidence.of_probes(scores, clusters_BP, truth_B, learned, STRENGTHS, self.candidates)
-        rows_count = found.right_BX.any()
-        if not rows_count:
+        rows_count = self.rows and bool(found.right_BX.any())
+        if not found.right_BX.any():
             found = evidence.of_training_samples(scores, samples, learned, STRENGTHS, self.candidates)
         best = (-torch.inf, self.strength, [self.factor, 0.0, 0.0, 0.0])
         if not rows_count:
@@ -166,7 +174,8 @@ class Fused(Decision):
 
         metrics = [local_metric.metric(part, strength).half() for _, part in learned.covariances()]
         return Fused(
-            self.candidates, self.directions, self.pool, self.prior, weight, gain, pooled_gain, strength, factor,
+            self.candidates, self.directions, self.pool, self.prior, self.rows,
+            weight, gain, pooled_gain, strength, factor,
             basis_DR=learned.basis_DR,
             projected_KR=learned.length * scores.class_means_KD @ learned.basis_DR,
             metric_KRR=torch.cat(metrics),

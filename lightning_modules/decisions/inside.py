@@ -41,24 +41,27 @@ def outputs_of(scores: ProbeScores, cluster: int, which_b: Tensor) -> Iterator[t
         which_b: (b,) probes.
 
     Yields:
-        A slice of `which_b`, the (., C) outputs and the (., C) cosines with class means of those probes.
+        A slice of `which_b`, the (., C) outputs and the (., C) cosines with class means of those probes; without heads
+        the cosines twice.
     """
-    heads = scores.heads
-    rows_SD = heads.rows_SD[heads.starts[cluster] : heads.starts[cluster + 1]]
-    means_CD = scores.class_means_KD[identities_of(scores, cluster)]
+    heads, means_CD = scores.heads, scores.class_means_KD[identities_of(scores, cluster)]
+    rows_SD = means_CD if heads is None else heads.rows_SD[heads.starts[cluster] : heads.starts[cluster + 1]]
     step = max(1, BLOCK_ELEMENTS // len(rows_SD))
     for start in range(0, len(which_b), step):
         block = slice(start, start + step)
         probes_bD = scores.probes_BD[which_b[block]]
-        output_bC = probes_bD @ rows_SD.T
-        if heads.rows_per_class > 1:
+        cosine_bC = probes_bD @ means_CD.T
+        output_bC = cosine_bC if heads is None else probes_bD @ rows_SD.T
+        if heads is not None and heads.rows_per_class > 1:
             output_bC = output_bC.unflatten(1, (-1, heads.rows_per_class)).amax(2)
-        yield block, output_bC, probes_bD @ means_CD.T
+        yield block, output_bC, cosine_bC
 
 
 def identities_of(scores: ProbeScores, cluster: int) -> Tensor:
-    """(C,) int64 identities of a head's classes."""
+    """(C,) int64 identities of a cluster, in the order of its head's classes."""
     heads = scores.heads
+    if heads is None:
+        return torch.from_numpy(scores.partition.members(cluster).astype("int64")).to(scores.class_means_KD.device)
     return heads.identity_S[heads.starts[cluster] : heads.starts[cluster + 1] : heads.rows_per_class]
 
 

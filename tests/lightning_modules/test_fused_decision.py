@@ -105,6 +105,17 @@ def test_rows_that_know_nothing_get_no_weight():
     assert world.accuracy(world.identifier(Argmax())) < 0.2 < world.accuracy(fitted)
 
 
+def test_without_rows_no_head_is_needed_and_none_is_looked_at():
+    world = make_world(misled=True)
+    with_heads = world.fitted(Fused(**SMALL, rows=False), p=K)
+    val, truth = map(torch.from_numpy, world.val)
+    names, means = tuple(map(str, range(K))), torch.from_numpy(world.means_KD)
+    one = Identifier(names, means, Partition(np.zeros(K, int), 1), Fused(**SMALL, rows=False))
+    one = one.fitted(world.train, val, truth, seed=0)
+    assert one.decision.weight == with_heads.decision.weight == 1
+    assert world.accuracy(one) > world.accuracy(world.identifier(NearestMean())) + 0.05
+
+
 def test_a_rotation_of_the_space_changes_no_answer():
     rotation = ortho_group.rvs(D, random_state=3)
     one, other = make_world(), make_world(rotation=rotation)
