@@ -66,7 +66,9 @@ class HeadBenchmark(Group):
     def measure(self, bench: Bench) -> Iterator[dict[str, Any] | Skipped]:
         """See `Group.measure`; all rivals of a size and a precision run in turn with ours."""
         for size in self.sizes:
-            against = [rival for rival in size.against if rival != "lightning_pml" or find_spec("pytorch_metric_learning")]
+            against = [
+                rival for rival in size.against if rival != "lightning_pml" or find_spec("pytorch_metric_learning")
+            ]
             if len(against) < len(size.against):
                 reason = "pytorch-metric-learning is not installed; cure: pip install clusterface[metric_learning]"
                 yield Skipped(f"head of {size.classes} classes, B = {size.batch}", "lightning_pml", reason)
@@ -140,4 +142,3 @@ def tensors(embeddings_ND: np.ndarray, split: Split) -> tuple[Tensor, Tensor]:
     """
     rows = torch.from_numpy(normalise_rows(embeddings_ND[split.rows]))
     return rows, torch.from_numpy(split.labels.astype(np.int64))
-

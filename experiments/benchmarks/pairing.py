@@ -109,7 +109,15 @@ def _wait(device: str) -> None:
 
 
 def record(
-    name: str, classes: int, batch: int, precision: str, against: str, unit: str, ours: Taken, theirs: Taken, **more: Any
+    name: str,
+    classes: int,
+    batch: int,
+    precision: str,
+    against: str,
+    unit: str,
+    ours: Taken,
+    theirs: Taken,
+    **more: Any,
 ) -> dict[str, Any]:
     """A line of benchmark.json: medians, their ratio, and the smallest and largest ratio of a pair.
 

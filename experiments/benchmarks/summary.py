@@ -66,7 +66,9 @@ def markdown(
     """
     shown = frame(records)
     rows = [list(shown.columns), ["---"] * shown.shape[1], *shown.values.tolist()]
-    table = [f"| {' | '.join(_plain(cell) for cell in row)} |" for row in rows] if records else ["Nothing was measured."]
+    table = (
+        [f"| {' | '.join(_plain(cell) for cell in row)} |" for row in rows] if records else ["Nothing was measured."]
+    )
     facts = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in machine.items())
     parts = [
         "# Benchmark", facts + ".",
@@ -117,9 +119,7 @@ def _what(record: dict[str, Any]) -> str:
 
 
 def _ratio(record: dict[str, Any]) -> str:
-    return (
-        f"{three_digits(record['ratio'])} [{three_digits(record['ratio_min'])}, {three_digits(record['ratio_max'])}]"
-    )
+    return f"{three_digits(record['ratio'])} [{three_digits(record['ratio_min'])}, {three_digits(record['ratio_max'])}]"
 
 
 def _plain(cell: str) -> str:

@@ -40,6 +40,8 @@ from lightning_modules.scores import Heads
 
 log = logging.getLogger(__name__)
 
+FIT_PROBES = 8192  # validation probes that routers and decisions are fitted to, drawn from all
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -190,20 +192,19 @@ class Coordinator:
         at_once = self.launcher.at_once(self.trainer["devices"])
         return capacity.need(classes, samples, data.dim, data.embeddings.itemsize, self.trainer, at_once)
 
-    def identifier(self, cell: Cell, scenario: Scenario, threshold: float | None = None) -> Identifier:
-        """Assembles the trained parts of a scenario."""
-        _, splits, means_KD = self.enrolled(cell)
+    def identifier(self, cell: Cell, scenario: Scenario) -> Identifier:
+        """Assembles the trained parts of a scenario, router and decision fitted to training and validation samples."""
+        embedding_set, splits, means_KD = self.enrolled(cell)
         partition, _ = self.partition(cell, scenario)
         jobs = self.jobs(cell, scenario)
         rows = [safetensors.torch.load_file(job.stem.with_suffix(".safetensors"))["rows"] for job in jobs]
-        return Identifier(
+        made = Identifier(
             identities=tuple(self.embedding_set.identities[label] for label in splits.enrolled),
             class_means_KD=torch.from_numpy(means_KD),
             partition=partition,
             decision=scenario.decision,
             router=scenario.router if partition.n_clusters > 1 else None,
             heads=Heads.pack(partition, rows) if jobs else None,
-            threshold=threshold,
             provenance={
                 "scenario": scenario.name, "dataset": self.dataset, "data_fingerprint": self.fingerprint,
                 "split": self._split_of(cell), **{k: v for k, v in scenario.names.items() if v},
@@ -212,3 +213,8 @@ class Coordinator:
                 "training": asdict(jobs[0].recipe) if jobs else None,
             },
         )  # fmt: skip
+        if not made.needs_fit:
+            return made
+        val_BD, truth_B = TrainingSamples(embedding_set.embeddings, splits.val).drawn(FIT_PROBES, cell.seed)
+        samples = TrainingSamples(embedding_set.embeddings, splits.train)
+        return made.fitted(samples, torch.from_numpy(val_BD), torch.from_numpy(truth_B.astype(np.int64)), cell.seed)

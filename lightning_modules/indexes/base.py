@@ -111,7 +111,9 @@ def exact_search(class_means_KD: Tensor) -> Search:
     """
 
     def search(probes_BD: Tensor, p: int) -> tuple[Tensor, Tensor]:
-        blocks = [(probes_bD @ class_means_KD.T).topk(p, dim=1) for probes_bD in _blocks(probes_BD, len(class_means_KD))]
+        blocks = [
+            (probes_bD @ class_means_KD.T).topk(p, dim=1) for probes_bD in _blocks(probes_BD, len(class_means_KD))
+        ]
         return torch.cat([block.values for block in blocks]), torch.cat([block.indices for block in blocks])
 
     return search
