@@ -44,14 +44,14 @@ def evaluate_cell(
     for scenario in scenarios:
         jobs = coordinator.jobs(cell, scenario)
         partition, _ = coordinator.partition(cell, scenario)
-        file = coordinator.run.path / "cells" / f"{_cell_name(cell)}-{scenario.name}.json"
+        file = cell_file(coordinator, cell, scenario.name)
         state = [job.key for job in jobs[:1]] + [
             partition.hash(),
             scenario.names,
             scenario.router_node,
             scenario.decision_node,
         ]
-        if any(job.identifier in failed for job in jobs) or _finished(file, state):
+        if any(job.identifier in failed for job in jobs) or finished(file, state):
             continue
         identifier = coordinator.identifier(cell, scenario)
         metrics, recall_K = evaluate(identifier, embedding_set, splits.test)
@@ -86,17 +86,40 @@ def evaluate_cell(
             if partition.n_clusters > 1 else [],
             "routing": _routing(coordinator, cell, scenario, identifier)
             if partition.n_clusters > 1 and records else [],
-            "identities": _hardest(identifier.identities, recall_K, splits.test.labels, scenario.name),
+            "identities": hardest(identifier.identities, recall_K, splits.test.labels, scenario.name),
         }  # fmt: skip
-        file.parent.mkdir(exist_ok=True)
-        write_json(file, content)
+        keep(file, content)
 
 
-def _cell_name(cell: Cell) -> str:
-    return f"N{cell.n_identities}-m{cell.n_subnets}-seed{cell.seed}"
+def cell_file(coordinator: Coordinator, cell: Cell, name: str) -> Path:
+    """Where the results of a scenario or a baseline in a cell lie.
+
+    Args:
+        coordinator: of the run.
+        cell: which repetition.
+        name: of the scenario or baseline.
+    """
+    return coordinator.run.path / "cells" / f"N{cell.n_identities}-m{cell.n_subnets}-seed{cell.seed}-{name}.json"
 
 
-def _finished(file: Path, state: list[Any]) -> bool:
+def keep(file: Path, content: dict[str, Any]) -> None:
+    """Writes a cell's file, whole or not at all.
+
+    Args:
+        file: see `cell_file`.
+        content: its state, and its rows of each table.
+    """
+    file.parent.mkdir(exist_ok=True)
+    write_json(file, content)
+
+
+def finished(file: Path, state: list[Any]) -> bool:
+    """Whether a cell's file holds the results of that state.
+
+    Args:
+        file: see `cell_file`.
+        state: what the results depend on.
+    """
     return file.exists() and read_json(file).get("state") == state
 
 
@@ -129,7 +152,15 @@ def _routing(coordinator: Coordinator, cell: Cell, scenario: Scenario, identifie
     return rows
 
 
-def _hardest(identities: tuple[str, ...], recall_K: np.ndarray, test_labels: np.ndarray, scenario: str) -> list[dict]:
+def hardest(identities: tuple[str, ...], recall_K: np.ndarray, test_labels: np.ndarray, scenario: str) -> list[dict]:
+    """Rows of details/identities.csv: the identities of lowest recall.
+
+    Args:
+        identities: K names.
+        recall_K: recall of each in percent.
+        test_labels: identity of each test sample.
+        scenario: whose recall it is.
+    """
     samples = np.bincount(test_labels, minlength=len(identities))
     order = np.lexsort((-samples, np.nan_to_num(recall_K, nan=np.inf)))[:HARDEST]
     return [
@@ -153,8 +184,8 @@ def write_results(run_folder: Path) -> pd.DataFrame:
     frame = frame.astype({column: "Int64" for column in ("epochs", "parameters")})
     write_text(run_folder / "results.csv", frame.to_csv(index=False, float_format="%.10g"))
     (run_folder / "details").mkdir(exist_ok=True)
-    for name in ("history", "clusters", "routing", "identities"):
-        details = pd.DataFrame([row for cell in cells for row in cell[name]]).drop_duplicates(ignore_index=True)
+    for name in ("history", "clusters", "routing", "identities", "skipped"):
+        details = pd.DataFrame([row for cell in cells for row in cell.get(name, [])]).drop_duplicates(ignore_index=True)
         if name == "clusters" and len(details):
             # Scenarios with one partition differ in recall; the one routed by class means stands for the partition.
             details = details.sort_values("order", kind="stable").drop(columns="order")
