@@ -12,7 +12,7 @@ from experiments.coordination.command_line import command
 from experiments.coordination.comparison import evaluate_cell, write_results
 from experiments.coordination.coordinator import Cell, Coordinator
 from experiments.coordination.data import as_seeds, as_sizes, check_testable, dataset_name, open_data, subnets_for
-from experiments.coordination.failures import failure_table
+from experiments.coordination.failures import failure_table, skipped_table
 from experiments.coordination.lineup import for_data, load_lineup
 from experiments.coordination.rivals import evaluate_rivals, scenarios_below
 from experiments.coordination.run_folder import RunFolder, run_name
@@ -50,13 +50,15 @@ def main(cfg: DictConfig) -> int:
             console.print(failure_table(failed))
         if not (run.path / "cells").exists():
             return 1
-        results = write_results(run.path)
+        results, skipped = write_results(run.path)
         write_report(run.path)
         figures = sorted((run.path / "figures").glob("*.png"))
         config = OmegaConf.to_container(cfg, resolve=True)
         instantiate(cfg.logger).summarise(run.path.name, run.path, config, results, figures)
 
     console.print(terminal_table(results))
+    if len(skipped):
+        console.print(skipped_table(skipped))
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     return 1 if failed else 0
 

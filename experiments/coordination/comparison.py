@@ -59,6 +59,7 @@ def evaluate_cell(
         labels = {
             "dataset": coordinator.dataset, "n_identities": cell.n_identities, "seed": cell.seed,
         }  # fmt: skip
+        own = any(getattr(scenario, part) != coordinator.run.config[part] for part in ("loss", "init", "optimizer"))
         row = {
             **labels,
             "extractor": embedding_set.meta.get("extractor", ""),
@@ -77,7 +78,10 @@ def evaluate_cell(
         content = {
             "state": state,
             "row": row,
-            "history": history_rows(records, **labels, scenario_partition=scenario.names["partitioner"]),
+            "history": history_rows(
+                records, **labels,
+                scenario_partition=scenario.name if own else scenario.names["partitioner"],
+            ),
             "clusters": cluster_rows(
                 partition, means_KD, recall_K, **labels, n_subnets=cell.n_subnets,
                 partitioner=scenario.names["partitioner"],
@@ -85,7 +89,7 @@ def evaluate_cell(
             )
             if partition.n_clusters > 1 else [],
             "routing": _routing(coordinator, cell, scenario, identifier)
-            if partition.n_clusters > 1 and records else [],
+            if partition.n_clusters > 1 and records and not own else [],
             "identities": hardest(identifier.identities, recall_K, splits.test.labels, scenario.name),
         }  # fmt: skip
         keep(file, content)
@@ -169,14 +173,14 @@ def hardest(identities: tuple[str, ...], recall_K: np.ndarray, test_labels: np.n
     ]  # fmt: skip
 
 
-def write_results(run_folder: Path) -> pd.DataFrame:
+def write_results(run_folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Joins the cells of a run into results.csv and details/*.csv, each whole or not at all.
 
     Args:
         run_folder: with `cells/*.json`.
 
     Returns:
-        The table of results.csv.
+        The tables of results.csv and details/skipped.csv.
     """
     cells = [read_json(file) for file in sorted((run_folder / "cells").glob("*.json"))]
     frame = pd.DataFrame([cell["row"] for cell in cells], columns=list(COLUMNS))
@@ -194,4 +198,4 @@ def write_results(run_folder: Path) -> pd.DataFrame:
             )
         if len(details):
             write_text(run_folder / "details" / f"{name}.csv", details.to_csv(index=False))
-    return frame
+    return frame, details

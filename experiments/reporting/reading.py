@@ -95,6 +95,11 @@ DETAILS = {
         percent=("cluster_accuracy_train", "cluster_accuracy_test"),
         required=("dataset", "n_identities", "n_subnets", "partitioner", "router", "seed"),
     ),
+    "skipped": Schema(
+        text=("dataset", "scenario", "reason"),
+        whole=("n_identities", "seed"),
+        required=("dataset", "n_identities", "scenario", "seed", "reason"),
+    ),
 }
 
 _MEANING = {
