@@ -6,6 +6,8 @@ cluster.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,12 +35,29 @@ def local_split(split: Split, members_C: np.ndarray) -> Split:
     return Split(split.rows[inside], place[inside].astype(np.int32))
 
 
+class Batch(NamedTuple):
+    """Samples of one step.
+
+    Attributes:
+        unit_BD: (B, D) float32 embeddings divided by their length.
+        target_B: (B,) int64 local labels.
+        length_B: (B,) float32 lengths of the stored embeddings; some losses read image quality from them.
+    """
+
+    unit_BD: Tensor
+    target_B: Tensor
+    length_B: Tensor
+
+
 class IndexBatches:
     """Batches gathered by index, no Python per sample; Lightning takes it as a data loader.
 
     The order of a shuffled epoch depends on (seed, stream, epoch) alone: not on what ran before, so that a resumed
-    or moved job sees the same batches. Of w processes
-    each takes every w-th sample of a batch, so that a step sees the same samples on any number of devices.
+    or moved job sees the same batches. Of w processes each takes every w-th sample of a batch, so that a step sees
+    the same samples on any number of devices.
+
+    Rows that fit are read and divided by their length once and stay on the device that trains; of a larger set a
+    second thread reads the next batch while this one trains.
 
     Args:
         embeddings_ND: all rows of the embedding set, memory-mapped or not.
@@ -48,7 +67,9 @@ class IndexBatches:
         stream: number of the sub-network, so that two sub-networks of a run have different orders.
         shuffle: whether to shuffle each epoch; otherwise the rows come in order.
         rank, world_size: which process of how many this is.
-        resident_bytes: up to this size the rows are read once and kept in memory.
+        resident_bytes: up to this size (as float32) the rows are kept; None: `RESIDENT_BYTES`, or half of what is
+            free on a GPU.
+        device: that trains.
     """
 
     def __init__(
@@ -61,14 +82,18 @@ class IndexBatches:
         shuffle: bool = False,
         rank: int = 0,
         world_size: int = 1,
-        resident_bytes: int = RESIDENT_BYTES,
+        resident_bytes: int | None = None,
+        device: torch.device | str = "cpu",
     ):
-        self.embeddings_ND, self.rows = embeddings_ND, split.rows
+        self.embeddings_ND, self.rows, self.device = embeddings_ND, split.rows, torch.device(device)
         self.target_N = torch.from_numpy(split.labels.astype(np.int64))
         self.batch_size, self.seed, self.stream, self.shuffle = batch_size, seed, stream, shuffle
         self.rank, self.world_size, self.epoch = rank, world_size, 0
-        bytes_needed = len(split) * embeddings_ND.shape[1] * embeddings_ND.dtype.itemsize
-        self.resident_ND = self._read(slice(None)) if bytes_needed <= resident_bytes else None
+        if resident_bytes is None:
+            on_gpu = self.device.type == "cuda"
+            resident_bytes = torch.cuda.mem_get_info(self.device)[0] // 2 if on_gpu else RESIDENT_BYTES
+        fits = len(split) * embeddings_ND.shape[1] * 4 <= resident_bytes
+        self.resident = self._read(np.arange(len(split))) if fits else None
 
     batch_sampler = None  # Lightning asks for it wherever there is a sampler
 
@@ -104,28 +129,48 @@ class IndexBatches:
         generator = torch.Generator().manual_seed(int(seed[0]) << 32 | int(seed[1]))
         return torch.randperm(len(self.rows), generator=generator)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         order = self.order()
-        for start in range(0, len(order), self.batch_size):
-            index_B = order[start : start + self.batch_size]
-            if self.world_size > 1:
-                # A rank for which nothing is left repeats a sample, and `weight` takes it out of the gradient: an
-                # empty batch would have a NaN mean.
-                place = torch.arange(self.rank, max(len(index_B), self.world_size), self.world_size)
-                index_B = index_B[place % len(index_B)]
-            if self.resident_ND is not None:
-                yield self.resident_ND[index_B], self.target_N[index_B]
-            else:
-                yield self._read(index_B.numpy()), self.target_N[index_B]
+        indices = (
+            self._mine(order[start : start + self.batch_size]) for start in range(0, len(order), self.batch_size)
+        )
+        if self.resident is not None:
+            unit_ND, target_N, length_N = self.resident
+            for index_B in indices:
+                index_B = index_B.to(self.device)
+                yield Batch(unit_ND[index_B], target_N[index_B], length_N[index_B])
+            return
+        with ThreadPoolExecutor(1) as reader:
+            coming = None
+            for index_B in indices:
+                ready, coming = coming, reader.submit(self._read, index_B.numpy())
+                if ready:
+                    yield ready.result()
+            if coming:
+                yield coming.result()
 
-    def _read(self, index: slice | np.ndarray) -> Tensor:
+    def _mine(self, index_B: Tensor) -> Tensor:
+        if self.world_size == 1:
+            return index_B
+        # A rank for which nothing is left repeats a sample, and `weight` takes it out of the gradient: an empty
+        # batch would have a NaN mean.
+        place = torch.arange(self.rank, max(len(index_B), self.world_size), self.world_size)
+        return index_B[place % len(index_B)]
+
+    def _read(self, index: np.ndarray) -> Batch:
         rows = self.rows[index]
-        read = np.empty((len(rows), self.embeddings_ND.shape[1]), dtype=self.embeddings_ND.dtype)
+        unit_BD = torch.empty((len(rows), self.embeddings_ND.shape[1]))
+        length_B = torch.empty(len(rows))
         order = np.argsort(rows)  # ascending reads: a memory map on a disk wants them so
         for start in range(0, len(rows), CHUNK_ROWS):
             chunk = order[start : start + CHUNK_ROWS]
-            read[chunk] = self.embeddings_ND[rows[chunk]]
-        return torch.from_numpy(read)
+            read = torch.from_numpy(np.asarray(self.embeddings_ND[rows[chunk]], dtype=np.float32))
+            length = torch.linalg.vector_norm(read, dim=1)
+            length_B[chunk], unit_BD[chunk] = length, read / length.clamp_min(1e-12)[:, None]
+        batch = Batch(unit_BD, self.target_N[torch.from_numpy(index)], length_B)
+        if self.device.type != "cuda":
+            return batch
+        return Batch(*(tensor.pin_memory().to(self.device, non_blocking=True) for tensor in batch))
 
 
 class ClusterDataModule(LightningDataModule):
@@ -162,12 +207,14 @@ class ClusterDataModule(LightningDataModule):
 
     def _batches(self, split: Split, batch_size: int, shuffle: bool) -> IndexBatches:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        device = self.trainer.strategy.root_device if self.trainer else "cpu"
         return IndexBatches(
-            self.embedding_set.embeddings, split, batch_size, self.seed, self.stream, shuffle, rank, world
-        )
+            self.embedding_set.embeddings, split, batch_size, self.seed, self.stream, shuffle, rank, world,
+            device=device,
+        )  # fmt: skip
 
     def train_dataloader(self) -> IndexBatches:
-        """Shuffled training batches: (B, D) embeddings as stored, (B,) int64 local labels."""
+        """Shuffled training batches."""
         return self._batches(self.train_split, self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> IndexBatches:

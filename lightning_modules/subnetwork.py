@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from datamodules.cluster_datamodule import Batch
 from lightning_modules.heads import Head
 from lightning_modules.losses.base import ClassificationLoss
 
@@ -45,19 +46,19 @@ class SubNetwork(LightningModule):
         """
         return self.head(F.normalize(embedding_BD.float()))
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Mean loss of a batch ((B, D) embeddings, (B,) local labels)."""
-        embedding_BD, target_B = batch
-        loss_B = self.head.loss(F.normalize(embedding_BD.float()), target_B, self._loss_of(embedding_BD))
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Mean loss of a batch."""
+        unit_BD, target_B, length_B = batch
+        loss_B = self.head.loss(unit_BD, target_B, self._loss_of(length_B))
         weight = self.trainer.train_dataloader.weight(batch_index) if self.trainer.world_size > 1 else 1.0
         if weight:
             self._train_sum.add(len(target_B), loss_B.detach().sum())
         return loss_B.mean() * weight if weight != 1 else loss_B.mean()
 
-    def _loss_of(self, embedding_BD: Tensor) -> ClassificationLoss:
+    def _loss_of(self, length_B: Tensor) -> ClassificationLoss:
         if not self.loss.needs_lengths:
             return self.loss
-        return self.loss.for_lengths(embedding_BD.float().norm(dim=1), self.head.weight_CD.norm(dim=1))
+        return self.loss.for_lengths(length_B, self.head.weight_CD.norm(dim=1))
 
     def on_train_batch_end(self, *_) -> None:
         """After the last batch of an epoch, logs what was summed up: a log call per step would cost 0.3 ms each."""
@@ -66,20 +67,26 @@ class SubNetwork(LightningModule):
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             self.log_dict({"train/loss": loss, "learning_rate": rate}, on_step=False, on_epoch=True)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Adds up loss and hits of a batch."""
         if self.trainer.world_size > 1 and not self.trainer.val_dataloaders.weight(batch_index):
             return  # this rank's batch only repeats a sample that another rank counts
-        embedding_BD, target_B = batch
-        output_BC = self(embedding_BD)
+        unit_BD, target_B, length_B = batch
+        output_BC = self.head(unit_BD)
         hits = (output_BC.argmax(1) == target_B).sum()
-        self._val_sum.add(len(target_B), self._loss_of(embedding_BD)(output_BC, target_B).sum(), hits)
+        self._val_sum.add(len(target_B), self._loss_of(length_B)(output_BC, target_B).sum(), hits)
 
     def on_validation_epoch_end(self) -> None:
         """Logs mean loss and accuracy in percent over the validation samples."""
         loss, accuracy = self._means(self._val_sum)
         self.log("val/loss", loss)
         self.log("val/accuracy", 100 * accuracy)
+
+    def on_before_zero_grad(self, optimizer: Optimizer) -> None:
+        """Lets the next step write its gradient where this one's was; under DDP it belongs to a bucket."""
+        if self.trainer.world_size == 1:
+            self.head.buffers.give(self.head.weight_CD.grad)
+            self.head.weight_CD.grad = None
 
     def _means(self, sums: "_Sums") -> Tensor:
         # Together over all ranks: each has seen its own samples only.

@@ -59,7 +59,9 @@ class BalancedKMeansPartitioner(SizeConstrainedKMeans):
         low, high = self.bounds(len(points), m)
         cluster_of = KMeansPartitioner(max_iter=self.max_iter).assign(points, m, seed)
         price_M = np.zeros(m, np.float32)
-        for iteration in range(self.max_iter):
+        rounds = 0
+        for _ in range(self.max_iter):
+            rounds += 1
             centres_MD = centres_of(points, cluster_of, m)
             squared_KT, cluster_KT = nearest_centres(points, centres_MD, min(NEAREST, m))
             found, price_M = with_prices(squared_KT, cluster_KT, price_M, low, high, self.sweeps)
@@ -69,7 +71,7 @@ class BalancedKMeansPartitioner(SizeConstrainedKMeans):
             if moved == 0:
                 break
         sizes = np.bincount(cluster_of, minlength=m)
-        logger.info("balanced k-means: %d iterations, sizes %d to %d", iteration + 1, sizes.min(), sizes.max())
+        logger.info("balanced k-means: %d iterations, sizes %d to %d", rounds, sizes.min(), sizes.max())
         return cluster_of
 
 
@@ -129,9 +131,7 @@ def _between(descending: np.ndarray, n: int) -> float:
     return float(descending[n - 1] + descending[n]) / 2
 
 
-def repair(
-    cluster_of: np.ndarray, points_KD: np.ndarray, centres_MD: np.ndarray, low: int, high: int
-) -> np.ndarray:
+def repair(cluster_of: np.ndarray, points_KD: np.ndarray, centres_MD: np.ndarray, low: int, high: int) -> np.ndarray:
     """Moves single identities until all sizes are within bounds, for each cluster the cheapest moves first.
 
     Args:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Clusters of samples instead of class means: what to do with an identity whose samples fall into several.
 
-Axes: N samples, K identities, D embedding dimension, M clusters, P pairs of an identity and a cluster that share samples.
+Axes: N samples, K identities, D embedding dimension, M clusters, P pairs of an identity and a cluster that
+share samples.
 """
 
 import logging
@@ -70,7 +71,9 @@ class SampleClustersPartitioner(KMeansPartitioner):
             logger.info("centres of samples: found on %d of %d samples", len(drawn_ND), len(samples))
         centres_MD = centres_of(drawn_ND, self.assign(drawn_ND, m, seed), m)
 
-        keys = [labels.astype(np.int64) * m + distances(rows, centres_MD).argmin(1) for rows, labels in samples.blocks()]
+        keys = [
+            labels.astype(np.int64) * m + distances(rows, centres_MD).argmin(1) for rows, labels in samples.blocks()
+        ]
         key_P, count_P = np.unique(np.concatenate(keys), return_counts=True)
         identity_P, cluster_P = np.divmod(key_P, m)
 

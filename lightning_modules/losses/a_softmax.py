@@ -14,8 +14,8 @@ class ASoftmax(MarginLoss):
 
     psi(theta) = (-1)^k cos(m theta) - 2 k for theta in [k pi / m, (k + 1) pi / m]: cos(m theta) made monotone, from 1
     at theta = 0 down to 1 - 2 m at theta = pi for a whole m. Its derivative by the cosine is
-    (-1)^k m sin(m theta) / sin(theta): m^2 at theta = 0 (and at pi, for a whole m), 0 at each k pi / m. For a fractional
-    m the derivative is infinite at theta = pi; there sin(theta) is taken as sqrt(float32 eps) = 3.5e-4.
+    (-1)^k m sin(m theta) / sin(theta): m^2 at theta = 0 (and at pi, for a whole m), 0 at each k pi / m. For a
+    fractional m the derivative is infinite at theta = pi; there sin(theta) is taken as sqrt(float32 eps) = 3.5e-4.
 
     In the paper the embedding's length stands where s stands here. On unit embeddings it is 1, which leaves nothing to
     learn (the softmax over 1,000 classes could not exceed 0.8 %), so a fixed scale replaces it, as in all later work.
@@ -35,7 +35,8 @@ class ASoftmax(MarginLoss):
         super().__init__()
         if not (scale > 0 and margin >= 1 and annealing >= 0):
             raise ValueError(
-                f"got scale {scale}, margin {margin}, annealing {annealing}; expected scale > 0, margin >= 1, annealing >= 0"
+                f"got scale {scale}, margin {margin}, annealing {annealing}; "
+                "expected scale > 0, margin >= 1, annealing >= 0"
             )
         self.scale, self.margin, self.annealing = scale, margin, annealing
 

@@ -21,7 +21,7 @@ def rows():
 
 def seen(batches):
     """Row numbers of every batch."""
-    return [embeddings[:, 0].to(int).tolist() for embeddings, _ in batches]
+    return [(batch.unit_BD[:, 0] * batch.length_B).round().to(int).tolist() for batch in batches]
 
 
 def test_local_labels_are_places_among_the_members():
@@ -51,10 +51,12 @@ def test_an_epoch_serves_every_sample_once_with_its_label(rows, batch_size):
     served = list(batches)
     assert len(served) == len(batches) == -(-N // batch_size)
     assert sorted(sum(seen(served), [])) == split.rows.tolist()
-    for embedding_BD, target_B in served:
-        assert embedding_BD.dtype == torch.float32 and target_B.dtype == torch.int64
-        assert [label_of[int(row)] for row in embedding_BD[:, 0]] == target_B.tolist()
-    assert all(len(target_B) == batch_size for _, target_B in served[:-1])
+    for numbers, (unit_BD, target_B, length_B) in zip(seen(served), served, strict=True):
+        assert unit_BD.dtype == length_B.dtype == torch.float32 and target_B.dtype == torch.int64
+        assert [label_of[row] for row in numbers] == target_B.tolist()
+        np.testing.assert_allclose(unit_BD * length_B[:, None], embeddings[numbers], rtol=1e-6)
+        np.testing.assert_allclose(length_B, np.linalg.norm(embeddings[numbers], axis=1), rtol=1e-6)
+    assert all(len(batch.target_B) == batch_size for batch in served[:-1])
 
 
 def test_unshuffled_batches_come_in_order(rows):
@@ -68,9 +70,23 @@ def test_rows_read_from_disk_are_those_kept_in_memory(rows, tmp_path, dtype):
     mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
     kept = list(IndexBatches(mapped, split, 4, shuffle=True))
     read = list(IndexBatches(mapped, split, 4, shuffle=True, resident_bytes=0))
-    for (one_BD, one_B), (other_BD, other_B) in zip(kept, read, strict=True):
-        assert torch.equal(one_BD, other_BD) and torch.equal(one_B, other_B)
-        assert one_BD.dtype == getattr(torch, dtype)
+    for one, other in zip(kept, read, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_an_embedding_without_direction_stays_zero():
+    (batch,) = IndexBatches(np.zeros((2, 3), np.float16), Split(np.arange(2), np.zeros(2, np.int32)), 2)
+    assert batch.unit_BD.tolist() == [[0.0] * 3] * 2 and batch.length_B.tolist() == [0, 0]
+
+
+def test_an_epoch_read_from_disk_may_be_left_early_and_an_error_in_reading_is_not_lost(rows):
+    embeddings, split = rows
+    batches = IndexBatches(embeddings, split, 4, shuffle=True, resident_bytes=0)
+    next(iter(batches))
+    assert len(sum(seen(batches), [])) == N
+    batches.embeddings_ND = embeddings[:10]
+    with pytest.raises(IndexError):
+        list(batches)
 
 
 def test_the_order_depends_on_seed_sub_network_and_epoch_alone(rows):
@@ -109,11 +125,11 @@ def test_the_data_module_serves_training_shuffled_and_validation_in_order(toy_sp
     members = np.array([1, 4, 5, 9], np.int32)
     data = ClusterDataModule(embedding_set, splits, members, batch_size=4, seed=1, stream=2)
     assert data.n_classes == 4
-    train = np.concatenate([target.numpy() for _, target in data.train_dataloader()])
-    val = np.concatenate([target.numpy() for _, target in data.val_dataloader()])
+    train = np.concatenate([batch.target_B.numpy() for batch in data.train_dataloader()])
+    val = np.concatenate([batch.target_B.numpy() for batch in data.val_dataloader()])
     assert np.bincount(train).tolist() == [int((splits.train.labels == k).sum()) for k in members]
     assert val.tolist() == [members.tolist().index(k) for k in splits.val.labels if k in members]
     assert not np.array_equal(train, np.sort(train))
     again, other = (ClusterDataModule(embedding_set, splits, members, 4, seed, 2).train_dataloader() for seed in (1, 3))
-    assert np.array_equal(np.concatenate([target.numpy() for _, target in again]), train)
-    assert not np.array_equal(np.concatenate([target.numpy() for _, target in other]), train)
+    assert np.array_equal(np.concatenate([batch.target_B.numpy() for batch in again]), train)
+    assert not np.array_equal(np.concatenate([batch.target_B.numpy() for batch in other]), train)

@@ -69,7 +69,8 @@ def jobs(set_folder, tmp_path):
         return [
             Job(
                 run=run, run_folder=str(folder), data=str(set_folder), split=split,
-                partition=str(tmp_path / "partition"), cluster=cluster, recipe=recipe, key="key", title=f"cluster {cluster}",
+                partition=str(tmp_path / "partition"), cluster=cluster, recipe=recipe, key="key",
+                title=f"cluster {cluster}",
                 tracking={"_target_": "experiments.coordination.tracking.NoTracking"}, facts={},
             )
             for cluster in range(2)

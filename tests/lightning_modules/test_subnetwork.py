@@ -69,8 +69,8 @@ def test_training_is_plain_adam_over_the_batches_of_each_epoch(data):
     adam, batches = ADAM([weight]), data.train_dataloader()
     for epoch in range(2):
         batches.set_epoch(epoch)
-        for x, y in batches:
-            cosine = torch.nn.functional.normalize(x) @ torch.nn.functional.normalize(weight).T
+        for x, y, length in batches:
+            cosine = torch.nn.functional.normalize(length[:, None] * x) @ torch.nn.functional.normalize(weight).T
             adam.zero_grad()
             torch.nn.functional.cross_entropy(16 * cosine, y).backward()
             adam.step()

@@ -25,7 +25,9 @@ def test_the_loss_is_the_formula_of_the_paper(agrees, cross_entropy, cosines, le
             own = math.cos(theta + margin) if row[target] > 0 else row[target]
         else:
             own = math.cos(theta + margin) if theta < math.pi - margin else row[target] - margin * math.sin(margin)
-        return cross_entropy([64 * (own if c == target else cosine) for c, cosine in enumerate(row)], target) + regulariser
+        return (
+            cross_entropy([64 * (own if c == target else cosine) for c, cosine in enumerate(row)], target) + regulariser
+        )
 
     bound = MagFace(easy_margin=easy).for_lengths(torch.full((12,), length))
     bound._length_B = bound._length_B.double()

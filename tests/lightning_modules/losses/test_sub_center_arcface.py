@@ -22,7 +22,9 @@ def problem(classes=5, sub_centers=3, batch=24, dim=6):
 def test_head_and_loss_agree_with_pytorch_metric_learning():
     losses = pytest.importorskip("pytorch_metric_learning.losses")
     embedding_BD, rows_SD, target_B = problem()
-    theirs = losses.SubCenterArcFaceLoss(num_classes=5, embedding_size=6, margin=28.64788975654116, scale=16, sub_centers=3)
+    theirs = losses.SubCenterArcFaceLoss(
+        num_classes=5, embedding_size=6, margin=28.64788975654116, scale=16, sub_centers=3
+    )
     with torch.no_grad():
         theirs.W.copy_(rows_SD.T)
     ours = SubCenterArcFace(16.0, 0.5, sub_centers=3)
@@ -44,7 +46,9 @@ def test_one_sub_centre_is_arcface_on_the_fused_path():
 def test_only_the_closest_row_of_a_class_gets_the_gradient_of_a_sample():
     embedding_BD, rows_SD, _ = problem(batch=1)
     head = Head(rows_SD, rows_per_class=3)
-    (gradient_SD,) = torch.autograd.grad(head.loss(embedding_BD, torch.tensor([2]), SubCenterArcFace(8.0)).sum(), head.weight_CD)
+    (gradient_SD,) = torch.autograd.grad(
+        head.loss(embedding_BD, torch.tensor([2]), SubCenterArcFace(8.0)).sum(), head.weight_CD
+    )
     closest = F.cosine_similarity(embedding_BD, rows_SD).view(5, 3).argmax(1)
     touched = gradient_SD.abs().sum(1).view(5, 3) > 0
     assert torch.equal(touched, F.one_hot(closest, 3).bool())
