@@ -181,9 +181,6 @@ def _train_network(
     embedding_set, splits, _ = coordinator.enrolled(cell)
     labels_N = splits.train.labels if targets_K is None else targets_K[splits.train.labels]
     settings, history = coordinator.trainer, History()
-    batches = IndexBatches(
-        embedding_set.embeddings, Split(splits.train.rows, labels_N), settings["batch_size"], cell.seed, stream, True
-    )
     key = hashlib.sha256(f"{json.dumps(rival.node)}{cell}".encode()).hexdigest()[:12]
     job = Job(
         run=coordinator.run.path.name, run_folder=str(coordinator.run.path), data=str(embedding_set.path), split={},
@@ -207,6 +204,11 @@ def _train_network(
             enable_model_summary=False,
             log_every_n_steps=10**9,
         )
+        split = Split(splits.train.rows, labels_N)
+        batches = IndexBatches(
+            embedding_set.embeddings, split, settings["batch_size"], cell.seed, stream, shuffle=True,
+            device=trainer.strategy.root_device,
+        )  # fmt: skip
         trainer.fit(module, train_dataloaders=batches)
     except SystemExit:  # Lightning's way to answer Ctrl-C
         raise KeyboardInterrupt from None

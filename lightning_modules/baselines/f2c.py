@@ -113,9 +113,9 @@ class F2CNetwork(SubNetwork):
         """P's unit embedding of (B, D) embeddings of any length."""
         return F.normalize(self(embedding_BD))
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
         """Both halves of a step; the mean loss per sample and side of the pool."""
-        embedding_BD, target_B = batch
+        embedding_BD, target_B, _ = batch
         identity_P, one_PD, other_PD = self._pairs(min(max(1, len(target_B) // 2), len(self.pool.twice_Q)))
         middle = -(-len(target_B) // 2)
         total, count = torch.zeros((), device=self.device), 0

@@ -96,7 +96,7 @@ def test_before_any_training_it_is_the_nearest_class_mean(task):
 @pytest.mark.parametrize("slots", [3, 10])
 def test_a_step_gives_the_projection_a_gradient_and_the_average_none(slots):
     one, rows, labels = network(slots)
-    loss = one.training_step((rows, labels), 0)
+    loss = one.training_step((rows, labels, torch.ones(20)), 0)
     loss.backward()
     assert torch.isfinite(loss) and float(one.head.weight_CD.grad.abs().sum()) > 0
     assert one.average.weight_CD.grad is None and len(one.pool.slot_of) == min(slots, 10)
