@@ -20,6 +20,7 @@ from lightning_modules.baselines.base import Baseline
 
 PROPOSAL = "clustered_nearest"
 EXCHANGED = ("partitioner", "loss", "init", "router", "decision")
+REPEATED = ("partitioner=single", "decision=nearest_mean")  # no_distribution and knn once more
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def load_lineup(names: Any, cfg: DictConfig) -> Lineup:
 def all_names() -> list[str]:
     """Every scenario, every file of the groups in `EXCHANGED` in the proposal, every baseline."""
     exchanged = [f"{group}={name}" for group in EXCHANGED for name in _files(group)]
-    return [*_files("scenario"), *exchanged, *_files("baseline")]
+    return [*_files("scenario"), *(name for name in exchanged if name not in REPEATED), *_files("baseline")]
 
 
 def for_data(lineup: Lineup, cfg: DictConfig, embedding_set: EmbeddingSet) -> Lineup:
