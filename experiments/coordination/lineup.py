@@ -149,5 +149,5 @@ def _load(name: str, cfg: DictConfig) -> Scenario | Rival:
 def _same(one: Scenario, other: Scenario) -> bool:
     return all(
         getattr(one, part) == getattr(other, part)
-        for part in ("partitioner", "router_node", "decision_node", "loss", "init", "optimizer")
+        for part in ("partitioner", "router_node", "decision_node", "loss", "init", "optimizer", "active_classes")
     )

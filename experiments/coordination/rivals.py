@@ -97,7 +97,7 @@ def evaluate_rivals(
             log.exception("%s failed", title)
             failed[title] = title, " ".join(f"{type(error).__name__}: {error}".split())
         else:
-            keep(file, {"state": state, **content})
+            keep(coordinator, file, {"state": state, **content})
 
 
 def _plain(node: DictConfig) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _skip(coordinator: Coordinator, cell: Cell, name: str, reason: str) -> None:
     labels = _labels(coordinator, cell)
     content = {"state": None, "row": {**labels, "scenario": name}, "history": [], "clusters": [], "routing": [],
                "identities": [], "skipped": [{**labels, "scenario": name, "reason": reason}]}  # fmt: skip
-    keep(cell_file(coordinator, cell, name), content)
+    keep(coordinator, cell_file(coordinator, cell, name), content)
 
 
 def _fit_and_evaluate(

@@ -4,8 +4,6 @@
 Axes: B probes, K identities, D embedding dimension.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 

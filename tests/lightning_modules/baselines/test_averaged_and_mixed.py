@@ -115,5 +115,7 @@ def test_an_unlimited_confidence_leaves_max_max_and_a_large_t_the_means(task):
 def test_without_validation_samples_the_rule_stands_as_it_is(task):
     made = task()
     one = ensembles(made.class_means_KD, 1)
-    empty = type(made.val)(made.val.embeddings_ND, type(made.val.split)(made.val.split.rows[:0], made.val.split.labels[:0]))
+    empty = type(made.val)(
+        made.val.embeddings_ND, type(made.val.split)(made.val.split.rows[:0], made.val.split.labels[:0])
+    )
     assert MixMaxSim().fit(task(ensembles=one, val=empty)).t == 10

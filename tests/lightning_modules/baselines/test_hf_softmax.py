@@ -52,7 +52,9 @@ def test_places_that_neighbours_leave_go_to_random_classes():
     one = head(rows, negatives=30)
     one.index = build_index(F.normalize(rows[:8]).numpy())
     active = one.active(x, target)
-    assert len(active) == len(target.unique()) + 30 and (active.diff() > 0).all() and set(range(8)) <= set(active.tolist())
+    assert (
+        len(active) == len(target.unique()) + 30 and (active.diff() > 0).all() and set(range(8)) <= set(active.tolist())
+    )
 
 
 def test_the_loss_of_a_step_is_the_softmax_over_its_active_classes():
@@ -62,7 +64,9 @@ def test_the_loss_of_a_step_is_the_softmax_over_its_active_classes():
     active = twin.active(x, target).tolist()
     cosine = F.cosine_similarity(x[:, None], rows[active][None], dim=2)
     place = torch.tensor([active.index(t) for t in target.tolist()])
-    torch.testing.assert_close(one.loss(x, target, NormFace(30.0)), F.cross_entropy(30 * cosine, place, reduction="none"))
+    torch.testing.assert_close(
+        one.loss(x, target, NormFace(30.0)), F.cross_entropy(30 * cosine, place, reduction="none")
+    )
 
 
 def test_rows_that_are_not_active_get_no_gradient():
@@ -75,7 +79,9 @@ def test_rows_that_are_not_active_get_no_gradient():
 
 def test_the_index_is_built_anew_every_few_steps(monkeypatch):
     built = []
-    monkeypatch.setattr("lightning_modules.baselines.hf_softmax.build_index", lambda r: built.append(1) or build_index(r))
+    monkeypatch.setattr(
+        "lightning_modules.baselines.hf_softmax.build_index", lambda r: built.append(1) or build_index(r)
+    )
     rows, x, target = problem()
     one = head(rows, 5, rebuild=3)
     for _ in range(7):
