@@ -36,6 +36,7 @@ BASES = {
     "extractor": "datamodules.extractors.base.Extractor",
     "source": "datamodules.sources.base.Source",
     "alignment": "datamodules.alignment.Aligner",
+    "baseline": "lightning_modules.baselines.base.Baseline",
     "launcher": "experiments.coordination.launchers.base.Launcher",
     "logger": "experiments.coordination.tracking.Tracking",
 }

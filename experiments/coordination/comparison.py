@@ -49,7 +49,7 @@ def evaluate_cell(
     for scenario in scenarios:
         jobs = coordinator.jobs(cell, scenario)
         partition, _ = coordinator.partition(cell, scenario)
-        file = coordinator.run.path / "cells" / f"{_cell_name(cell)}-{scenario.name}.json"
+        file = cell_file(coordinator, cell, scenario.name)
         state = [job.key for job in jobs[:1]] + [
             coordinator.fingerprint,
             partition.hash(),
@@ -57,7 +57,7 @@ def evaluate_cell(
             scenario.router_node,
             scenario.decision_node,
         ]
-        if any(job.identifier in failed for job in jobs) or _finished(file, state):
+        if any(job.identifier in failed for job in jobs) or finished(file, state):
             continue
         identifier = coordinator.identifier(cell, scenario)
         metrics, recall_K = evaluate(identifier, embedding_set, splits.test)
@@ -65,6 +65,7 @@ def evaluate_cell(
         labels = {
             "dataset": coordinator.dataset, "n_identities": cell.n_identities, "seed": cell.seed,
         }  # fmt: skip
+        own = any(getattr(scenario, part) != coordinator.run.config[part] for part in ("loss", "init", "optimizer"))
         row = {
             **labels,
             "extractor": embedding_set.meta.get("extractor", ""),
@@ -88,7 +89,10 @@ def evaluate_cell(
         content = {
             "state": state,
             "row": row,
-            "history": history_rows(records, **labels, scenario_partition=scenario.names["partitioner"]),
+            "history": history_rows(
+                records, **labels,
+                scenario_partition=scenario.name if own else scenario.names["partitioner"],
+            ),
             "clusters": cluster_rows(
                 partition, means_KD, recall_K, **labels, n_subnets=cell.n_subnets,
                 partitioner=scenario.names["partitioner"],
@@ -96,23 +100,47 @@ def evaluate_cell(
             )
             if partition.n_clusters > 1 else [],
             "routing": _routing(coordinator, cell, scenario, identifier)
-            if partition.n_clusters > 1 and records else [],
+            if partition.n_clusters > 1 and records and not own else [],
             "errors": error_rows(found, recall_K, identifier, **of_scenario),
             "cmc": rank_rows(found, **of_scenario),
             "open_set": open_set,
             "det": det,
-            "identities": _hardest(identifier.identities, recall_K, splits.test.labels, scenario.name),
+            "identities": hardest(identifier.identities, recall_K, splits.test.labels, scenario.name),
         }  # fmt: skip
-        make_folder(file.parent)
-        write_sealed(file, content)
-        coordinator.run.note_files(file)
+        keep(coordinator, file, content)
 
 
-def _cell_name(cell: Cell) -> str:
-    return f"N{cell.n_identities}-m{cell.n_subnets}-seed{cell.seed}"
+def cell_file(coordinator: Coordinator, cell: Cell, name: str) -> Path:
+    """Where the results of a scenario or a baseline in a cell lie.
+
+    Args:
+        coordinator: of the run.
+        cell: which repetition.
+        name: of the scenario or baseline.
+    """
+    return coordinator.run.path / "cells" / f"N{cell.n_identities}-m{cell.n_subnets}-seed{cell.seed}-{name}.json"
 
 
-def _finished(file: Path, state: list[Any]) -> bool:
+def keep(coordinator: Coordinator, file: Path, content: dict[str, Any]) -> None:
+    """Writes a cell's file, whole or not at all.
+
+    Args:
+        coordinator: of the run.
+        file: see `cell_file`.
+        content: its state, and its rows of each table.
+    """
+    make_folder(file.parent)
+    write_sealed(file, content)
+    coordinator.run.note_files(file)
+
+
+def finished(file: Path, state: list[Any]) -> bool:
+    """Whether a cell's file holds the results of that state.
+
+    Args:
+        file: see `cell_file`.
+        state: what the results depend on.
+    """
     content = _read_cell(file)
     return content is not None and content.get("state") == json.loads(json.dumps(state))
 
@@ -155,7 +183,15 @@ def _routing(coordinator: Coordinator, cell: Cell, scenario: Scenario, identifie
     return rows
 
 
-def _hardest(identities: tuple[str, ...], recall_K: np.ndarray, test_labels: np.ndarray, scenario: str) -> list[dict]:
+def hardest(identities: tuple[str, ...], recall_K: np.ndarray, test_labels: np.ndarray, scenario: str) -> list[dict]:
+    """Rows of details/identities.csv: the identities of lowest recall.
+
+    Args:
+        identities: K names.
+        recall_K: recall of each in percent.
+        test_labels: identity of each test sample.
+        scenario: whose recall it is.
+    """
     samples = np.bincount(test_labels, minlength=len(identities))
     order = np.lexsort((-samples, np.nan_to_num(recall_K, nan=np.inf)))[:HARDEST]
     return [
@@ -164,14 +200,14 @@ def _hardest(identities: tuple[str, ...], recall_K: np.ndarray, test_labels: np.
     ]  # fmt: skip
 
 
-def write_results(run_folder: Path) -> pd.DataFrame:
+def write_results(run_folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Joins the cells of a run into results.csv and details/*.csv, each whole or not at all.
 
     Args:
         run_folder: with `cells/*.json`.
 
     Returns:
-        The table of results.csv.
+        The tables of results.csv and details/skipped.csv.
     """
     cells = [_read_cell(file) for file in sorted((run_folder / "cells").glob("*.json"))]
     cells = [cell for cell in cells if cell is not None]
@@ -180,7 +216,8 @@ def write_results(run_folder: Path) -> pd.DataFrame:
     frame = frame.astype({column: "Int64" for column in ("epochs", "parameters")})
     write_text(run_folder / "results.csv", frame.to_csv(index=False, float_format="%.10g"))
     make_folder(run_folder / "details")
-    for name in DETAILS:
+    (run_folder / "details" / "skipped.csv").unlink(missing_ok=True)  # what could not be may be possible by now
+    for name in (*DETAILS, "skipped"):
         details = pd.DataFrame([row for cell in cells for row in cell.get(name, [])]).drop_duplicates(ignore_index=True)
         if name == "clusters" and len(details):
             # Scenarios with one partition differ in recall; the one routed by class means stands for the partition.
@@ -190,4 +227,4 @@ def write_results(run_folder: Path) -> pd.DataFrame:
             )
         if len(details):
             write_text(run_folder / "details" / f"{name}.csv", details.to_csv(index=False))
-    return frame
+    return frame, details

@@ -55,8 +55,10 @@ def index_agreement(
     """
     if not identifier.uses_index:
         return None
-    blocks = [rows for rows, _ in _blocks(embedding_set, test)]
-    alike = [(exact.decide(rows).identity_B == identifier.decide(rows).identity_B).float() for rows in blocks]
+    alike = [
+        (exact.decide(rows).identity_B == identifier.decide(rows).identity_B).float()
+        for rows, _ in blocks(embedding_set, test)
+    ]
     return 100 * float(torch.cat(alike).mean())
 
 

@@ -123,6 +123,11 @@ DETAILS = {
         percent=("fpir", "fnir"),
         required=("dataset", "n_identities", "n_subnets", "scenario", "seed", "score", "fpir", "fnir"),
     ),
+    "skipped": Schema(
+        text=("dataset", "scenario", "reason"),
+        whole=("n_identities", "seed"),
+        required=("dataset", "n_identities", "scenario", "seed", "reason"),
+    ),
 }  # fmt: skip
 
 _MEANING = {

@@ -146,6 +146,8 @@ def _detail_sections(details: Mapping[str, pd.DataFrame]) -> list[Section]:
     sections.append(Section("Clusters", _present(*clusters)))
     if "identities" in details:
         sections.append(Section("Hardest identities", (training_tables.hardest_table(details["identities"]),)))
+    if "skipped" in details:
+        sections.append(Section("Not run", (training_tables.skipped_table(details["skipped"]),)))
     return sections
 
 
