@@ -32,7 +32,7 @@ from experiments.coordination.job import Job
 from experiments.coordination.launchers.base import Launcher
 from experiments.coordination.launchers.gpus import visible_gpus
 from experiments.coordination.progress import Progress
-from experiments.coordination.training import train
+from experiments.coordination.stacking import train
 
 log = logging.getLogger(__name__)
 

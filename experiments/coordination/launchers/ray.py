@@ -86,7 +86,7 @@ class Ray(Launcher):
 
 def _train(job: str) -> str:
     # An exception of ours is an answer, not a lost worker: Ray must not try it again.
-    from experiments.coordination.training import train
+    from experiments.coordination.stacking import train
 
     try:
         train(Job.from_json(job))
