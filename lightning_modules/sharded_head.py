@@ -16,6 +16,7 @@ import torch.distributed as dist
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 
+from datamodules.cluster_datamodule import Batch
 from datamodules.errors import InputError
 from lightning_modules.active_classes import ActiveClasses, EveryClass
 from lightning_modules.active_head import ActiveHead, ActiveSubNetwork
@@ -274,24 +275,23 @@ class ShardedHead(ActiveHead):
 class ShardedSubNetwork(ActiveSubNetwork):
     """A sub-network whose head is a `ShardedHead`: every rank computes the whole batch against its own classes."""
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Mean loss of the whole batch, of which this rank brings its part; see `SubNetwork.training_step`."""
         embedding_BD, target_B = self._together(batch, self.trainer.train_dataloader, batch_index)
         loss_B = self.head.loss(embedding_BD, target_B, self.loss)
         self._train_sum.add(len(target_B), loss_B.detach().sum())
         return loss_B.mean()
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Adds up loss and hits of the whole batch."""
         embedding_BD, target_B = self._together(batch, self.trainer.val_dataloaders, batch_index)
         loss_B = self.head.full_loss(embedding_BD, target_B, self.loss)
         self._val_sum.add(len(target_B), loss_B.sum(), (self.head.best(embedding_BD) == target_B).sum())
 
     @staticmethod
-    def _together(batch: tuple[Tensor, Tensor], loader: Any, batch_index: int) -> tuple[Tensor, Tensor]:
+    def _together(batch: Batch, loader: Any, batch_index: int) -> tuple[Tensor, Tensor]:
         together = loader.together(batch_index)
-        embedding_BD, target_B = (gather_batch(part, together) for part in batch)
-        return nn.functional.normalize(embedding_BD.float()), target_B
+        return gather_batch(batch.unit_BD, together), gather_batch(batch.target_B, together)
 
     def whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights and optimiser state as one process would have them; every rank must call it.

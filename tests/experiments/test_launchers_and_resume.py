@@ -11,19 +11,13 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from omegaconf import OmegaConf
 
 from callbacks.epoch_checkpoint import epoch_files, read_checkpoint
-from datamodules.class_means import class_means
-from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
-from datamodules.partitioners.random import RandomPartitioner
-from datamodules.splits import split_identities
 from experiments.coordination import training
-from experiments.coordination.job import Job, Recipe
+from experiments.coordination.job import Job
 from experiments.coordination.launchers.in_process import InProcess
 from experiments.coordination.launchers.processes import Processes
-from experiments.coordination.schema import TrainerConfig
 
 EPOCHS = 6
 
@@ -45,38 +39,8 @@ class Silent:
 
 
 @pytest.fixture
-def jobs(set_folder, tmp_path):
-    """`jobs(run_name, **recipe)`: two jobs on a random partition of the toy set."""
-    toy = EmbeddingSet.open(set_folder)
-    split = {"n_identities": 16, "seed": 0, "max_test_images": 5, "held_out": 0.0}
-    splits = split_identities(toy, **split)
-    partition = RandomPartitioner().fit(class_means(toy.embeddings, splits.train, 16), 2, 0)
-    partition.save(tmp_path / "partition")
-
-    def make(run: str, loss=None, **settings) -> list[Job]:
-        trainer = OmegaConf.to_container(
-            OmegaConf.structured(TrainerConfig(max_epochs=EPOCHS, batch_size=8, accelerator="cpu", **settings))
-        )
-        recipe = Recipe(
-            loss=loss or {"_target_": "lightning_modules.losses.arcface.ArcFace"},
-            init={"_target_": "lightning_modules.heads.RandomInit"},
-            optimizer={"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.01, "betas": [0.9, 0.99]},
-            trainer=trainer,
-            seed=0,
-        )
-        folder = tmp_path / run
-        folder.mkdir(exist_ok=True)
-        return [
-            Job(
-                run=run, run_folder=str(folder), data=str(set_folder), split=split,
-                partition=str(tmp_path / "partition"), cluster=cluster, recipe=recipe, key="key",
-                title=f"cluster {cluster}",
-                tracking={"_target_": "experiments.coordination.tracking.NoTracking"}, facts={},
-            )
-            for cluster in range(2)
-        ]  # fmt: skip
-
-    return make
+def jobs(make_jobs):
+    return make_jobs
 
 
 def rows(job: Job) -> torch.Tensor:

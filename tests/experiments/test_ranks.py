@@ -77,7 +77,7 @@ def test_ranks_under_torchrun_train_what_one_process_trains(make_jobs, tmp_path)
     """Each rank takes jobs; a bad one costs no other; jobs of a second call find the same ranks."""
 
     def all_jobs(run):
-        good = make_jobs(run, tracking="wandb")
+        good = make_jobs(run)
         sampled = other_recipe(good[0], 1, active_classes=SAMPLED)
         return [good[0], other_recipe(good[0], 2, loss=BAD), sampled, good[1]]
 
