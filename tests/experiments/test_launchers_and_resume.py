@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -99,6 +100,65 @@ def test_ray_gives_the_same_weights(jobs, undisturbed):
     done = jobs("ray")
     assert Ray().run(done, Silent()) == {}
     assert all(torch.equal(rows(job), expected) for job, expected in zip(done, undisturbed, strict=True))
+
+
+def ancestors(process: int) -> list[int]:
+    found = [process]
+    while found[-1] > 1:
+        status = Path(f"/proc/{found[-1]}/stat")
+        if not status.exists():
+            break
+        found.append(int(status.read_text().rpartition(")")[2].split()[1]))
+    return found
+
+
+@pytest.mark.slow
+def test_a_killed_ray_worker_is_replaced_and_its_job_goes_on(jobs, undisturbed):
+    pytest.importorskip("ray")
+    from experiments.coordination.launchers.ray import Ray
+
+    done, killed = jobs("ray"), []
+
+    def kill():
+        while not any(epoch_files(job.stem) for job in done):
+            time.sleep(0.01)
+        found = subprocess.run(["pgrep", "-f", "^ray::_train"], capture_output=True, text=True)
+        for process in map(int, found.stdout.split()):
+            if os.getpid() in ancestors(process):  # others may use Ray on this machine
+                os.kill(process, signal.SIGKILL)
+                killed.append(process)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    assert Ray(retries=1).run(done, Silent()) == {}
+    killer.join()
+    assert killed
+    assert all(torch.equal(rows(job), expected) for job, expected in zip(done, undisturbed, strict=True))
+
+
+@pytest.mark.slow
+def test_a_ray_task_trains_on_several_devices_of_its_node(jobs, undisturbed):
+    ray = pytest.importorskip("ray")
+    from experiments.coordination.launchers.ray import Ray
+
+    done = jobs("ray", devices=2, strategy="ddp")
+    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False,
+             runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}})  # fmt: skip
+    try:
+        assert Ray(num_gpus=0.5).run(done, Silent()) == {}
+    finally:
+        ray.shutdown()
+    for job, expected in zip(done, undisturbed, strict=True):
+        torch.testing.assert_close(rows(job), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_job_that_no_node_here_could_start_is_refused(jobs):
+    pytest.importorskip("ray")
+    from experiments.coordination.launchers.ray import Ray
+
+    with pytest.raises(InputError, match="num_gpus"):
+        Ray(num_gpus=64).run(jobs("ray"), Silent())
 
 
 @pytest.mark.parametrize("epochs", [1, 3, EPOCHS])

@@ -17,6 +17,7 @@ from datamodules.errors import InputError
 from experiments.coordination import training
 from experiments.coordination.launchers.in_process import InProcess
 from experiments.coordination.launchers.ranks import Place, Ranks, _Group, place
+from experiments.coordination.progress import Silent
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("ranks_command.py")
@@ -163,19 +164,6 @@ def test_another_launcher_refuses_to_run_several_times_at_once(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="launcher=torchrun"):
         InProcess().serve(1)
-
-
-class Silent:
-    """Stands for `Progress`."""
-
-    def job_starts(self, title):
-        """Nothing."""
-
-    def job_ends(self, title):
-        """Nothing."""
-
-    def epoch(self, title, done, of, values):
-        """Nothing."""
 
 
 def stop_after(job, epochs):
