@@ -45,6 +45,7 @@ def main(cfg: DictConfig) -> int:
         if not (run.path / "cells").exists():
             return 1
         results = write_results(run.path)
+        run.note_files(run.path / "results.csv", *sorted((run.path / "details").glob("*.csv")))
         write_report(run.path)
         figures = sorted((run.path / "figures").glob("*.png"))
         config = OmegaConf.to_container(cfg, resolve=True)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The frame around every command: Hydra composes a closed config, errors become one line, exit codes mean something.
 
-Exit codes: 0 done; 1 some part failed (the table says which); 2 the input cannot be used; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 some part failed (the table says which); 2 the input, or the disk, cannot be used; 130 stopped by
+Ctrl-C or SIGTERM.
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from datamodules.errors import InputError
+from datamodules.files import disk_error
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -130,6 +132,8 @@ def as_input_error(error: BaseException) -> str | None:
     for each in seen:
         if isinstance(each, InputError):
             return _one_line(str(each))
+        if (disk := disk_error(each)) is not None:
+            return _one_line(str(disk))
     if isinstance(error, ValueError) and "Config group override must be" in str(error):  # data=null
         nulls = [argument for argument in sys.argv[1:] if argument.endswith("=null")]
         error = HydraException(f"{' '.join(nulls)}: {error}")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A comparison: every scenario in every cell, each part kept on disk as soon as it is known."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import numpy as np
 import pandas as pd
 from hydra.utils import instantiate
 
-from datamodules.files import read_json, write_json, write_text
+from datamodules.errors import InputError
+from datamodules.files import make_folder, read_sealed, write_sealed, write_text
 from experiments.coordination.coordinator import Cell, Coordinator
 from experiments.coordination.evaluation import (
     COLUMNS,
@@ -46,6 +48,7 @@ def evaluate_cell(
         partition, _ = coordinator.partition(cell, scenario)
         file = coordinator.run.path / "cells" / f"{_cell_name(cell)}-{scenario.name}.json"
         state = [job.key for job in jobs[:1]] + [
+            coordinator.fingerprint,
             partition.hash(),
             scenario.names,
             scenario.router_node,
@@ -88,8 +91,9 @@ def evaluate_cell(
             if partition.n_clusters > 1 and records else [],
             "identities": _hardest(identifier.identities, recall_K, splits.test.labels, scenario.name),
         }  # fmt: skip
-        file.parent.mkdir(exist_ok=True)
-        write_json(file, content)
+        make_folder(file.parent)
+        write_sealed(file, content)
+        coordinator.run.note_files(file)
 
 
 def _cell_name(cell: Cell) -> str:
@@ -97,7 +101,16 @@ def _cell_name(cell: Cell) -> str:
 
 
 def _finished(file: Path, state: list[Any]) -> bool:
-    return file.exists() and read_json(file).get("state") == state
+    content = _read_cell(file)
+    return content is not None and content.get("state") == json.loads(json.dumps(state))
+
+
+def _read_cell(file: Path) -> dict[str, Any] | None:
+    try:
+        return read_sealed(file) if file.exists() else None
+    except InputError as error:
+        log.warning("%s; the cell is evaluated again where it is asked for", error)
+        return None
 
 
 def _both_cluster_accuracies(
@@ -147,12 +160,13 @@ def write_results(run_folder: Path) -> pd.DataFrame:
     Returns:
         The table of results.csv.
     """
-    cells = [read_json(file) for file in sorted((run_folder / "cells").glob("*.json"))]
+    cells = [_read_cell(file) for file in sorted((run_folder / "cells").glob("*.json"))]
+    cells = [cell for cell in cells if cell is not None]
     frame = pd.DataFrame([cell["row"] for cell in cells], columns=list(COLUMNS))
     frame = frame.sort_values(["dataset", "n_identities", "n_subnets", "scenario", "seed"], ignore_index=True)
     frame = frame.astype({column: "Int64" for column in ("epochs", "parameters")})
     write_text(run_folder / "results.csv", frame.to_csv(index=False, float_format="%.10g"))
-    (run_folder / "details").mkdir(exist_ok=True)
+    make_folder(run_folder / "details")
     for name in ("history", "clusters", "routing", "identities"):
         details = pd.DataFrame([row for cell in cells for row in cell[name]]).drop_duplicates(ignore_index=True)
         if name == "clusters" and len(details):

@@ -7,6 +7,7 @@ Axes: K identities, M clusters, D embedding dimension.
 import hashlib
 import json
 import logging
+import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from datamodules.splits import Splits
 from experiments.coordination import capacity
 from experiments.coordination.data import dataset_name
 from experiments.coordination.job import Job, Recipe
+from experiments.coordination.ledger import Ledger
 from experiments.coordination.progress import Progress
 from experiments.coordination.run_folder import RunFolder
 from experiments.coordination.scenarios import Scenario
@@ -73,7 +75,7 @@ class Coordinator:
                 f"data with fingerprint {self.fingerprint}", f"{known}, with which the run was begun",
                 "choose another name=, or the same data",
             )  # fmt: skip
-        run.note(dataset=self.dataset, data_fingerprint=self.fingerprint)
+        run.note(dataset=self.dataset, data_fingerprint=self.fingerprint)  # before any part that depends on it
 
     def enrolled(self, cell: Cell) -> tuple[EmbeddingSet, Splits, np.ndarray]:
         """Set, splits and (K, D) class means of a cell."""
@@ -90,17 +92,36 @@ class Coordinator:
         name = f"N{cell.n_identities}-{kind}-m{cell.n_subnets}-seed{cell.seed}-{digest}"
         if name not in self._partitions:
             folder = self.run.path / "partitions" / name
-            if folder.exists():
-                made = Partition.load(folder)
-            else:
+            made = self._known_partition(folder)
+            if made is None:
                 started = time.perf_counter()
                 embedding_set, splits, means_KD = self.enrolled(cell)
                 samples = TrainingSamples(embedding_set.embeddings, splits.train)
                 made = instantiate(scenario.partitioner).fit(means_KD, cell.n_subnets, cell.seed, samples)
                 made.save(folder)
                 log.info("%s in %.2f s", made.describe(), time.perf_counter() - started)
+            self._note_partition(name, made, folder)
             self._partitions[name] = made, folder
         return self._partitions[name]
+
+    def _known_partition(self, folder: Path) -> Partition | None:
+        if not folder.exists():
+            return None
+        try:
+            self.run.verify(folder)
+            return Partition.load(folder)
+        except InputError as error:
+            log.warning("%s; the partition is made again", error)
+            shutil.rmtree(folder)  # the same data and seed make the same partition
+            return None
+
+    def _note_partition(self, name: str, made: Partition, folder: Path) -> None:
+        known = self.run.manifest.get("partitions", {})
+        if known.get(name, made.hash()) != made.hash():
+            log.warning("partition %s is not the one the run was begun with: what it needs is trained anew", name)
+        if name not in known or known[name] != made.hash():
+            self.run.note(partitions={**known, name: made.hash()})
+            self.run.note_files(*sorted(folder.iterdir()))
 
     def jobs(self, cell: Cell, scenario: Scenario) -> list[Job]:
         """One job per cluster; scenarios with the same partition and recipe have the same jobs."""
@@ -135,7 +156,8 @@ class Coordinator:
             For each sub-network that failed, by `Job.identifier`, its title and why.
         """
         jobs = {job.stem: job for cell, scenario in work for job in self.jobs(cell, scenario)}
-        missing = [job for job in jobs.values() if job.record() is None]
+        ledger = Ledger(self.run, list(jobs.values()))
+        missing = ledger.missing
         if missing:
             needed = self._need(missing)
             self.console.print(f"{len(missing)} sub-networks to train: {needed}", highlight=False, soft_wrap=True)
@@ -143,11 +165,9 @@ class Coordinator:
         with Progress(self.console, len(missing), self.trainer["max_epochs"]) as progress:
             if len(missing) < len(jobs):
                 progress.say(f"{len(jobs) - len(missing)} of {len(jobs)} sub-networks are trained already")
-            reasons = self.launcher.run(missing, progress) if missing else {}
-        failed = {job.identifier: (job.title, reasons[job.identifier]) for job in missing if job.identifier in reasons}
-        done = {job.title: job.record()["sha256"] for job in jobs.values() if job.identifier not in failed}
-        self.run.note(subnetworks={**self.run.manifest.get("subnetworks", {}), **done}, failed=dict(failed.values()))
-        return failed
+            reasons = self.launcher.run(missing, ledger.watching(progress)) if missing else {}
+        ledger.close(reasons)
+        return {job.identifier: (job.title, reasons[job.identifier]) for job in missing if job.identifier in reasons}
 
     @property
     def _on_gpu(self) -> bool:

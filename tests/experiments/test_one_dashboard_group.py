@@ -56,12 +56,12 @@ def launchers():
 
 @pytest.mark.parametrize(("launcher", "settings"), launchers())
 def test_one_run_per_sub_network_also_after_a_stop_and_a_resume(make_jobs, launcher, settings):
-    jobs = make_jobs("group", tracking=WANDB, max_epochs=EPOCHS, **settings)
     with pytest.raises(KeyboardInterrupt):
-        launcher().run(jobs, Watcher(stop_at=2))
-    begun = offline_runs(Path(jobs[0].run_folder))
-    assert begun and all(run["epochs"] in ([], [0], [0, 1], [0, 1, 2]) for run in begun)
-    assert launcher().run([job for job in jobs if job.record() is None], Watcher()) == {}
+        InProcess().run(make_jobs("group", tracking=WANDB, max_epochs=EPOCHS), Watcher(stop_at=2))
+    jobs = make_jobs("group", tracking=WANDB, max_epochs=EPOCHS, **settings)
+    (begun,) = offline_runs(Path(jobs[0].run_folder))
+    assert begun["id"] == jobs[0].identifier and begun["epochs"] == [0]
+    assert launcher().run(jobs, Watcher()) == {}
     check(jobs)
 
 

@@ -9,10 +9,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from datamodules.errors import InputError
+from datamodules.errors import DiskError, InputError
 from experiments.coordination.job import Job
 from experiments.coordination.launchers.base import Launcher
 from experiments.coordination.launchers.gpus import visible_gpus
@@ -61,9 +62,8 @@ class Processes(Launcher):
         for place in places:
             place.start()
         try:
-            for place in places:
-                while place.is_alive():  # a join without limit would not let Ctrl-C through
-                    place.join(0.2)
+            while any(place.is_alive() for place in places) and not any(place.error for place in places):
+                time.sleep(0.05)  # a join without limit would not let Ctrl-C through
         finally:
             work.stop.set()
             for place in places:
@@ -136,15 +136,27 @@ class _Place(threading.Thread):
                 if event["event"] == "epoch":
                     with self.work.lock:
                         self.work.progress.epoch(job.title, event["done"], event["of"], event["values"])
+                elif event["event"] == "disk":
+                    raise DiskError(event["got"], event["expected"], event["cure"])
                 elif event["event"] == "failed" and self.ranks > 1:
+                    died = self._one_died()
                     self.kill()  # the others of the group may wait for the one that failed
-                    return event["reason"]
+                    return None if died else event["reason"]
                 elif event["event"] in ("done", "failed"):
                     return event.get("reason", "")
         except (BrokenPipeError, json.JSONDecodeError):
             pass
         self.kill()
         return None
+
+    def _one_died(self) -> bool:
+        """Whether a process of the group was killed: rank 0 then fails because of it, and the job deserves a retry."""
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline:
+            if any(process.poll() not in (None, 0) for process in self.group[1:]):
+                return True
+            time.sleep(0.05)
+        return False
 
     def _start(self, log_file: Path) -> list[subprocess.Popen]:
         port = _free_port()

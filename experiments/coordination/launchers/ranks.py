@@ -28,6 +28,7 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_only
 
 from datamodules.errors import InputError
+from datamodules.files import disk_error
 from experiments.coordination.job import Job
 from experiments.coordination.launchers.base import Launcher
 from experiments.coordination.launchers.gpus import visible_gpus
@@ -271,6 +272,8 @@ class _Group:
         try:
             train(job, report)
         except Exception as error:
+            if (disk := disk_error(error)) is not None:
+                raise disk from error
             log.exception("%s failed", job.title)
             if self.devices > 1 and not self._all_failed(number):
                 raise  # the others wait for this rank in a collective operation: end it for all
