@@ -20,7 +20,7 @@ from datamodules.cluster_datamodule import Batch
 from datamodules.errors import InputError
 from lightning_modules.active_classes import ActiveClasses, EveryClass
 from lightning_modules.active_head import ActiveHead, ActiveSubNetwork
-from lightning_modules.fused import DEFAULT_LOGITS_BYTES, matmul_precision
+from lightning_modules.fused import DEFAULT_LOGITS_BYTES, matmul_precision, target_terms
 from lightning_modules.losses.base import ClassificationLoss, MarginLoss
 
 
@@ -111,12 +111,8 @@ def sharded_margin_softmax(
         length_c1 = weight_cD.norm(dim=1, keepdim=True).clamp_min(1e-12) if loss.unit_rows else None
         rows_cD = weight_cD.detach() if length_c1 is None else weight_cD / length_c1
         cosine_O = (embedding_BD[own_O] * rows_cD[place_B[own_O]]).sum(1)
-    with torch.enable_grad():
-        cosine_O.requires_grad_()
-        logit_O, penalty_O = loss.target_logit(cosine_O), loss.penalty(cosine_O)
-        penalty_O = 0 * cosine_O if penalty_O is None else penalty_O
-        slope_O, penalty_slope_O = (torch.autograd.grad(v.sum(), cosine_O)[0] for v in (logit_O, penalty_O))
-    target = own_O, place_B[own_O], logit_O.detach(), slope_O, penalty_O.detach(), penalty_slope_O
+    logit_O, slope_O, penalty_O, penalty_slope_O = target_terms(loss, cosine_O)
+    target = own_O, place_B[own_O], logit_O, slope_O, penalty_O, penalty_slope_O
     return _ShardedMarginSoftmax.apply(
         embedding_BD, weight_cD, rows_cD, length_c1, target, loss.scale, precision, max_logits_bytes
     )
@@ -165,7 +161,7 @@ class _ShardedMarginSoftmax(torch.autograd.Function):
                     g_Bc = p_Bc
                 _put(g_Bc, chunk, own_O, place_O, slope_O)
                 if needs_weight:
-                    torch.mm(g_Bc.T, weighted_BD, out=grad_weight_cD[chunk])
+                    torch.mm(weighted_BD.T, g_Bc, out=grad_weight_cD[chunk].T)
                 if needs_embedding:
                     grad_embedding_BD += g_Bc @ rows_cD[chunk]
         if needs_weight and length_c1 is not None:
