@@ -155,14 +155,14 @@ class WandbTracking(Tracking):
         wandb.finish()
 
 
-<<<<<<< HEAD
 class _OfflineLogger(WandbLogger):
     """On a resume it repeats the epochs of the process before; online, W&B's server has them."""
 
     def restore(self, records: list[dict[str, float]]) -> None:
         for record in records:
             self.log_metrics(record)
-=======
+
+
 def summary_values(table: Any) -> dict[str, float]:
     """Means over seeds, from `<metric>_<unit>/<row>` to value; metrics without a unit keep their name.
 
@@ -183,7 +183,6 @@ def summary_values(table: Any) -> dict[str, float]:
         for metric, value in row.items()
         if not math.isnan(value)
     }
->>>>>>> main
 
 
 def _mode_here() -> str:
