@@ -55,7 +55,9 @@ class EpochCheckpoint(Callback):
         state = module.part(state) if hasattr(module, "part") else state
         module.load_state_dict({name[6:]: value for name, value in state.items() if name.startswith("model.")})
         load_optimizer(trainer.optimizers[0], state, facts["optimizer"])
-        self.history.restore(facts["history"])
+        for logger in trainer.loggers:  # the history, and loggers whose record of the earlier epochs is gone
+            if hasattr(logger, "restore"):
+                logger.restore(facts["history"])
         skip_epochs(trainer, facts["epoch"])
         log.info("goes on after epoch %d of %s", facts["epoch"], self.stem)
 
