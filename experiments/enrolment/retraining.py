@@ -19,6 +19,7 @@ from datamodules.errors import InputError
 from datamodules.splits import Split, Splits
 from experiments.coordination.command_line import CONFIGS
 from experiments.coordination.job import Job, Recipe
+from experiments.coordination.networks import Enrolled
 from experiments.coordination.progress import Progress
 from experiments.coordination.training import train_on
 from experiments.enrolment.newcomers import Newcomers
@@ -114,7 +115,7 @@ def retrain(
         run="enrol", run_folder=folder, data="", split={}, partition="", cluster=cluster, recipe=recipe, key="enrol",
         title=f"cluster {cluster}", tracking={"_target_": "experiments.coordination.tracking.NoTracking"}, facts={},
     )  # fmt: skip
-    train_on(job, embedding_set, splits, identifier.class_means_KD.cpu().numpy(), members_C, report)
+    train_on(job, Enrolled(embedding_set, splits, identifier.class_means_KD.cpu().numpy(), members_C), report)
     return safetensors.torch.load_file(job.stem.with_suffix(".safetensors"))["rows"]
 
 

@@ -4,7 +4,8 @@
 import torch
 from torch import Tensor
 
-from lightning_modules.decisions.base import Decided, Decision
+from lightning_modules.decisions.base import Decided, Decision, Ranked
+from lightning_modules.decisions.inside import outputs_of, ranked_inside
 from lightning_modules.onnx_graph import OnnxScores
 from lightning_modules.scores import ProbeScores
 
@@ -29,3 +30,12 @@ class Argmax(Decision):
             return identities[0], outputs[0], clusters[0]
         place_B = scores.argmax(scores.stack(outputs))
         return scores.pick(identities, place_B), scores.pick(outputs, place_B), scores.pick(clusters, place_B)
+
+    def rank(self, scores: ProbeScores, clusters_BP: Tensor, most: int) -> Ranked:
+        """The highest outputs of the routed heads; see `Decision.rank`."""
+
+        def candidates(cluster, which_b):
+            for block, output_bC, _ in outputs_of(scores, cluster, which_b):
+                yield block, *output_bC.topk(min(most, output_bC.shape[1]), dim=1)
+
+        return ranked_inside(scores, clusters_BP, most, candidates)

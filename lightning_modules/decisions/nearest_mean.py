@@ -3,7 +3,7 @@
 
 from torch import Tensor
 
-from lightning_modules.decisions.base import Decided, Decision
+from lightning_modules.decisions.base import Decided, Decision, Ranked
 from lightning_modules.onnx_graph import OnnxScores
 from lightning_modules.scores import ProbeScores
 
@@ -28,3 +28,8 @@ class NearestMean(Decision):
         cosine_BP, identity_BP = scores.nearest_classes(2)  # two are looked for anyway, for the runner-up
         identity_B = scores.column(identity_BP, 0)
         return identity_B, scores.column(cosine_BP, 0), scores.cluster_of(identity_B)
+
+    def rank(self, scores: ProbeScores, clusters_BP: Tensor, most: int) -> Ranked:
+        """The highest cosines; see `Decision.rank`."""
+        cosine_BT, identity_BT = scores.nearest_classes(most)
+        return Ranked(identity_BT, cosine_BT)

@@ -20,12 +20,13 @@ class NearestClass(Router):
 
     Args:
         p: class means looked at, at least 1.
+        most_clusters: clusters named at most, those of the most similar class means; None names all that are found.
     """
 
-    def __init__(self, p: int = 1):
-        if p < 1:
-            raise ValueError(f"got p = {p}; expected at least 1 class mean")
-        self.p = p
+    def __init__(self, p: int = 1, most_clusters: int | None = None):
+        if p < 1 or (most_clusters is not None and most_clusters < 1):
+            raise ValueError(f"got p = {p}, most_clusters = {most_clusters}; expected at least 1 of each")
+        self.p, self.most_clusters = p, most_clusters
 
     def route(self, scores: ProbeScores) -> Tensor:
         """Clusters of the p nearest class means, each once, in order of similarity; see `Router.route`."""
@@ -33,7 +34,7 @@ class NearestClass(Router):
         clusters_BP = scores.cluster_of_K[identity_BP]
         if clusters_BP.shape[1] == 1:
             return clusters_BP
-        return first_occurrences(clusters_BP, scores.partition.n_clusters)
+        return first_occurrences(clusters_BP, scores.partition.n_clusters)[:, : self.most_clusters]
 
     def route_onnx(self, scores: OnnxScores) -> list[str]:
         """The same of ONNX values, each cluster as often as it is found; see `Router.route_onnx`."""

@@ -112,9 +112,7 @@ def test_only_the_sub_network_that_changed_is_trained_anew(enrol, world, tmp_pat
     changed = made.partition.cluster_of[-1]
     assert ended.out.count("trained anew") == 1 and f"cluster {changed} with" in ended.out
     for cluster in range(2):
-        was, now = (
-            one.heads.rows_SD[one.heads.starts[cluster] : one.heads.starts[cluster + 1]] for one in (old, made)
-        )
+        was, now = (one.heads.rows_SD[one.heads.starts[cluster] : one.heads.starts[cluster + 1]] for one in (old, made))
         assert torch.equal(was, now[: len(was)]) == (cluster != changed)
 
 
