@@ -9,7 +9,7 @@ from experiments.enrolment.accuracy import show_accuracy
 from experiments.enrolment.config import EnrolConfig, check_request
 from experiments.enrolment.newcomers import read_newcomers
 from experiments.enrolment.original import open_original
-from experiments.enrolment.retraining import check_retrainable, retrain_changed
+from experiments.enrolment.retraining import check_retrainable, fit_again, retrain_changed
 from experiments.enrolment.saving import save
 from lightning_modules.enrolment import with_identities, without_identities
 from lightning_modules.identifier import Identifier
@@ -29,6 +29,8 @@ def main(cfg: DictConfig) -> None:
     after = with_identities(remaining, list(newcomers.names), newcomers.class_means()) if newcomers else remaining
     if cfg.retrain:
         after = retrain_changed(before, after, original, newcomers, console)
+    if after.needs_fit:
+        after = fit_again(after, original, newcomers)
     show_accuracy(before, after, original, newcomers, console)
     save(target, after, leaving, newcomers)
     console.print(f"identifier of {len(after.identities)} people: {target}", markup=False)

@@ -21,7 +21,7 @@ def main(cfg: DictConfig) -> None:
         raise InputError(f"{out}, which exists", "a new file", "choose another out=, or say overwrite=true")
     if not out.parent.is_dir():
         raise InputError(f"no folder {out.parent}", "an existing folder", "make it, or choose another out=")
-    identifier = Identifier.load(cfg.identifier)
+    identifier = Identifier.load(cfg.identifier).with_index(None)  # the file looks at all class means
     export_onnx(identifier, out)
     probes_BD = likely_probes(identifier)
     others, difference = largest_difference(identifier, out, probes_BD)

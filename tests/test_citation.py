@@ -21,7 +21,8 @@ def test_the_required_keys_are_there_and_each_reference_can_be_found():
 def test_version_and_licence_are_those_of_the_package():
     package = configparser.ConfigParser(interpolation=None)
     package.read(ROOT / "setup.cfg", encoding="utf-8")
-    assert CITATION["version"] == package["metadata"]["version"] and CITATION["license"] == package["metadata"]["license"]
+    for key in ("version", "license"):
+        assert CITATION[key] == package["metadata"][key]
 
 
 def test_the_sources_that_the_documentation_follows_are_cited():
