@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING, DictConfig
-from pytorch_lightning.accelerators import AcceleratorRegistry
 
 from datamodules.errors import InputError
 from experiments.coordination.steps import check_batch_size
@@ -55,6 +54,8 @@ def check_trainer(trainer: DictConfig) -> None:
         if trainer[key] is not None and trainer[key] < 1:
             raise InputError(f"trainer.{key} = {trainer[key]}", "at least 1", f"correct trainer.{key}")
     check_batch_size(trainer.batch_size)
+    from pytorch_lightning.accelerators import AcceleratorRegistry  # late: it brings torch, and --help needs neither
+
     accelerators = ("auto", "gpu", *AcceleratorRegistry.available_accelerators())
     if trainer.accelerator not in accelerators:
         raise InputError(
