@@ -176,7 +176,9 @@ class Coordinator:
         classes = [job.facts["classes"] for job in jobs]
         samples = [count * len(data) // data.n_identities for count in classes]
         at_once = self.launcher.at_once(self.trainer["devices"])
-        return capacity.need(classes, samples, data.dim, data.embeddings.itemsize, self.trainer, at_once)
+        optimizers = {json.dumps(job.recipe.optimizer): job.recipe.optimizer for job in jobs}.values()
+        moments = max(capacity.moments_of(instantiate(dict(node))) for node in optimizers)
+        return capacity.need(classes, samples, data.dim, data.embeddings.itemsize, self.trainer, at_once, moments)
 
     def identifier(self, cell: Cell, scenario: Scenario, threshold: float | None = None) -> Identifier:
         """Assembles the trained parts of a scenario."""
