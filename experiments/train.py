@@ -59,6 +59,7 @@ def main(cfg: DictConfig) -> int:
             identifier = coordinator.identifier(cell, scenario, threshold)
         metrics, _ = evaluate(identifier, data, splits.test)
         identifier.save(out)
+        run.note_files(*sorted(out.iterdir()))
 
     shown = ", ".join(f"{name} {value:.2f} %" for name, value in metrics.items())
     console.print(f"{len(splits.test)} test probes: {shown}", highlight=False, soft_wrap=True)
