@@ -55,6 +55,7 @@ class EpochCheckpoint(Callback):
             except InputError as error:
                 log.warning("%s; the checkpoint before it is used", error)
                 continue
+            state = module.part(state) if hasattr(module, "part") else state
             module.load_state_dict({name[6:]: value for name, value in state.items() if name.startswith("model.")})
             _load_optimizer(trainer.optimizers[0], state, facts["optimizer"])
             self.history.restore(facts["history"])
@@ -65,10 +66,14 @@ class EpochCheckpoint(Callback):
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Writes the state before the coming epoch: only now has the history everything of the last one."""
         epoch = trainer.current_epoch
-        if epoch == 0 or epoch % self.every or not trainer.is_global_zero or epoch in epoch_files(self.stem):
+        if epoch == 0 or epoch % self.every:
             return
         tensors, optimizer = _optimizer_state(trainer.optimizers[0])
         tensors |= {f"model.{name}": value for name, value in module.state_dict().items()}
+        if hasattr(module, "whole"):  # a module whose parameters lie on several ranks, all of which must take part
+            tensors = module.whole(tensors)
+        if not trainer.is_global_zero or epoch in epoch_files(self.stem):
+            return
         facts = {"key": self.key, "epoch": epoch, "history": self.history.records, "optimizer": optimizer}
         now = time.monotonic()
         sync, self._last = now - self._last > UNSYNCED_SECONDS, now

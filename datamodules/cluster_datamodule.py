@@ -109,6 +109,10 @@ class IndexBatches:
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
 
+    def together(self, batch_index: int) -> int:
+        """Samples of a batch over all ranks."""
+        return min(self.batch_size, len(self.rows) - batch_index * self.batch_size)
+
     def weight(self, batch_index: int) -> float:
         """Factor of this rank's mean loss, so that the mean over ranks is the mean over the whole batch.
 
@@ -118,7 +122,7 @@ class IndexBatches:
         Returns:
             Samples of this rank times ranks over samples of the whole batch; 1 wherever the ranks share evenly.
         """
-        together = min(self.batch_size, len(self.rows) - batch_index * self.batch_size)
+        together = self.together(batch_index)
         return len(range(self.rank, together, self.world_size)) * self.world_size / together
 
     def order(self) -> Tensor:

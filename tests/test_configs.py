@@ -28,6 +28,7 @@ VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 BASES = {
     "loss": "lightning_modules.losses.base.ClassificationLoss",
     "init": "lightning_modules.heads.Initialiser",
+    "active_classes": "lightning_modules.active_classes.ActiveClasses",
     "router": "lightning_modules.routers.base.Router",
     "decision": "lightning_modules.decisions.base.Decision",
     "partitioner": "datamodules.partitioners.base.Partitioner",

@@ -18,6 +18,7 @@ from pathlib import Path
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -51,7 +52,7 @@ def command(config_name: str, schema: type | None = None) -> Callable[[Callable[
                 with errors_as_one_line():  # before Hydra sees the error and prints a line of its own
                     if schema is not None:
                         refuse_unknown(schema, cfg)  # +key=value passes Hydra
-                    result.append(function(cfg))
+                    result.append(_coordinate(function, cfg))
 
             # Hydra prints errors its own way and leaves with 1; in this mode it raises them, and we print one line.
             os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -64,6 +65,18 @@ def command(config_name: str, schema: type | None = None) -> Callable[[Callable[
         return main
 
     return decorate
+
+
+def _coordinate(function: Callable[[DictConfig], int | None], cfg: DictConfig) -> int | None:
+    if "launcher" not in cfg:
+        return function(cfg)
+    launcher = instantiate(cfg.launcher)
+    if launcher.serve(cfg.trainer.devices):
+        return 0
+    try:
+        return function(cfg)
+    finally:
+        launcher.release()
 
 
 def _stop(signum: int, frame: object) -> None:
@@ -156,7 +169,14 @@ def quieten() -> None:
         ".*The number of training batches.*",
         ".*is ambiguous. The batch size we found is.*",
         ".*`pin_memory` .*",
+        ".*It is recommended to use `self.log.*sync_dist=True.*",
     ):
         warnings.filterwarnings("ignore", message=pattern)
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning.utilities.rank_zero"):
+    for name in (
+        "pytorch_lightning",
+        "lightning.pytorch",
+        "lightning.fabric",
+        "lightning_fabric",
+        "pytorch_lightning.utilities.rank_zero",
+    ):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -4,7 +4,7 @@
 import hashlib
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ class Recipe:
         loss, init, optimizer: Hydra nodes with `_target_`.
         trainer: the values of `schema.TrainerConfig`.
         seed: of initial weights and batch order.
+        active_classes: Hydra node, which classes compete in a step.
     """
 
     loss: dict[str, Any]
@@ -34,6 +35,9 @@ class Recipe:
     optimizer: dict[str, Any]
     trainer: dict[str, Any]
     seed: int
+    active_classes: dict[str, Any] = field(
+        default_factory=lambda: {"_target_": "lightning_modules.active_classes.EveryClass"}
+    )
 
     # What changes where or how fast a sub-network is trained, but not its weights, stays out of the key.
     _not_in_key = ("accelerator", "threads", "max_logits_mb", "strategy", "devices", "checkpoint_every_n_epochs")

@@ -13,6 +13,7 @@ from pytorch_lightning.accelerators import AcceleratorRegistry
 
 from datamodules.errors import InputError
 from experiments.picture_identification.config import PicturesConfig
+from lightning_modules.schedules import SCHEDULES
 
 
 @dataclass
@@ -22,10 +23,11 @@ class TrainerConfig:
     max_epochs: int = 50  # passes over the cluster's training samples
     batch_size: int = 256  # samples per step, shared by the devices that train a sub-network
     matmul: str = "medium"  # products in training: highest (float32), high (TF32), medium (bfloat16 operands)
+    schedule: str = "constant"  # learning rate over the fit: constant, linear (to 0) or cosine (to 0)
     max_logits_mb: int = 1024  # bound on the batch x classes matrix, MiB; larger heads go through it in chunks
     accelerator: str = "auto"  # cpu, gpu, auto
     devices: int = 1  # devices that train one sub-network together
-    strategy: str = "auto"  # Lightning's strategy where devices > 1, such as ddp
+    strategy: str = "auto"  # for devices > 1: ddp (each a share of the batch), model_parallel (of classes)
     check_val_every_n_epoch: int = 1  # epochs between two validations
     checkpoint_every_n_epochs: int = 1  # epochs between two checkpoints, the most that a crash costs
     threads: int | None = None  # CPU threads; None leaves torch's choice
@@ -55,6 +57,10 @@ def check_trainer(trainer: DictConfig) -> None:
     if trainer.accelerator not in accelerators:
         raise InputError(
             f"trainer.accelerator = {trainer.accelerator}", f"one of {', '.join(accelerators)}", "correct it"
+        )
+    if trainer.schedule not in SCHEDULES:
+        raise InputError(
+            f"trainer.schedule = {trainer.schedule}", f"one of {', '.join(SCHEDULES)}", "correct trainer.schedule"
         )
     if trainer.matmul not in ("highest", "high", "medium"):
         raise InputError(f"trainer.matmul = {trainer.matmul}", "highest, high or medium", "correct trainer.matmul")
@@ -88,6 +94,7 @@ class TrainingConfig(RunConfig):
     loss: Any = MISSING
     init: Any = MISSING
     optimizer: Any = MISSING
+    active_classes: Any = MISSING
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     launcher: Any = MISSING
 

@@ -2,6 +2,7 @@
 """What a worker does: train the sub-network of a job and leave its weights and its record on disk."""
 
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
+from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment, TorchElasticEnvironment
 from pytorch_lightning.utilities import rank_zero_only
 
 from callbacks.epoch_checkpoint import EpochCheckpoint
@@ -25,7 +27,11 @@ from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
 from datamodules.splits import Splits, split_identities
 from experiments.coordination.job import Job
+from lightning_modules.active_classes import EveryClass
+from lightning_modules.active_head import ActiveHead, ActiveSubNetwork
 from lightning_modules.heads import Head, starting_rows
+from lightning_modules.losses.base import ClassificationLoss
+from lightning_modules.sharded_head import ModelParallel, ShardedHead, ShardedSubNetwork
 from lightning_modules.subnetwork import SubNetwork
 
 log = logging.getLogger(__name__)
@@ -80,9 +86,10 @@ def train(job: Job, report: EpochReport | None = None) -> None:
         )
     means_CD = torch.from_numpy(means_KD[members_C])
     rows_CD = starting_rows(instantiate(recipe.init), means_CD, generator, loss.rows_per_class)
-    head = Head(rows_CD, loss.unit_rows, settings["matmul"], settings["max_logits_mb"] << 20, loss.rows_per_class)
-    network = SubNetwork(head, loss, partial(_optimizer, recipe.optimizer))
-
+    # Named, or Lightning would take the variables of a SLURM allocation for those of this fit.
+    environment = TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()
+    network = _network(job, rows_CD, loss, environment)
+    nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1)) if settings["devices"] > 1 else 1
     history, tracking = History(), instantiate(job.tracking)
     checkpoint = EpochCheckpoint(job.stem, job.key, history, settings["checkpoint_every_n_epochs"])
     tracker = tracking.open(job) if rank_zero_only.rank == 0 else None
@@ -90,8 +97,10 @@ def train(job: Job, report: EpochReport | None = None) -> None:
         trainer = pl.Trainer(
             max_epochs=settings["max_epochs"],
             accelerator=settings["accelerator"],
-            devices=settings["devices"],
-            strategy=settings["strategy"],
+            devices=settings["devices"] // nodes,
+            num_nodes=nodes,
+            plugins=[environment],
+            strategy=_strategy(settings),
             check_val_every_n_epoch=settings["check_val_every_n_epoch"],
             limit_val_batches=1.0 if len(data.val_split) else 0,
             num_sanity_val_steps=0,
@@ -110,25 +119,59 @@ def train(job: Job, report: EpochReport | None = None) -> None:
             raise KeyboardInterrupt from None
     finally:
         tracking.close()
+    head = network.head
+    rows_CD = head.whole_rows() if isinstance(head, ShardedHead) else head.rows().detach()
     if trainer.is_global_zero:
-        _keep(job, head, history, time.perf_counter() - started)
+        _keep(job, rows_CD.cpu().contiguous(), head.rows_per_class, history, time.perf_counter() - started)
 
 
 def _seed(seed: int, cluster: int) -> int:
     return int(np.random.SeedSequence([seed, cluster, 4]).generate_state(1, np.uint64)[0] >> 1)
 
 
+def _sharded(settings: dict) -> bool:
+    return settings["strategy"] == "model_parallel" and settings["devices"] > 1
+
+
+def _strategy(settings: dict) -> str | ModelParallel:
+    if _sharded(settings):
+        return ModelParallel()
+    return "auto" if settings["devices"] == 1 else settings["strategy"]
+
+
+def _network(job: Job, rows_CD: torch.Tensor, loss: ClassificationLoss, environment: ClusterEnvironment) -> SubNetwork:
+    recipe, settings = job.recipe, job.recipe.trainer
+    options = dict(
+        unit_rows=loss.unit_rows, precision=settings["matmul"], max_logits_bytes=settings["max_logits_mb"] << 20,
+        rows_per_class=loss.rows_per_class,
+    )  # fmt: skip
+    active = instantiate(recipe.active_classes)
+    how = (loss, partial(_optimizer, recipe.optimizer), settings["schedule"])
+    if _sharded(settings):
+        place = environment.global_rank(), environment.world_size()
+        head = ShardedHead(rows_CD, active, _seed(recipe.seed, job.cluster), *place, **options)
+        return ShardedSubNetwork(head, *how)
+    if isinstance(active, EveryClass):
+        return SubNetwork(Head(rows_CD, **options), *how)
+    if loss.needs_lengths or settings["devices"] > 1:
+        raise InputError(
+            f"{type(active).__name__} with {type(loss).__name__} on {settings['devices']} devices, strategy "
+            f"{settings['strategy']}", "a loss that does not look at lengths, and one device or model_parallel",
+            "choose active_classes=all, another loss, or trainer.strategy=model_parallel",
+        )  # fmt: skip
+    return ActiveSubNetwork(ActiveHead(rows_CD, active, _seed(recipe.seed, job.cluster), **options), *how)
+
+
 def _optimizer(node: dict, parameters) -> torch.optim.Optimizer:
     return instantiate(node)(parameters)
 
 
-def _keep(job: Job, head: Head, history: History, seconds: float) -> None:
-    rows_CD = head.rows().detach().cpu().contiguous()
+def _keep(job: Job, rows_CD: torch.Tensor, rows_per_class: int, history: History, seconds: float) -> None:
     records = history.records
     record = {
         "title": job.title,
         "cluster": job.cluster,
-        "classes": len(rows_CD) // head.rows_per_class,
+        "classes": len(rows_CD) // rows_per_class,
         "parameters": rows_CD.numel(),
         "epochs": len(records),
         "seconds": seconds,

@@ -16,6 +16,7 @@ from pathlib import Path
 from datamodules.errors import DiskError, InputError
 from experiments.coordination.job import Job
 from experiments.coordination.launchers.base import Launcher
+from experiments.coordination.launchers.gpus import visible_gpus
 from experiments.coordination.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -43,13 +44,13 @@ class Processes(Launcher):
 
     def at_once(self, devices: int) -> int:
         """The number of workers; see `Launcher.at_once`."""
-        return self.workers or max(1, (len(_visible_gpus()) or os.cpu_count() or 1) // devices)
+        return self.workers or max(1, (len(visible_gpus()) or os.cpu_count() or 1) // devices)
 
     def run(self, jobs: Iterable[Job], progress: Progress) -> dict[str, str]:
         """Hands the jobs to the workers in the order given; see `Launcher.run`."""
         jobs = list(jobs)
         ranks = jobs[0].recipe.trainer["devices"] if jobs else 1
-        cores, gpus = os.cpu_count() or 1, _visible_gpus()
+        cores, gpus = os.cpu_count() or 1, visible_gpus()
         workers = min(self.at_once(ranks), max(len(jobs), 1))
         threads = self.threads or max(1, cores // (workers * ranks))
         work = _Work(jobs, self.retries, progress)
@@ -202,15 +203,6 @@ class _Place(threading.Thread):
             process.kill()
             process.wait()
         self.group = []
-
-
-def _visible_gpus() -> list[str]:
-    import torch
-
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named:
-        return [part for part in named.split(",") if part]
-    return [str(i) for i in range(torch.cuda.device_count())]
 
 
 def _free_port() -> int:
