@@ -54,6 +54,8 @@ class EpochCheckpoint(Callback):
                 state, facts = read_checkpoint(file, self.key)
             except InputError as error:
                 log.warning("%s; the checkpoint before it is used", error)
+                if trainer.is_global_zero:
+                    file.unlink(missing_ok=True)  # its epoch is trained again, and shall be kept again
                 continue
             state = module.part(state) if hasattr(module, "part") else state
             module.load_state_dict({name[6:]: value for name, value in state.items() if name.startswith("model.")})

@@ -28,6 +28,7 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_only
 
 from datamodules.errors import InputError
+from datamodules.files import disk_error
 from experiments.coordination.job import Job
 from experiments.coordination.launchers.base import Launcher
 from experiments.coordination.launchers.gpus import visible_gpus
@@ -272,6 +273,8 @@ class _Group:
             train(job, report)
         except Exception as error:
             log.exception("%s failed", job.title)
+            if (disk := disk_error(error)) is not None:
+                raise disk from error  # the next job would meet the same disk
             if self.devices > 1 and not self._all_failed(number):
                 raise  # the others wait for this rank in a collective operation: end it for all
             reason = " ".join(f"{type(error).__name__}: {error}".split())
