@@ -25,6 +25,7 @@ CONFIG = OmegaConf.create({"loss": {"scale": 64.0}})
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr("experiments.coordination.run_folder.provenance", lambda config: {})  # it asks git
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # processes die here, no machine does
 
 
 def in_a_child(disturb, work) -> bool:

@@ -97,6 +97,6 @@ def _train(job: str) -> str:
         train(Job.from_json(job))
     except Exception as error:
         if (disk := disk_error(error)) is not None:
-            raise disk from error
+            raise disk from None  # it may be the error itself
         return " ".join(f"{type(error).__name__}: {error}".split())
     return ""
