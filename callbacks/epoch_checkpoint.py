@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from torch.optim import Optimizer
 
 from callbacks.history import History
 from datamodules.errors import InputError
-from datamodules.files import replace_file
+from datamodules.files import make_folder, replace_file
 
 log = logging.getLogger(__name__)
 
 KEPT = 2  # the newest may be damaged; the one before it then costs one epoch more
+UNSYNCED_SECONDS = 1.0  # waiting for the disk costs some 10 ms: nothing beside a long epoch, much beside a short one
 
 
 class EpochCheckpoint(Callback):
@@ -43,6 +45,7 @@ class EpochCheckpoint(Callback):
 
     def __init__(self, stem: Path, key: str, history: History, every: int = 1):
         self.stem, self.key, self.history, self.every = Path(stem), key, history, every
+        self._last = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Goes on after the newest intact checkpoint, if there is one."""
@@ -52,6 +55,7 @@ class EpochCheckpoint(Callback):
             except InputError as error:
                 log.warning("%s; the checkpoint before it is used", error)
                 continue
+            state = module.part(state) if hasattr(module, "part") else state
             module.load_state_dict({name[6:]: value for name, value in state.items() if name.startswith("model.")})
             _load_optimizer(trainer.optimizers[0], state, facts["optimizer"])
             self.history.restore(facts["history"])
@@ -62,14 +66,20 @@ class EpochCheckpoint(Callback):
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Writes the state before the coming epoch: only now has the history everything of the last one."""
         epoch = trainer.current_epoch
-        if epoch == 0 or epoch % self.every or not trainer.is_global_zero or epoch in epoch_files(self.stem):
+        if epoch == 0 or epoch % self.every:
             return
         tensors, optimizer = _optimizer_state(trainer.optimizers[0])
         tensors |= {f"model.{name}": value for name, value in module.state_dict().items()}
+        if hasattr(module, "whole"):  # a module whose parameters lie on several ranks, all of which must take part
+            tensors = module.whole(tensors)
+        if not trainer.is_global_zero or epoch in epoch_files(self.stem):
+            return
         facts = {"key": self.key, "epoch": epoch, "history": self.history.records, "optimizer": optimizer}
-        write_checkpoint(self.stem.with_suffix(f".epoch-{epoch:04d}.safetensors"), tensors, facts)
+        now = time.monotonic()
+        sync, self._last = now - self._last > UNSYNCED_SECONDS, now
+        write_checkpoint(self.stem.with_suffix(f".epoch-{epoch:04d}.safetensors"), tensors, facts, sync)
         for old in sorted(epoch_files(self.stem).items())[:-KEPT]:
-            old[1].unlink()
+            old[1].unlink(missing_ok=True)
 
 
 def epoch_files(stem: Path) -> dict[int, Path]:
@@ -83,19 +93,20 @@ def epoch_files(stem: Path) -> dict[int, Path]:
     return {int(match[1]): file for match, file in matches if match}
 
 
-def write_checkpoint(file: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+def write_checkpoint(file: Path, tensors: dict[str, Tensor], facts: dict[str, Any], sync: bool = False) -> None:
     """Writes tensors and facts in one safetensors file with a digest over both.
 
     Args:
-        file: where; it is replaced in one step, but not synced: a process that dies loses nothing, and what a power
-            cut leaves of it is found by the digest.
+        file: where; it is replaced in one step.
         tensors: names and values.
         facts: JSON values.
+        sync: whether to wait until the disk has it; else a process that dies loses nothing, and what a power cut
+            leaves of it is found by the digest.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     text = json.dumps(facts)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with replace_file(file) as temporary:
+    make_folder(file.parent)
+    with replace_file(file, sync) as temporary:
         safetensors.torch.save_file(tensors, temporary, {"facts": text, "sha256": _digest(tensors, text)})
 
 

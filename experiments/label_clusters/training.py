@@ -24,7 +24,6 @@ from callbacks.history import History
 from callbacks.keep_best import KeepBest
 from callbacks.reporting import ReportEpoch
 from datamodules.extractors.base import seeded
-from datamodules.files import atomic_file, sha256, write_json
 from datamodules.label_cluster_datamodule import LabelClusterDataModule
 from experiments.coordination.job import Job, Recipe
 from experiments.label_clusters.task import Task
@@ -103,7 +102,7 @@ def train_label_cluster(
         InputError: no training row has a label of it, though rows are dropped.
     """
     job = make_job(task, labels_NL, number, title, kind, drop_rows)
-    record, weights = job.record(), job.stem.with_suffix(".safetensors")
+    record, weights = job.record() or job.restore(), job.stem.with_suffix(".safetensors")
     if task.trainer.threads:
         torch.set_num_threads(task.trainer.threads)
     with seeded(network_seed(task.seed, number)):
@@ -165,11 +164,7 @@ def _fit(job: Job, network: nn.Module, data: LabelClusterDataModule, task: Task)
         raise KeyboardInterrupt from None
     finally:
         tracking.close()
-    weights = job.stem.with_suffix(".safetensors")
-    weights.parent.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with atomic_file(weights) as temporary:
-        safetensors.torch.save_file(state, temporary)
+    state = network.state_dict()
     record = {
         "title": job.title,
         "rows": len(data.train[0]),
@@ -177,8 +172,6 @@ def _fit(job: Job, network: nn.Module, data: LabelClusterDataModule, task: Task)
         "epochs": float(module.epochs_L.double().mean()) if stack else len(history.records),
         **({"best_epoch": best[0].best_epoch + 1} if best else {}),
         "seconds": time.perf_counter() - started,
-        "sha256": sha256(weights),
         "history": history.records,
     }
-    write_json(job.stem.with_suffix(".json"), record)
-    return record
+    return job.finish(state, record)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable
 
 from datamodules.errors import InputError
+from datamodules.files import disk_error
 from experiments.coordination.job import Job
 from experiments.coordination.launchers.base import Launcher
 from experiments.coordination.progress import Progress
@@ -71,6 +72,8 @@ class Ray(Launcher):
                 try:
                     reason = ray.get(done)
                 except ray.exceptions.RayError as error:
+                    if (disk := disk_error(getattr(error, "cause", None) or error)) is not None:
+                        raise disk from None
                     reason = " ".join(f"{type(error).__name__}: {error}".split())
                 if reason:
                     failed[job.identifier] = reason
@@ -88,5 +91,7 @@ def _train(job: str) -> str:
     try:
         train(Job.from_json(job))
     except Exception as error:
+        if (disk := disk_error(error)) is not None:
+            raise disk from error
         return " ".join(f"{type(error).__name__}: {error}".split())
     return ""
