@@ -39,9 +39,7 @@ def main(cfg: DictConfig) -> int:
     folder = Path(cfg.runs_dir) / (cfg.name or run_name("compare", dataset_name(data), cfg))
     with RunFolder(folder, cfg) as run:
         coordinator = Coordinator(run, data, cfg, console)
-        console.print(
-            f"{folder}: {len(lineup)} scenarios, N = {sizes}, seeds {seeds}", highlight=False, soft_wrap=True
-        )
+        console.print(f"{folder}: {len(lineup)} scenarios, N = {sizes}, seeds {seeds}", highlight=False, soft_wrap=True)
         networks = [*lineup.scenarios, *chain(*below.values())]
         failed = coordinator.train((cell, scenario) for cell in cells for scenario in networks)
         for cell in cells:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -31,6 +32,8 @@ def main(cfg: DictConfig) -> None:
     identifier = Identifier.load(cfg.identifier, cfg.device)
     if cfg.threshold is not None:
         identifier = replace(identifier, threshold=cfg.threshold)
+    if cfg.index is not None:
+        identifier = identifier.with_index(instantiate(cfg.index))
     if cfg.images is not None:
         identify_pictures(cfg, identifier)
         return

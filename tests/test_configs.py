@@ -31,6 +31,7 @@ BASES = {
     "active_classes": "lightning_modules.active_classes.ActiveClasses",
     "router": "lightning_modules.routers.base.Router",
     "decision": "lightning_modules.decisions.base.Decision",
+    "index": "lightning_modules.indexes.base.ClassIndex",
     "partitioner": "datamodules.partitioners.base.Partitioner",
     "extractor": "datamodules.extractors.base.Extractor",
     "source": "datamodules.sources.base.Source",
@@ -81,7 +82,9 @@ def test_keys_are_arguments_of_what_is_built_and_none_is_lacking(name):
     assert partial or needed <= set(keys)
 
 
-REACHING = [name for name in CHOICES if name.partition("/")[0] in ("loss", "partitioner", "router", "decision")]
+REACHING = [
+    name for name in CHOICES if name.partition("/")[0] in ("loss", "partitioner", "router", "decision", "index")
+]
 
 
 @pytest.mark.parametrize("name", REACHING)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from hydra.utils import instantiate
 
 from datamodules.errors import InputError
@@ -22,12 +23,14 @@ from experiments.coordination.evaluation import (
     query_microseconds,
     training_columns,
 )  # fmt: skip
+from experiments.coordination.open_set_evaluation import answers, error_rows, open_set_rows, rank_rows
 from experiments.coordination.scenarios import Scenario, load_node
 from lightning_modules.routers.base import Router
 
 log = logging.getLogger(__name__)
 
 ROUTERS_OF_TABLE_1 = ("cluster_mean", "max_output", "nearest_class")
+DETAILS = ("history", "clusters", "routing", "identities", "errors", "cmc", "open_set", "det")
 HARDEST = 20  # identities kept per scenario and cell for the report
 
 
@@ -62,7 +65,10 @@ def evaluate_cell(
         labels = {
             "dataset": coordinator.dataset, "n_identities": cell.n_identities, "seed": cell.seed,
         }  # fmt: skip
-        own = any(getattr(scenario, part) != coordinator.run.config[part] for part in ("loss", "init", "optimizer"))
+        own = any(
+            getattr(scenario, part) != coordinator.run.config[part]
+            for part in ("loss", "init", "optimizer", "active_classes")
+        )
         row = {
             **labels,
             "extractor": embedding_set.meta.get("extractor", ""),
@@ -76,8 +82,13 @@ def evaluate_cell(
         }  # fmt: skip
         if partition.n_clusters > 1 and scenario.router is not None:
             row |= _both_cluster_accuracies(
-                coordinator, cell, scenario, identifier, scenario.router, scenario.names["router"]
+                coordinator, cell, scenario, identifier, identifier.router, scenario.names["router"]
             )
+        found = answers(identifier, embedding_set, splits.test)
+        of_scenario = {**labels, "n_subnets": cell.n_subnets, "scenario": scenario.name}
+        open_set, det = [], []
+        if len(splits.unknown):
+            open_set, det = open_set_rows(found, identifier, embedding_set, splits, **of_scenario)
         content = {
             "state": state,
             "row": row,
@@ -93,6 +104,10 @@ def evaluate_cell(
             if partition.n_clusters > 1 else [],
             "routing": _routing(coordinator, cell, scenario, identifier)
             if partition.n_clusters > 1 and records and not own else [],
+            "errors": error_rows(found, recall_K, identifier, **of_scenario),
+            "cmc": rank_rows(found, **of_scenario),
+            "open_set": open_set,
+            "det": det,
             "identities": hardest(identifier.identities, recall_K, splits.test.labels, scenario.name),
         }  # fmt: skip
         keep(coordinator, file, content)
@@ -147,7 +162,8 @@ def _both_cluster_accuracies(
     # Scenarios that share sub-networks share this too, and max-max over all training samples is the costliest part.
     partition, _ = coordinator.partition(cell, scenario)
     jobs = coordinator.jobs(cell, scenario) if router.needs_heads else []
-    key = (cell, name, *[job.key for job in jobs[:1]], partition.hash(), str(sorted(vars(router).items())))
+    settings = sorted((k, v) for k, v in vars(router).items() if not isinstance(v, torch.Tensor))
+    key = (cell, name, *[job.key for job in jobs[:1]], partition.hash(), str(settings))
     cache = coordinator.cluster_accuracies
     if key not in cache:
         embedding_set, splits, _ = coordinator.enrolled(cell)
@@ -204,7 +220,7 @@ def write_results(run_folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     write_text(run_folder / "results.csv", frame.to_csv(index=False, float_format="%.10g"))
     make_folder(run_folder / "details")
     (run_folder / "details" / "skipped.csv").unlink(missing_ok=True)  # what could not be may be possible by now
-    for name in ("history", "clusters", "routing", "identities", "skipped"):
+    for name in (*DETAILS, "skipped"):
         details = pd.DataFrame([row for cell in cells for row in cell.get(name, [])]).drop_duplicates(ignore_index=True)
         if name == "clusters" and len(details):
             # Scenarios with one partition differ in recall; the one routed by class means stands for the partition.

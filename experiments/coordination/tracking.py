@@ -3,6 +3,7 @@
 
 import hashlib
 import logging
+import math
 import netrc
 import os
 import socket
@@ -16,6 +17,7 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.logger import Logger
 
 from experiments.coordination.job import Job
+from experiments.reporting.wording import is_percent
 
 log = logging.getLogger(__name__)
 REACHABLE_SECONDS = 10.0
@@ -120,7 +122,7 @@ class WandbTracking(Tracking):
         wandb.finish()
 
     def summarise(self, run: str, run_folder: Path, config: dict[str, Any], table: Any, figures: list[Path]) -> None:
-        """One W&B run of type "summary": the table, the figures, and accuracy and F1 per scenario as summary values."""
+        """One W&B run of type "summary": the table, the figures, and `summary_values`."""
         import wandb
 
         wandb.finish()
@@ -137,11 +139,30 @@ class WandbTracking(Tracking):
         opened.log({"comparison": wandb.Table(dataframe=table.astype(object).where(table.notna(), None))})
         for figure in figures:
             opened.log({f"figures/{figure.stem}": wandb.Image(str(figure))})
-        means = table.groupby(["n_identities", "scenario"])[["accuracy", "f1"]].mean()
-        for (n, scenario), row in means.iterrows():
-            for metric, value in row.items():
-                opened.summary[f"{metric}_percent/N={n}/{scenario}"] = value
+        opened.summary.update(summary_values(table))
         wandb.finish()
+
+
+def summary_values(table: Any) -> dict[str, float]:
+    """Means over seeds, from `<metric>_<unit>/<row>` to value; metrics without a unit keep their name.
+
+    Args:
+        table: pandas DataFrame of results.csv; of a comparison accuracy and F1 are taken, else every metric.
+    """
+    if "scenario" in table:
+        means = table.groupby(["n_identities", "scenario"])[["accuracy", "f1"]].mean()
+        named = {f"N={n}/{scenario}": row for (n, scenario), row in means.iterrows()}
+    else:
+        keys = [key for key in ("dataset", "method", "loss") if key in table]
+        numbers = table.drop(columns=[*keys, "seed"], errors="ignore").select_dtypes("number")
+        means = numbers.groupby([table[key] for key in keys], sort=False).mean()
+        named = {"/".join(name if isinstance(name, tuple) else (name,)): row for name, row in means.iterrows()}
+    return {
+        f"{metric}_percent/{name}" if is_percent(metric) else f"{metric}/{name}": float(value)
+        for name, row in named.items()
+        for metric, value in row.items()
+        if not math.isnan(value)
+    }
 
 
 def _mode_here() -> str:

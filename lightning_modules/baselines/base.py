@@ -39,9 +39,9 @@ class Task:
         seed: of everything random.
         loss, init, optimizer: what the comparison trains every network with.
         train_network: trains a module by the comparison's Trainer settings on all training samples, in batches of
-            (B, D) unit embeddings, (B,) int64 targets and (B,) lengths, and leaves it on the CPU. Its second argument maps identities to
-            targets, (K,) int64; None stands for the identities themselves. Its third tells two networks of a baseline
-            apart: batch orders differ.
+            (B, D) unit embeddings, (B,) int64 targets and (B,) lengths, and leaves it on the CPU. Its second argument
+            maps identities to targets, (K,) int64; None stands for the identities themselves. Its third tells two
+            networks of a baseline apart: batch orders differ.
         ensembles: partition and trained heads for each of `Baseline.partitioners`.
         precision, max_logits_bytes: of heads, see `lightning_modules.heads.Head`.
         batch_size: B of training.

@@ -4,8 +4,12 @@
 import torch
 from torch import Tensor
 
+from datamodules.errors import InputError
+from lightning_modules.onnx_graph import OnnxScores
 from lightning_modules.routers.base import Router
 from lightning_modules.scores import ProbeScores
+
+EXPORTED_P = 64  # an exported graph looks into each candidate cluster one after another
 
 
 class NearestClass(Router):
@@ -16,12 +20,13 @@ class NearestClass(Router):
 
     Args:
         p: class means looked at, at least 1.
+        most_clusters: clusters named at most, those of the most similar class means; None names all that are found.
     """
 
-    def __init__(self, p: int = 1):
-        if p < 1:
-            raise ValueError(f"got p = {p}; expected at least 1 class mean")
-        self.p = p
+    def __init__(self, p: int = 1, most_clusters: int | None = None):
+        if p < 1 or (most_clusters is not None and most_clusters < 1):
+            raise ValueError(f"got p = {p}, most_clusters = {most_clusters}; expected at least 1 of each")
+        self.p, self.most_clusters = p, most_clusters
 
     def route(self, scores: ProbeScores) -> Tensor:
         """Clusters of the p nearest class means, each once, in order of similarity; see `Router.route`."""
@@ -29,7 +34,15 @@ class NearestClass(Router):
         clusters_BP = scores.cluster_of_K[identity_BP]
         if clusters_BP.shape[1] == 1:
             return clusters_BP
-        return first_occurrences(clusters_BP, scores.partition.n_clusters)
+        return first_occurrences(clusters_BP, scores.partition.n_clusters)[:, : self.most_clusters]
+
+    def route_onnx(self, scores: OnnxScores) -> list[str]:
+        """The same of ONNX values, each cluster as often as it is found; see `Router.route_onnx`."""
+        p = min(self.p, len(scores.class_means_KD))
+        if p > EXPORTED_P:
+            raise InputError(f"router NearestClass with p = {p}", f"at most {EXPORTED_P} to export", "lower p")
+        _, identity_BP = scores.nearest_classes(max(p, 2))  # two are looked for anyway, for the runner-up
+        return [scores.cluster_of(scores.column(identity_BP, place)) for place in range(p)]
 
 
 def first_occurrences(clusters_BP: Tensor, n_clusters: int) -> Tensor:
