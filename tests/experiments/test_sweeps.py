@@ -65,3 +65,10 @@ def test_each_ablation_is_also_a_sweep_of_weights_and_biases(name):
     if key in ("loss", "partitioner"):
         files = {file.stem for file in (CONFIGS / key).glob("*.yaml")} - {"single"}
         assert set(parameter["values"]) == files
+    if name == "router_decision":
+        pairs = [
+            f'["router={router.stem},decision={decision.stem}"]'
+            for router in (CONFIGS / "router").glob("*.yaml") for decision in (CONFIGS / "decision").glob("*.yaml")
+            if decision.stem != "nearest_mean"
+        ]  # fmt: skip
+        assert sorted(parameter["values"]) == sorted(pairs)
