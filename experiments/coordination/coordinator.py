@@ -34,6 +34,7 @@ from experiments.coordination.networks import enrolled_data
 from experiments.coordination.progress import Progress
 from experiments.coordination.run_folder import RunFolder
 from experiments.coordination.scenarios import Scenario
+from experiments.coordination.stacking import WatchingStacks, reasons_by_job, stacked
 from experiments.coordination.steps import few_steps
 from lightning_modules.identifier import Identifier
 from lightning_modules.scores import Heads
@@ -170,7 +171,9 @@ class Coordinator:
         with Progress(self.console, len(missing), self.trainer["max_epochs"]) as progress:
             if len(missing) < len(jobs):
                 progress.say(f"{len(jobs) - len(missing)} of {len(jobs)} sub-networks are trained already")
-            reasons = self.launcher.run(missing, ledger.watching(progress)) if missing else {}
+            work = stacked(missing)
+            watching = WatchingStacks(ledger.watching(progress), work)
+            reasons = reasons_by_job(work, self.launcher.run(work, watching)) if missing else {}
         ledger.close(reasons)
         return {job.identifier: (job.title, reasons[job.identifier]) for job in missing if job.identifier in reasons}
 

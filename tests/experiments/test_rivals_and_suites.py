@@ -6,7 +6,6 @@ import json
 import pandas as pd
 import pytest
 
-import experiments.compare
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 from experiments.coordination import lineup as lineups
@@ -21,7 +20,7 @@ ROWS = ["ism", "knn", "clustered_nearest", "loss=cosface", "hf_softmax", "f2c", 
 
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch):
-    monkeypatch.setattr(experiments.compare, "write_report", lambda folder: None)
+    monkeypatch.setattr("experiments.reporting.report.write_report", lambda folder: None)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def run(tmp_path_factory, call, quick):
     folder = tmp_path_factory.mktemp("rivals")
     arguments = (*quick, f"runs_dir={folder}", "name=toy", "seeds=1", f"scenarios={json.dumps(ROWS)}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiments.compare, "write_report", lambda folder: None)
+        patch.setattr("experiments.reporting.report.write_report", lambda folder: None)
         ended = call("compare", *arguments)
     assert ended.code == 0, ended.err
     return folder / "toy", arguments, ended
