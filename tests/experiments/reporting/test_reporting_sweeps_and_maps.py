@@ -11,6 +11,7 @@ from sklearn.manifold import trustworthiness
 from experiments.coordination.cluster_map import plane
 from experiments.reporting.map_figure import map_pictures, partitions_table
 from experiments.reporting.methods import label_methods, scenario_title
+from experiments.reporting.runs import unique_rows
 from experiments.reporting.sweeps import sweep_section, swept_column
 from experiments.reporting.training_tables import skipped_table
 
@@ -109,3 +110,10 @@ def test_reasons_are_shown_once_for_all_seeds():
 
 def test_an_exchanged_choice_has_a_title():
     assert scenario_title("loss=sub_center_arcface") == "Proposal, loss sub center arcface"
+
+
+def test_the_same_answers_in_other_seconds_are_one_measurement():
+    rows = fake_results(["omniglot"], [1000], range(2), ("no_distribution", "ism")).assign(run="a")
+    again = rows.assign(run="b", train_seconds=rows["train_seconds"] + 1, epoch_seconds_serial=9.0)
+    kept, dropped = unique_rows(pd.concat([rows, again], ignore_index=True))
+    assert dropped == len(rows) and (kept["run"] == "a").all()
