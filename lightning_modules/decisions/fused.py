@@ -43,9 +43,9 @@ class Fused(Decision):
     each of six strengths (McFadden's conditional logit, 1974). It rewards clear answers as well as right ones, so
     that it can tell settings apart where hardly a probe is answered wrongly.
     A weak prior, worth one probe, holds a handful of probes near the class mean. Where no validation probe has its
-    identity among its candidates, the training samples themselves are the probes, each against the mean of its class
-    without it, and rows, which have seen them, get no weight; where no class has two training samples either, class
-    means decide alone.
+    identity among its candidates, training samples of every other identity are the probes, each against the mean of its
+    class without it and under covariances of the identities between; rows, which have seen them, get no weight. Where
+    that finds no probe either, class means decide alone.
 
     Memory: R + R^2 / 2 floats per identity (18 kB at R = 96, nine times a row of D = 512). Time: two cosines per
     class of the routed clusters, R^2 products per candidate.
@@ -152,11 +152,12 @@ class Fused(Decision):
 
     def fit(self, scores: ProbeScores, clusters_BP: Tensor, truth_B: Tensor, samples: TrainingSamples) -> "Fused":
         """Learns covariances, then chooses strength and weights; see `Decision.fit`."""
-        learned = local_metric.learn(scores.class_means_KD, samples, self.directions, self.pool, self.prior)
+        settings = (self.directions, self.pool, self.prior)
+        learned = local_metric.learn(scores.class_means_KD, samples, *settings)
         found = evidence.of_probes(scores, clusters_BP, truth_B, learned, STRENGTHS, self.candidates)
         rows_count = self.rows and bool(found.right_BX.any())
         if not found.right_BX.any():
-            found = evidence.of_training_samples(scores, samples, learned, STRENGTHS, self.candidates)
+            found = evidence.of_training_samples(scores, samples, settings, STRENGTHS, self.candidates)
         best = (-torch.inf, self.strength, [self.factor, 0.0, 0.0, 0.0])
         if not rows_count:
             found.row_BX.zero_()
