@@ -63,6 +63,53 @@ def best_weights(evidence_JBX: Tensor, right_BX: Tensor) -> tuple[np.ndarray, fl
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What the evidence is worth.
+
+    Attributes:
+        strength: of the metric.
+        factors: of mean, row, local and pooled metric, at least 0.
+    """
+
+    strength: float
+    factors: tuple[float, float, float, float]
+
+
+def choose(found: "Evidence", strengths: tuple[float, ...], rows: bool) -> Choice | None:
+    """The kinds of evidence, their factors and the strength that explain the right answers best.
+
+    Compared are the class mean alone, with rows, with the metrics of each strength, and with both. More parameters
+    must pay: the highest log-likelihood less ln(B) / 2 for each further factor above 0 and for the strength wins
+    (Schwarz, Annals of Statistics 6, 1978). Where hardly a probe is answered wrongly nothing is learned from the few.
+
+    Args:
+        found: evidence for B probes.
+        strengths: those of `found`, in order.
+        rows: whether rows may count.
+
+    Returns:
+        None where no probe has a right candidate.
+    """
+    known = int(found.right_BX.any(1).sum())
+    if not known:
+        return None
+    best = (-np.inf, None)
+    for place, strength in enumerate(strengths):
+        kinds = found.kinds(place)
+        for used in ([0], [0, 1], [0, 2, 3], [0, 1, 2, 3]):
+            if (1 in used and not rows) or (2 not in used and place):
+                continue
+            factors, probability = best_weights(kinds[used], found.right_BX)
+            further = int((factors[1:] > 0).sum()) + (2 in used)
+            worth = known * probability - further * np.log(known) / 2
+            if worth > best[0]:
+                every = np.zeros(4)
+                every[used] = factors
+                best = worth, Choice(strength, tuple(every.tolist()))
+    return best[1]
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What speaks for the candidates of B probes.
 
