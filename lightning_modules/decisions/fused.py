@@ -8,6 +8,7 @@ K identities, D embedding dimension, R directions.
 import logging
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,7 +43,9 @@ class Fused(Decision):
     softmax of factor x score over their candidates, is highest: convex in the four factors, kept at 0 or above, for
     each of six strengths (McFadden's conditional logit, 1974). It rewards clear answers as well as right ones. Rows and
     metrics are left out where they do not raise it by more than their number of parameters would by chance, see
-    `evidence.choose`: where hardly a probe is answered wrongly, class means decide alone.
+    `evidence.choose`: where hardly a probe is answered wrongly, class means decide alone. Rows are left out too where
+    more than half of the identities have a single training sample: validation has no probe of such identities, and
+    what it says of the rows of others does not hold for theirs.
     A weak prior, worth one probe, holds a handful of probes near the class mean. Where no validation probe has its
     identity among its candidates, training samples of every other identity are the probes, each against the mean of its
     class without it and under covariances of the identities between; rows, which have seen them, get no weight. Where
@@ -156,7 +159,8 @@ class Fused(Decision):
         settings = (self.directions, self.pool, self.prior)
         learned = local_metric.learn(scores.class_means_KD, samples, *settings)
         found = evidence.of_probes(scores, clusters_BP, truth_B, learned, STRENGTHS, self.candidates)
-        chosen = evidence.choose(found, STRENGTHS, self.rows)
+        counts_K = np.bincount(samples.split.labels, minlength=len(scores.class_means_KD))
+        chosen = evidence.choose(found, STRENGTHS, self.rows and bool(np.median(counts_K) >= 2))
         if chosen is None:
             found = evidence.of_training_samples(scores, samples, settings, STRENGTHS, self.candidates)
             chosen = evidence.choose(found, STRENGTHS, rows=False)

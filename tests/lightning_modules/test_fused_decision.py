@@ -117,6 +117,15 @@ def test_without_rows_no_head_is_needed_and_none_is_looked_at():
     assert world.accuracy(one) > world.accuracy(world.identifier(NearestMean())) + 0.05
 
 
+def test_rows_of_identities_with_a_single_sample_get_no_weight_whatever_validation_says():
+    world = make_world(n_train=1)
+    world.rows_KD = class_means(*[world.val[0], Split(np.arange(3 * K), np.repeat(np.arange(K), 3).astype("i4")), K])
+    assert world.fitted().decision.weight == 1  # rows that are the mean of the validation probes themselves
+    world = make_world(n_train=2)
+    world.rows_KD = class_means(*[world.val[0], Split(np.arange(3 * K), np.repeat(np.arange(K), 3).astype("i4")), K])
+    assert world.fitted().decision.weight < 0.9
+
+
 def test_a_rotation_of_the_space_changes_no_answer():
     rotation = ortho_group.rvs(D, random_state=3)
     one, other = make_world(), make_world(rotation=rotation)
