@@ -117,12 +117,16 @@ def exact_search(class_means_KD: Tensor) -> Search:
     return search
 
 
-def completed(search: Search, class_means_KD: Tensor) -> Search:
-    """A search that asks all class means for those probes for which an index finds fewer than p.
+def completed(search: Search, class_means_KD: Tensor, exact_below: float | None = None) -> Search:
+    """A search that asks all class means for those probes for which an index finds fewer than p, or nobody similar.
+
+    A probe that resembles nobody (a stranger, a bad photograph) has its nearest class means anywhere, so that cells
+    miss them; such probes are few, and their low cosine tells them.
 
     Args:
         search: of an index.
         class_means_KD: (K, D) float32 unit class means.
+        exact_below: highest cosine under which a probe is searched for again; None never does so.
     """
     exact = exact_search(class_means_KD)
 
@@ -130,6 +134,8 @@ def completed(search: Search, class_means_KD: Tensor) -> Search:
         p = min(p, len(class_means_KD))
         cosine_BP, identity_BP = search(probes_BD, p)
         short_B = (identity_BP < 0).any(1)
+        if exact_below is not None:
+            short_B |= cosine_BP[:, 0] < exact_below
         if short_B.any():
             cosine_BP[short_B], identity_BP[short_B] = exact(probes_BD[short_B], p)
         return cosine_BP, identity_BP
