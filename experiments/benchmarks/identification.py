@@ -13,10 +13,9 @@ import numpy as np
 import torch
 
 from datamodules.errors import InputError
-from datamodules.partitioners.base import Partition
 from datamodules.partitioners.kmeans import KMeansPartitioner
 from experiments.benchmarks.config import Bench, Group
-from experiments.benchmarks.pairing import Skipped, Taken, measure_in_turn, record, seconds, with_peak_memory
+from experiments.benchmarks.pairing import Skipped, measure_in_turn, record, seconds, with_peak_memory
 from experiments.benchmarks.people import class_means_of, probes_of
 from lightning_modules.decisions.argmax import Argmax
 from lightning_modules.identifier import Identifier
@@ -95,7 +94,8 @@ class IdentificationBenchmark(Group):
                 if rival == "faiss_hnsw" and k > self.hnsw_most:
                     yield Skipped(f"identify, {k} classes", rival, f"more than hnsw_most = {self.hnsw_most}")
                     continue
-                their = _faiss_index(rival, flat, means_KD, identifier.partition, unit_BD, nearest_B, self.agreement)
+                known = (unit_BD, nearest_B, self.agreement)
+                their = _faiss_index(rival, flat, means_KD, identifier.partition.n_clusters, *known)
                 for batch in self.batches:
                     yield self._pair(k, batch, rival, found, their[0], probes_BD, unit_BD, {**facts, **their[1]})
                 del their
@@ -173,11 +173,12 @@ OUR_INDEXES = {"exact": lambda size, before: Exact(), "clusters": _clusters, "iv
 
 
 def _faiss_index(
-    rival: str, flat: Any, means_KD: np.ndarray, partition: Partition, unit_BD: np.ndarray, nearest_B: np.ndarray,
+    rival: str, flat: Any, means_KD: np.ndarray, n_clusters: int, unit_BD: np.ndarray, nearest_B: np.ndarray,
     agreement: float,
 ) -> tuple[Callable, dict[str, Any]]:  # fmt: skip
     if rival == "faiss_flat":
-        return lambda rows: flat.search(rows, 1), {"theirs_agreement": 100.0, "theirs_index_mb": means_KD.nbytes / 2**20}
+        facts = {"theirs_agreement": 100.0, "theirs_index_mb": means_KD.nbytes / 2**20}
+        return lambda rows: flat.search(rows, 1), facts
     dim, kept = means_KD.shape[1], []
 
     def build() -> Any:
@@ -185,7 +186,7 @@ def _faiss_index(
             index = faiss.IndexHNSWFlat(dim, 32, faiss.METRIC_INNER_PRODUCT)
         else:
             quantizer = faiss.IndexFlatIP(dim)
-            index = faiss.IndexIVFFlat(quantizer, dim, partition.n_clusters, faiss.METRIC_INNER_PRODUCT)
+            index = faiss.IndexIVFFlat(quantizer, dim, n_clusters, faiss.METRIC_INNER_PRODUCT)
             kept.append(quantizer)  # or Python frees it while the index still points at it
             index.train(means_KD)
         index.add(means_KD)
@@ -198,7 +199,7 @@ def _faiss_index(
         else:
             index.nprobe = size
         alike = 100 * float((index.search(unit_BD, 1)[1][:, 0] == nearest_B).mean())
-        if alike >= agreement or (rival == "faiss_ivf" and size >= partition.n_clusters):
+        if alike >= agreement or (rival == "faiss_ivf" and size >= n_clusters):
             break
     return lambda rows, kept=kept: index.search(rows, 1), {
         "theirs_looked_into": size, "theirs_agreement": alike, "theirs_index_mb": peak,

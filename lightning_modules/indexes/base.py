@@ -111,7 +111,8 @@ def exact_search(class_means_KD: Tensor) -> Search:
     """
 
     def search(probes_BD: Tensor, p: int) -> tuple[Tensor, Tensor]:
-        blocks = [(probes_bD @ class_means_KD.T).topk(p, dim=1) for probes_bD in _blocks(probes_BD, len(class_means_KD))]
+        step = max(1, BLOCK_ELEMENTS // len(class_means_KD))
+        blocks = [(probes_bD @ class_means_KD.T).topk(p, dim=1) for probes_bD in torch.split(probes_BD, step)]
         return torch.cat([block.values for block in blocks]), torch.cat([block.indices for block in blocks])
 
     return search
@@ -159,7 +160,3 @@ def rescored(search: Search, class_means_KD: Tensor, more: int = 4) -> Search:
         return best_BP.values, identity_BQ.gather(1, best_BP.indices)
 
     return exact_among_found
-
-
-def _blocks(probes_BD: Tensor, columns: int) -> tuple[Tensor, ...]:
-    return torch.split(probes_BD, max(1, BLOCK_ELEMENTS // columns))
