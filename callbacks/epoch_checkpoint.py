@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from torch.optim import Optimizer
 
 from callbacks.history import History
 from datamodules.errors import InputError
-from datamodules.files import replace_file
+from datamodules.files import make_folder, replace_file
 
 log = logging.getLogger(__name__)
 
 KEPT = 2  # the newest may be damaged; the one before it then costs one epoch more
+UNSYNCED_SECONDS = 1.0  # waiting for the disk costs some 10 ms: nothing beside a long epoch, much beside a short one
 
 
 class EpochCheckpoint(Callback):
@@ -43,33 +45,37 @@ class EpochCheckpoint(Callback):
 
     def __init__(self, stem: Path, key: str, history: History, every: int = 1):
         self.stem, self.key, self.history, self.every = Path(stem), key, history, every
+        self._last = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Goes on after the newest intact checkpoint, if there is one."""
-        for epoch, file in sorted(epoch_files(self.stem).items(), reverse=True):
-            try:
-                state, facts = read_checkpoint(file, self.key)
-            except InputError as error:
-                log.warning("%s; the checkpoint before it is used", error)
-                continue
-            module.load_state_dict({name[6:]: value for name, value in state.items() if name.startswith("model.")})
-            _load_optimizer(trainer.optimizers[0], state, facts["optimizer"])
-            self.history.restore(facts["history"])
-            _skip_epochs(trainer, epoch)
-            log.info("goes on after epoch %d of %s", epoch, file)
+        if (newest := newest_checkpoint(self.stem, self.key)) is None:
             return
+        state, facts = newest
+        state = module.part(state) if hasattr(module, "part") else state
+        module.load_state_dict({name[6:]: value for name, value in state.items() if name.startswith("model.")})
+        load_optimizer(trainer.optimizers[0], state, facts["optimizer"])
+        for logger in trainer.loggers:  # the history, and loggers whose record of the earlier epochs is gone
+            if hasattr(logger, "restore"):
+                logger.restore(facts["history"])
+        skip_epochs(trainer, facts["epoch"])
+        log.info("goes on after epoch %d of %s", facts["epoch"], self.stem)
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Writes the state before the coming epoch: only now has the history everything of the last one."""
         epoch = trainer.current_epoch
-        if epoch == 0 or epoch % self.every or not trainer.is_global_zero or epoch in epoch_files(self.stem):
+        if epoch == 0 or epoch % self.every:
             return
-        tensors, optimizer = _optimizer_state(trainer.optimizers[0])
+        tensors, optimizer = optimizer_state(trainer.optimizers[0].state_dict())
         tensors |= {f"model.{name}": value for name, value in module.state_dict().items()}
+        if hasattr(module, "whole"):  # a module whose parameters lie on several ranks, all of which must take part
+            tensors = module.whole(tensors)
+        if not trainer.is_global_zero or epoch in epoch_files(self.stem):
+            return
         facts = {"key": self.key, "epoch": epoch, "history": self.history.records, "optimizer": optimizer}
-        write_checkpoint(self.stem.with_suffix(f".epoch-{epoch:04d}.safetensors"), tensors, facts)
-        for old in sorted(epoch_files(self.stem).items())[:-KEPT]:
-            old[1].unlink()
+        now = time.monotonic()
+        sync, self._last = now - self._last > UNSYNCED_SECONDS, now
+        keep_checkpoint(self.stem, tensors, facts, sync)
 
 
 def epoch_files(stem: Path) -> dict[int, Path]:
@@ -83,19 +89,49 @@ def epoch_files(stem: Path) -> dict[int, Path]:
     return {int(match[1]): file for match, file in matches if match}
 
 
-def write_checkpoint(file: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+def newest_checkpoint(stem: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors and facts of the newest intact checkpoint of a job; None where there is none.
+
+    Args:
+        stem: path of the job's files without suffix.
+        key: that it must have been written for.
+    """
+    for _, file in sorted(epoch_files(stem).items(), reverse=True):
+        try:
+            return read_checkpoint(file, key)
+        except InputError as error:
+            log.warning("%s; the checkpoint before it is used", error)
+    return None
+
+
+def keep_checkpoint(stem: Path, tensors: dict[str, Tensor], facts: dict[str, Any], sync: bool = False) -> None:
+    """Writes the checkpoint of an epoch and removes all but the two newest.
+
+    Args:
+        stem: path of the job's files without suffix.
+        tensors: `model.<name>`, and what `optimizer_state` gives.
+        facts: key, epoch, history, optimizer.
+        sync: see `write_checkpoint`.
+    """
+    write_checkpoint(stem.with_suffix(f".epoch-{facts['epoch']:04d}.safetensors"), tensors, facts, sync)
+    for old in sorted(epoch_files(stem).items())[:-KEPT]:
+        old[1].unlink(missing_ok=True)
+
+
+def write_checkpoint(file: Path, tensors: dict[str, Tensor], facts: dict[str, Any], sync: bool = False) -> None:
     """Writes tensors and facts in one safetensors file with a digest over both.
 
     Args:
-        file: where; it is replaced in one step, but not synced: a process that dies loses nothing, and what a power
-            cut leaves of it is found by the digest.
+        file: where; it is replaced in one step.
         tensors: names and values.
         facts: JSON values.
+        sync: whether to wait until the disk has it; else a process that dies loses nothing, and what a power cut
+            leaves of it is found by the digest.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     text = json.dumps(facts)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with replace_file(file) as temporary:
+    make_folder(file.parent)
+    with replace_file(file, sync) as temporary:
         safetensors.torch.save_file(tensors, temporary, {"facts": text, "sha256": _digest(tensors, text)})
 
 
@@ -137,8 +173,12 @@ def _digest(tensors: dict[str, Tensor], text: str) -> str:
     return digest.hexdigest()
 
 
-def _optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    content = optimizer.state_dict()
+def optimizer_state(content: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `Optimizer.state_dict` gives, as named tensors and JSON values.
+
+    Args:
+        content: the state dict.
+    """
     tensors, plain = {}, {}
     for index, values in content["state"].items():
         for name, value in values.items():
@@ -147,7 +187,13 @@ def _optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str,
     return tensors, {"plain": plain, "param_groups": content["param_groups"]}
 
 
-def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+def load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Gives an optimiser the state that `optimizer_state` took apart.
+
+    Args:
+        optimizer: of as many parameters.
+        tensors, facts: of the checkpoint.
+    """
     state: dict[int, dict[str, Any]] = {}
     for full, value in [*tensors.items(), *facts["plain"].items()]:
         if full.startswith("optimizer."):
@@ -157,7 +203,13 @@ def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], facts: dic
     optimizer.load_state_dict({"state": state, "param_groups": facts["param_groups"]})
 
 
-def _skip_epochs(trainer: Trainer, epoch: int) -> None:
+def skip_epochs(trainer: Trainer, epoch: int) -> None:
+    """Lets a fit that begins go on after an epoch.
+
+    Args:
+        trainer: of the fit, in its `on_train_start`.
+        epoch: epochs that are done.
+    """
     progress = trainer.fit_loop.epoch_progress.current
     progress.ready = progress.started = progress.processed = progress.completed = epoch
     # Loggers count optimiser steps; W&B drops values whose step is lower than one it has seen.

@@ -30,9 +30,12 @@ def local_split(split: Split, members_C: np.ndarray) -> Split:
     Returns:
         The samples, labels in [0, C).
     """
-    place = np.searchsorted(members_C, split.labels)
-    inside = members_C[np.minimum(place, len(members_C) - 1)] == split.labels
-    return Split(split.rows[inside], place[inside].astype(np.int32))
+    # Labels are sorted: C searches find the samples, however many identities the other clusters have.
+    start_C, stop_C = (np.searchsorted(split.labels, members_C, side) for side in ("left", "right"))
+    count_C = stop_C - start_C
+    before_C = np.cumsum(count_C) - count_C
+    inside = np.arange(count_C.sum()) + np.repeat(start_C - before_C, count_C)
+    return Split(split.rows[inside], np.repeat(np.arange(len(members_C), dtype=np.int32), count_C))
 
 
 class Batch(NamedTuple):
@@ -109,6 +112,10 @@ class IndexBatches:
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
 
+    def together(self, batch_index: int) -> int:
+        """Samples of a batch over all ranks."""
+        return min(self.batch_size, len(self.rows) - batch_index * self.batch_size)
+
     def weight(self, batch_index: int) -> float:
         """Factor of this rank's mean loss, so that the mean over ranks is the mean over the whole batch.
 
@@ -118,7 +125,7 @@ class IndexBatches:
         Returns:
             Samples of this rank times ranks over samples of the whole batch; 1 wherever the ranks share evenly.
         """
-        together = min(self.batch_size, len(self.rows) - batch_index * self.batch_size)
+        together = self.together(batch_index)
         return len(range(self.rank, together, self.world_size)) * self.world_size / together
 
     def order(self) -> Tensor:

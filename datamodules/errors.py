@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The one exception for what a user can mend: a single line with got, expected and cure."""
+"""The exceptions for what a user can mend: a single line with got, expected and cure."""
 
 
 class InputError(ValueError):
@@ -24,3 +24,10 @@ class InputError(ValueError):
         # Three arguments, one message: the default would rebuild it from the message alone, and a launcher
         # that sends exceptions between processes would fail on the exception itself.
         return type(self), (self.got, self.expected, self.cure)
+
+
+class DiskError(InputError):
+    """The disk does not take what is to be written: full, read-only, or broken.
+
+    Whoever works through many parts stops at it, since the next part would meet the same disk.
+    """

@@ -1,19 +1,62 @@
 # SPDX-License-Identifier: MIT
 """Writing files so that a reader sees the old one or the new one, never half of it; reading them back with bounds."""
 
+import ctypes
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datamodules.errors import InputError
+from datamodules.errors import DiskError, InputError
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+LEFTOVERS = (".*.tmp", ".tmp??????")  # names of ours, and of safetensors, for what was not finished
+
+
+def disk_error(error: BaseException) -> DiskError | None:
+    """What an error says about the disk.
+
+    Args:
+        error: any; safetensors hides the number of an operating-system error in its text.
+
+    Returns:
+        The error that a user can mend where the disk is full, read-only or broken; None for any other.
+    """
+    if isinstance(error, DiskError):
+        return error
+    number, file = getattr(error, "errno", None), getattr(error, "filename", None)
+    if type(error).__module__.startswith("safetensors"):
+        named = re.search(r"\(os error (\d+)\)", str(error))
+        number = int(named[1]) if named else None
+    if number not in _DISK or not isinstance(number, int):
+        return None
+    return DiskError(
+        f"{file or 'a file'} ({os.strerror(number)})",
+        "a disk that can be written to",
+        "make room or make the folder writable, then repeat the command: what is finished is kept",
+    )
+
+
+@contextmanager
+def _named_disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        found = disk_error(error)
+        if found is None or found is error:
+            raise
+        found = DiskError(found.got.replace("a file", str(path)), found.expected, found.cure)
+        raise found from None
 
 
 def _sync_folder(folder: Path) -> None:
@@ -47,26 +90,28 @@ def replace_file(path: Path | str, sync: bool = False) -> Iterator[Path]:
         sync: whether to wait until the disk has it.
     """
     path = Path(path)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        yield temporary
-        if sync:
-            descriptor = os.open(temporary, os.O_RDWR)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; ours are to be shared as usual
-        os.replace(temporary, path)
-        if sync:
-            _sync_folder(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with _named_disk_errors(path):
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(descriptor)
+        temporary = Path(name)
+        try:
+            yield temporary
+            if sync:
+                descriptor = os.open(temporary, os.O_RDWR)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; ours are to be shared as usual
+            os.replace(temporary, path)
+            if sync:
+                _sync_folder(path.parent)
+        except BaseException:
+            with suppress(OSError):  # a disk that has become read-only must not hide why
+                temporary.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager
@@ -82,24 +127,98 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path}, which exists", "a new folder", "name another one or remove it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o777 & ~umask)
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with open(file, "rb") as stream:
-                    os.fsync(stream.fileno())
-        if path.exists():
-            path.rmdir()
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with _named_disk_errors(path):
+        make_folder(path.parent)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        try:
+            yield temporary
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o777 & ~umask)
+            for inside in temporary.rglob("*"):
+                if inside.is_dir():
+                    _sync_folder(inside)
+                elif inside.is_file():
+                    os.chmod(inside, 0o666 & ~umask)  # safetensors makes private files
+                    with open(inside, "rb") as stream:
+                        os.fsync(stream.fileno())
+            _sync_folder(temporary)
+            if path.exists():
+                path.rmdir()
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def make_folder(path: Path | str) -> Path:
+    """Makes a folder and those above it, where missing, and syncs the names of the new ones.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DiskError: the disk does not take it.
+    """
+    path = Path(path)
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    with _named_disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        for folder in missing:
+            _sync_folder(folder.parent)
+    return path
+
+
+def remove_leftovers(folder: Path | str, depth: int = 3) -> list[Path]:
+    """Removes what writers that were killed left unfinished.
+
+    Args:
+        folder: in which nobody else writes.
+        depth: levels of folders to look at.
+
+    Returns:
+        What was removed.
+    """
+    found = [p for level in range(depth) for name in LEFTOVERS for p in Path(folder).glob("*/" * level + name)]
+    for path in found:
+        with suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return found
+
+
+def replace_folder(new: Path | str, path: Path | str) -> None:
+    """Puts a finished folder in the place of another, which goes.
+
+    Linux exchanges the two in one step, so that a reader finds the old or the new at any moment. Elsewhere there is a
+    short time without either; a process that dies within it leaves the old folder as `.<name>.old`.
+
+    Args:
+        new: a folder beside `path`, complete.
+        path: the folder to be replaced; need not exist.
+    """
+    new, path = Path(new), Path(path)
+    if not path.exists():
+        os.replace(new, path)
+    elif _exchange(new, path):
+        shutil.rmtree(new)
+    else:
+        old = path.with_name(f".{path.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(path, old)
+        os.replace(new, path)
+        shutil.rmtree(old)
+    _sync_folder(path.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    # renameat2(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE): no Python function stands for it.
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    here, exchange = -100, 2
+    return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -111,6 +230,40 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, content: Any) -> None:
     """Writes `content` as indented JSON atomically to `path`; NaN and infinity are refused, as JSON has none."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_sealed(path: Path | str, content: dict[str, Any]) -> None:
+    """Writes a JSON object with a digest of itself, so that `read_sealed` notices any damage.
+
+    Args:
+        path: the file.
+        content: without a key `digest`.
+    """
+    content = json.loads(json.dumps(content, allow_nan=False))  # tuples become lists, as they are read back
+    write_json(path, {**content, "digest": _digest(content)})
+
+
+def read_sealed(path: Path | str, cure: str = "restore the file or make it anew") -> dict[str, Any]:
+    """Reads what `write_sealed` wrote.
+
+    Args:
+        path: the file.
+        cure: what the error should advise.
+
+    Returns:
+        The content without its digest.
+
+    Raises:
+        InputError: as of `read_json`, or the content is not what the digest was made of.
+    """
+    content = read_json(path, cure)
+    if content.pop("digest", None) != _digest(content):
+        raise InputError(f"{path}, altered", "the content its digest was made of", cure)
+    return content
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_json(path: Path | str, cure: str = "restore the file or make it anew") -> dict:

@@ -115,18 +115,32 @@ def fused_margin_softmax(
     own_BD = torch.index_select(rows_CD, 0, target_B, out=buffers.take(embedding_BD.shape, rows_CD))
     cosine_B = own_BD.mul_(embedding_BD.detach()).sum(1)
     buffers.give(own_BD)
+    logit_B, slope_B, penalty_B, penalty_slope_B = target_terms(loss, cosine_B)
+    return _FusedMarginSoftmax.apply(
+        embedding_BD, weight_CD, target_B, rows_CD, length_C1, logit_B, slope_B, penalty_B, penalty_slope_B,
+        loss.scale, precision, max_logits_bytes, buffers,
+    )  # fmt: skip
+
+
+def target_terms(loss: MarginLoss, cosine_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What a margin loss says of the true class, with derivatives by its cosine.
+
+    Args:
+        loss: target logit and penalty.
+        cosine_B: float32 cosines with the true class, any shape.
+
+    Returns:
+        Logit, its derivative, penalty, its derivative: each of the shape of `cosine_B`, without gradient.
+    """
     with torch.enable_grad():
-        cosine_B.requires_grad_()
+        cosine_B = cosine_B.detach().requires_grad_()
         logit_B, penalty_B = loss.target_logit(cosine_B), loss.penalty(cosine_B)
         (slope_B,) = torch.autograd.grad(logit_B.sum(), cosine_B)
         if penalty_B is None:
             penalty_B = penalty_slope_B = torch.zeros_like(slope_B)
         else:
             (penalty_slope_B,) = torch.autograd.grad(penalty_B.sum(), cosine_B)
-    return _FusedMarginSoftmax.apply(
-        embedding_BD, weight_CD, target_B, rows_CD, length_C1, logit_B.detach(), slope_B, penalty_B.detach(),
-        penalty_slope_B, loss.scale, precision, max_logits_bytes, buffers,
-    )  # fmt: skip
+    return logit_B.detach(), slope_B, penalty_B.detach(), penalty_slope_B
 
 
 def _unit_rows(weight_CD: Tensor, buffers: Buffers) -> tuple[Tensor, Tensor]:

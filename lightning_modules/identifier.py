@@ -20,7 +20,8 @@ from torch import Tensor
 from datamodules.errors import InputError
 from datamodules.files import atomic_folder, read_json, sha256, write_json
 from datamodules.partitioners.base import Partition
-from lightning_modules.decisions.base import Decided, Decision
+from datamodules.partitioners.samples import TrainingSamples
+from lightning_modules.decisions.base import Decided, Decision, Ranked
 from lightning_modules.fused import matmul_precision
 from lightning_modules.indexes import base as indexes
 from lightning_modules.routers.base import Router
@@ -80,6 +81,10 @@ class Identifier:
         router_needs = self.router is not None and self.router.needs_heads and self.partition.n_clusters > 1
         if self.heads is None and (self.decision.needs_heads or router_needs):
             raise InputError("no trained heads", "heads, which router or decision need", cure)
+        for part in (self.router, self.decision):
+            if part is not None and not part.fits(self.partition, self.dim):
+                got = f"{type(part).__name__} fitted to other identities than these {self.partition.n_identities}"
+                raise InputError(got, "what was fitted with them", cure)
         finite = isinstance(self.threshold, (int, float)) and math.isfinite(self.threshold)
         if self.threshold is not None and not finite:
             raise InputError(f"threshold = {self.threshold!r}", "a finite number or None", cure)
@@ -125,6 +130,31 @@ class Identifier:
             return torch.zeros((len(scores), 1), dtype=torch.long, device=scores.probes_BD.device)
         return self.router.route(scores)
 
+    @property
+    def needs_fit(self) -> bool:
+        """Whether router or decision have parameters that `fitted` finds."""
+        return self.decision.needs_fit or (self.router is not None and self.router.needs_fit)
+
+    def fitted(self, samples: TrainingSamples, val_BD: Tensor, truth_B: Tensor, seed: int) -> "Identifier":
+        """This identifier with the fitted parameters of its router, and then of its decision.
+
+        Args:
+            samples: the training samples.
+            val_BD: (B, D) validation probes of any length; may be none.
+            truth_B: (B,) int64 their identity.
+            seed: of everything random.
+        """
+        made = self
+        with matmul_precision("highest"):
+            if made.router is not None and made.router.needs_fit:
+                router = made.router.fit(self.class_means_KD, self.partition, samples, seed)
+                made = replace(made, router=router)
+            if made.decision.needs_fit:
+                scores = made.scores(val_BD)
+                clusters_BP = made.route(scores) if made.decision.needs_route else None
+                made = replace(made, decision=made.decision.fit(scores, clusters_BP, truth_B, samples))
+        return made
+
     @torch.inference_mode()
     def decide(self, probes_BD: Tensor) -> Decided:
         """Names probes, without threshold.
@@ -139,6 +169,22 @@ class Identifier:
             scores = self.scores(probes_BD)
             clusters_BP = self.route(scores) if self.decision.needs_route else None
             return self.decision.decide(scores, clusters_BP)
+
+    @torch.inference_mode()
+    def rank(self, probes_BD: Tensor, most: int) -> tuple[Ranked, Tensor | None]:
+        """Candidates beyond the answer.
+
+        Args:
+            probes_BD: (B, D) embeddings of any length.
+            most: candidates at most.
+
+        Returns:
+            The candidates, and the (B, P) clusters looked into; None where the decision looks at all identities.
+        """
+        with matmul_precision("highest"):
+            scores = self.scores(probes_BD)
+            clusters_BP = self.route(scores) if self.decision.needs_route else None
+            return self.decision.rank(scores, clusters_BP, most), clusters_BP
 
     def identify(self, embeddings: np.ndarray | Tensor) -> Identification:
         """Names probes.
@@ -194,6 +240,8 @@ class Identifier:
         if self.heads is not None:
             tensors["head_rows"] = self.heads.rows_SD.cpu().contiguous()
         tensors |= indexes.tensors_of(self.index)
+        for name, part in (("router", self.router), ("decision", self.decision)):
+            tensors |= {f"{name}.{key}": value.cpu().contiguous() for key, value in _tensors(part).items()}
         with atomic_folder(path) as folder:
             safetensors.torch.save_file(tensors, folder / "identifier.safetensors")
             content = {
@@ -250,8 +298,8 @@ class Identifier:
                 content["partition"],
             )
             identities, means = tuple(content["identities"]), tensors["class_means"]
-            router = _restore(content["router"], Router, "lightning_modules.routers.")
-            decision = _restore(content["decision"], Decision, "lightning_modules.decisions.")
+            router = _restore(content["router"], Router, "lightning_modules.routers.", _of(tensors, "router"))
+            decision = _restore(content["decision"], Decision, "lightning_modules.decisions.", _of(tensors, "decision"))
             index, threshold = indexes.restore(content.get("index"), tensors), content["threshold"]
         except InputError:
             raise
@@ -275,10 +323,26 @@ class Identifier:
 
 
 def _describe(part: Router | Decision | None) -> dict[str, Any] | None:
-    return part and {"class": f"{type(part).__module__}.{type(part).__qualname__}", "arguments": vars(part)}
+    if part is None:
+        return None
+    arguments = {key: value for key, value in _arguments(part).items() if not isinstance(value, Tensor)}
+    return {"class": f"{type(part).__module__}.{type(part).__qualname__}", "arguments": arguments}
 
 
-def _restore(description: dict[str, Any] | None, base: type, prefix: str) -> Any:
+def _arguments(part: Router | Decision | None) -> dict[str, Any]:
+    # A leading underscore marks what is computed from the arguments and kept.
+    return {} if part is None else {key: value for key, value in vars(part).items() if not key.startswith("_")}
+
+
+def _tensors(part: Router | Decision | None) -> dict[str, Tensor]:
+    return {key: value for key, value in _arguments(part).items() if isinstance(value, Tensor)}
+
+
+def _of(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
+
+
+def _restore(description: dict[str, Any] | None, base: type, prefix: str, tensors: dict[str, Tensor]) -> Any:
     # Only classes of our own packages: a foreign JSON must not choose what is imported.
     if description is None:
         return None
@@ -290,4 +354,4 @@ def _restore(description: dict[str, Any] | None, base: type, prefix: str) -> Any
         raise InputError(
             f"class {description['class']!r}", f"a {base.__name__}", "use a folder that this project wrote"
         )
-    return found(**description["arguments"])
+    return found(**description["arguments"], **tensors)

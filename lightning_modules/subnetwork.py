@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from datamodules.cluster_datamodule import Batch
 from lightning_modules.heads import Head
 from lightning_modules.losses.base import ClassificationLoss
+from lightning_modules.schedules import learning_rate_factor
 
 
 class SubNetwork(LightningModule):
@@ -26,13 +27,18 @@ class SubNetwork(LightningModule):
         head: the class rows.
         loss: per-sample loss on the head's outputs.
         optimizer: makes an optimiser from parameters, `functools.partial(torch.optim.Adam, lr=1e-3, ...)`.
+        schedule: of the learning rate, see `lightning_modules.schedules`.
     """
 
     def __init__(
-        self, head: Head, loss: ClassificationLoss, optimizer: Callable[[Iterable[Tensor]], Optimizer] | None = None
+        self,
+        head: Head,
+        loss: ClassificationLoss,
+        optimizer: Callable[[Iterable[Tensor]], Optimizer] | None = None,
+        schedule: str = "constant",
     ):
         super().__init__()
-        self.head, self.loss, self.make_optimizer = head, loss, optimizer
+        self.head, self.loss, self.make_optimizer, self.schedule = head, loss, optimizer, schedule
         self._train_sum, self._val_sum = _Sums(1), _Sums(2)
 
     def forward(self, embedding_BD: Tensor) -> Tensor:
@@ -45,6 +51,15 @@ class SubNetwork(LightningModule):
             (B, C) float32.
         """
         return self.head(F.normalize(embedding_BD.float()))
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        """Sets the learning rate of the step."""
+        if self.schedule != "constant":
+            done = self.trainer.current_epoch * self.trainer.num_training_batches + batch_index
+            all_steps = self.trainer.max_epochs * self.trainer.num_training_batches
+            for optimizer in self.trainer.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = optimizer.defaults["lr"] * learning_rate_factor(self.schedule, done, all_steps)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Mean loss of a batch."""

@@ -28,6 +28,7 @@ VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 BASES = {
     "loss": "lightning_modules.losses.base.ClassificationLoss",
     "init": "lightning_modules.heads.Initialiser",
+    "active_classes": "lightning_modules.active_classes.ActiveClasses",
     "router": "lightning_modules.routers.base.Router",
     "decision": "lightning_modules.decisions.base.Decision",
     "index": "lightning_modules.indexes.base.ClassIndex",
@@ -35,6 +36,7 @@ BASES = {
     "extractor": "datamodules.extractors.base.Extractor",
     "source": "datamodules.sources.base.Source",
     "alignment": "datamodules.alignment.Aligner",
+    "baseline": "lightning_modules.baselines.base.Baseline",
     "launcher": "experiments.coordination.launchers.base.Launcher",
     "logger": "experiments.coordination.tracking.Tracking",
 }
@@ -169,7 +171,7 @@ def test_a_scenario_names_files_that_exist_and_can_be_built(name):
     for group in ("partitioner", "router", "decision", "loss", "init"):
         node = getattr(scenario, f"{group}_node", None) if group in ("router", "decision") else getattr(scenario, group)
         if node is not None:
-            assert node["_target_"] == content(f"{group}/{scenario.names[group]}")["_target_"]
+            assert node["_target_"] == content(f"{group}/{scenario.names[group].partition('(')[0]}")["_target_"]
 
 
 def test_the_paper_s_scenarios_are_there():

@@ -141,4 +141,3 @@ def tensors(embeddings_ND: np.ndarray, split: Split) -> tuple[Tensor, Tensor]:
     """
     rows = torch.from_numpy(normalise_rows(embeddings_ND[split.rows]))
     return rows, torch.from_numpy(split.labels.astype(np.int64))
-

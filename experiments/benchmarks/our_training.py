@@ -37,9 +37,7 @@ def synthetic_set(bench: Bench, identities: int, images: int, dim: int) -> Embed
     folder = bench.folder / f"set-{identities}-{images}-{dim}"
     if folder.exists():
         return EmbeddingSet.open(folder, check_values=False)
-    made = SyntheticIdentities(
-        identities, dim, samples_per_identity=images, samples_spread=0.0, seed=bench.cfg.seed
-    )
+    made = SyntheticIdentities(identities, dim, samples_per_identity=images, samples_spread=0.0, seed=bench.cfg.seed)
     return made.write(folder)
 
 

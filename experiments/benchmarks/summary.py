@@ -117,9 +117,7 @@ def _what(record: dict[str, Any]) -> str:
 
 
 def _ratio(record: dict[str, Any]) -> str:
-    return (
-        f"{three_digits(record['ratio'])} [{three_digits(record['ratio_min'])}, {three_digits(record['ratio_max'])}]"
-    )
+    return f"{three_digits(record['ratio'])} [{three_digits(record['ratio_min'])}, {three_digits(record['ratio_max'])}]"
 
 
 def _plain(cell: str) -> str:

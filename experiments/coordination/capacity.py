@@ -14,6 +14,7 @@ import torch
 
 from datamodules.cluster_datamodule import RESIDENT_BYTES
 from datamodules.errors import InputError
+from experiments.coordination.steps import batch_size
 
 FLOAT = 4
 PROCESS_BYTES = 700 << 20  # interpreter, torch, Lightning: measured resident size before any data
@@ -57,13 +58,12 @@ def need(
     classes, samples = list(classes), list(samples)
     if not classes:
         return Need(0, 0, 0)
-    batch = trainer["batch_size"]
     per_job = max(
         6 * FLOAT * c * dim
         + 2 * min(trainer["max_logits_mb"] << 20, FLOAT * batch * c)
         + 2 * FLOAT * max(batch, 1024) * c  # outputs of a validation batch
         + min(n * dim * itemsize, RESIDENT_BYTES)
-        for c, n in zip(classes, samples, strict=True)
+        for c, n, batch in ((c, n, batch_size(trainer["batch_size"], n)) for c, n in zip(classes, samples, strict=True))
     )
     at_once = min(at_once, len(classes))
     weights = FLOAT * dim * sum(classes)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The frame around every command: Hydra composes a closed config, errors become one line, exit codes mean something.
 
-Exit codes: 0 done; 1 some part failed (the table says which); 2 the input cannot be used; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 some part failed (the table says which); 2 the input, or the disk, cannot be used; 130 stopped by
+Ctrl-C or SIGTERM.
 """
 
 import dataclasses
@@ -17,11 +18,13 @@ from pathlib import Path
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from datamodules.errors import InputError
+from datamodules.files import disk_error
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -49,7 +52,7 @@ def command(config_name: str, schema: type | None = None) -> Callable[[Callable[
                 with errors_as_one_line():  # before Hydra sees the error and prints a line of its own
                     if schema is not None:
                         refuse_unknown(schema, cfg)  # +key=value passes Hydra
-                    result.append(function(cfg))
+                    result.append(_coordinate(function, cfg))
 
             # Hydra prints errors its own way and leaves with 1; in this mode it raises them, and we print one line.
             os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -62,6 +65,18 @@ def command(config_name: str, schema: type | None = None) -> Callable[[Callable[
         return main
 
     return decorate
+
+
+def _coordinate(function: Callable[[DictConfig], int | None], cfg: DictConfig) -> int | None:
+    if "launcher" not in cfg:
+        return function(cfg)
+    launcher = instantiate(cfg.launcher)
+    if launcher.serve(cfg.trainer.devices):
+        return 0
+    try:
+        return function(cfg)
+    finally:
+        launcher.release()
 
 
 def _stop(signum: int, frame: object) -> None:
@@ -117,6 +132,8 @@ def as_input_error(error: BaseException) -> str | None:
     for each in seen:
         if isinstance(each, InputError):
             return _one_line(str(each))
+        if (disk := disk_error(each)) is not None:
+            return _one_line(str(disk))
     if isinstance(error, ValueError) and "Config group override must be" in str(error):  # data=null
         nulls = [argument for argument in sys.argv[1:] if argument.endswith("=null")]
         error = HydraException(f"{' '.join(nulls)}: {error}")
@@ -152,7 +169,14 @@ def quieten() -> None:
         ".*The number of training batches.*",
         ".*is ambiguous. The batch size we found is.*",
         ".*`pin_memory` .*",
+        ".*It is recommended to use `self.log.*sync_dist=True.*",
     ):
         warnings.filterwarnings("ignore", message=pattern)
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning.utilities.rank_zero"):
+    for name in (
+        "pytorch_lightning",
+        "lightning.pytorch",
+        "lightning.fabric",
+        "lightning_fabric",
+        "pytorch_lightning.utilities.rank_zero",
+    ):
         logging.getLogger(name).setLevel(logging.ERROR)

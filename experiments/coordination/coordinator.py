@@ -7,9 +7,10 @@ Axes: K identities, M clusters, D embedding dimension.
 import hashlib
 import json
 import logging
+import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,19 @@ from datamodules.splits import Splits
 from experiments.coordination import capacity
 from experiments.coordination.data import dataset_name
 from experiments.coordination.job import Job, Recipe
+from experiments.coordination.ledger import Ledger
+from experiments.coordination.networks import enrolled_data
 from experiments.coordination.progress import Progress
 from experiments.coordination.run_folder import RunFolder
 from experiments.coordination.scenarios import Scenario
-from experiments.coordination.training import enrolled_data
+from experiments.coordination.stacking import WatchingStacks, reasons_by_job, stacked
+from experiments.coordination.steps import few_steps
 from lightning_modules.identifier import Identifier
 from lightning_modules.scores import Heads
 
 log = logging.getLogger(__name__)
+
+FIT_PROBES = 8192  # validation probes that routers and decisions are fitted to, drawn from all
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class Coordinator:
                 f"data with fingerprint {self.fingerprint}", f"{known}, with which the run was begun",
                 "choose another name=, or the same data",
             )  # fmt: skip
-        run.note(dataset=self.dataset, data_fingerprint=self.fingerprint)
+        run.note(dataset=self.dataset, data_fingerprint=self.fingerprint)  # before any part that depends on it
 
     def enrolled(self, cell: Cell) -> tuple[EmbeddingSet, Splits, np.ndarray]:
         """Set, splits and (K, D) class means of a cell."""
@@ -90,24 +96,45 @@ class Coordinator:
         name = f"N{cell.n_identities}-{kind}-m{cell.n_subnets}-seed{cell.seed}-{digest}"
         if name not in self._partitions:
             folder = self.run.path / "partitions" / name
-            if folder.exists():
-                made = Partition.load(folder)
-            else:
+            made = self._known_partition(folder)
+            if made is None:
                 started = time.perf_counter()
                 embedding_set, splits, means_KD = self.enrolled(cell)
                 samples = TrainingSamples(embedding_set.embeddings, splits.train)
                 made = instantiate(scenario.partitioner).fit(means_KD, cell.n_subnets, cell.seed, samples)
                 made.save(folder)
                 log.info("%s in %.2f s", made.describe(), time.perf_counter() - started)
+            self._note_partition(name, made, folder)
             self._partitions[name] = made, folder
         return self._partitions[name]
+
+    def _known_partition(self, folder: Path) -> Partition | None:
+        if not folder.exists():
+            return None
+        try:
+            self.run.verify(folder)
+            return Partition.load(folder)
+        except InputError as error:
+            log.warning("%s; the partition is made again", error)
+            shutil.rmtree(folder)  # the same data and seed make the same partition
+            return None
+
+    def _note_partition(self, name: str, made: Partition, folder: Path) -> None:
+        known = self.run.manifest.get("partitions", {})
+        if known.get(name, made.hash()) != made.hash():
+            log.warning("partition %s is not the one the run was begun with: what it needs is trained anew", name)
+        if name not in known or known[name] != made.hash():
+            self.run.note(partitions={**known, name: made.hash()})
+            self.run.note_files(*sorted(folder.iterdir()))
 
     def jobs(self, cell: Cell, scenario: Scenario) -> list[Job]:
         """One job per cluster; scenarios with the same partition and recipe have the same jobs."""
         if not scenario.trains:
             return []
         partition, folder = self.partition(cell, scenario)
-        recipe = Recipe(scenario.loss, scenario.init, scenario.optimizer, self.trainer, cell.seed)
+        recipe = Recipe(
+            scenario.loss, scenario.init, scenario.optimizer, self.trainer, cell.seed, scenario.active_classes
+        )
         data = f"{self.fingerprint}{json.dumps(self._split_of(cell), sort_keys=True)}"
         key = recipe.key(data, partition.hash())
         named = {key: scenario.names[key] for key in ("partitioner", "loss", "init")}
@@ -133,19 +160,29 @@ class Coordinator:
             For each sub-network that failed, by `Job.identifier`, its title and why.
         """
         jobs = {job.stem: job for cell, scenario in work for job in self.jobs(cell, scenario)}
-        missing = [job for job in jobs.values() if job.record() is None]
+        ledger = Ledger(self.run, list(jobs.values()))
+        missing = ledger.missing
         if missing:
             needed = self._need(missing)
             self.console.print(f"{len(missing)} sub-networks to train: {needed}", highlight=False, soft_wrap=True)
+            if warning := self._few_steps(missing):
+                self.console.print(warning, style="yellow", highlight=False, markup=False, soft_wrap=True)
             capacity.check(needed, self.run.path, self._on_gpu)
         with Progress(self.console, len(missing), self.trainer["max_epochs"]) as progress:
             if len(missing) < len(jobs):
                 progress.say(f"{len(jobs) - len(missing)} of {len(jobs)} sub-networks are trained already")
-            reasons = self.launcher.run(missing, progress) if missing else {}
-        failed = {job.identifier: (job.title, reasons[job.identifier]) for job in missing if job.identifier in reasons}
-        done = {job.title: job.record()["sha256"] for job in jobs.values() if job.identifier not in failed}
-        self.run.note(subnetworks={**self.run.manifest.get("subnetworks", {}), **done}, failed=dict(failed.values()))
-        return failed
+            work = stacked(missing)
+            watching = WatchingStacks(ledger.watching(progress), work)
+            reasons = reasons_by_job(work, self.launcher.run(work, watching)) if missing else {}
+        ledger.close(reasons)
+        return {job.identifier: (job.title, reasons[job.identifier]) for job in missing if job.identifier in reasons}
+
+    def _few_steps(self, jobs: list[Job]) -> str | None:
+        # About three fifths of what there is train: to know it exactly would cost a pass over the data for each cell.
+        each = len(self.embedding_set) / self.embedding_set.n_identities
+        uninformed = [job for job in jobs if not instantiate(job.recipe.init).informed]
+        samples = {job.title: max(1, round(0.6 * each * job.facts["classes"])) for job in uninformed}
+        return few_steps(self.trainer["batch_size"], self.trainer["max_epochs"], samples)
 
     @property
     def _on_gpu(self) -> bool:
@@ -158,24 +195,29 @@ class Coordinator:
         at_once = self.launcher.at_once(self.trainer["devices"])
         return capacity.need(classes, samples, data.dim, data.embeddings.itemsize, self.trainer, at_once)
 
-    def identifier(self, cell: Cell, scenario: Scenario, threshold: float | None = None) -> Identifier:
-        """Assembles the trained parts of a scenario."""
-        _, splits, means_KD = self.enrolled(cell)
+    def identifier(self, cell: Cell, scenario: Scenario) -> Identifier:
+        """Assembles the trained parts of a scenario, router and decision fitted to training and validation samples."""
+        embedding_set, splits, means_KD = self.enrolled(cell)
         partition, _ = self.partition(cell, scenario)
         jobs = self.jobs(cell, scenario)
         rows = [safetensors.torch.load_file(job.stem.with_suffix(".safetensors"))["rows"] for job in jobs]
-        return Identifier(
+        made = Identifier(
             identities=tuple(self.embedding_set.identities[label] for label in splits.enrolled),
             class_means_KD=torch.from_numpy(means_KD),
             partition=partition,
             decision=scenario.decision,
             router=scenario.router if partition.n_clusters > 1 else None,
             heads=Heads.pack(partition, rows) if jobs else None,
-            threshold=threshold,
             provenance={
                 "scenario": scenario.name, "dataset": self.dataset, "data_fingerprint": self.fingerprint,
                 "split": self._split_of(cell), **{k: v for k, v in scenario.names.items() if v},
                 "extractor": self.embedding_set.meta.get("extractor", ""),
                 "recipe": self.embedding_set.meta.get("recipe"), "data_path": str(self.embedding_set.path.resolve()),
+                "training": asdict(jobs[0].recipe) if jobs else None,
             },
         )  # fmt: skip
+        if not made.needs_fit:
+            return made
+        val_BD, truth_B = TrainingSamples(embedding_set.embeddings, splits.val).drawn(FIT_PROBES, cell.seed)
+        samples = TrainingSamples(embedding_set.embeddings, splits.train)
+        return made.fitted(samples, torch.from_numpy(val_BD), torch.from_numpy(truth_B.astype(np.int64)), cell.seed)

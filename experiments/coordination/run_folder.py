@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The folder of a run: configuration, lock, log, manifest. Nothing in it is overwritten silently."""
 
-import fcntl
 import hashlib
 import json
 import logging
+import math
 import platform
 import shutil
 import subprocess
@@ -19,11 +19,25 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from datamodules.errors import InputError
-from datamodules.files import read_json, write_json, write_text
+from datamodules.files import (
+    LEFTOVERS,
+    disk_error,
+    make_folder,
+    read_sealed,
+    remove_leftovers,
+    sha256,
+    write_sealed,
+    write_text,
+)
+from experiments.coordination.run_lock import RunLock
+
+log = logging.getLogger(__name__)
+SECONDS_BETWEEN_NOTES = 1.0
 
 # Keys that may differ when a run is continued: they extend it, or change where it runs, but none of its numbers.
 MAY_CHANGE = (
-    "name", "runs_dir", "launcher", "logger", "scenarios", "seeds", "n_identities", "n_subnets", "out", "fpir",
+    "name", "runs_dir", "launcher", "logger", "scenarios", "methods", "miners", "seeds", "n_identities", "n_subnets",
+    "out", "fpir",
     "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.threads", "trainer.max_logits_mb",
     "trainer.checkpoint_every_n_epochs",
 )  # fmt: skip
@@ -32,72 +46,138 @@ MAY_CHANGE = (
 class RunFolder:
     """An opened run folder; use it as a context, so that the lock is given back.
 
+    The manifest is written after the files it names, and lost or damaged it is made anew from them. Of config.yaml and
+    manifest.json either is enough to recognise the configuration, so that damage to one of them costs nothing.
+
     Args:
         path: the folder, made if it is not there.
         config: the composed configuration.
 
     Raises:
-        InputError: another process works on the folder, or it holds a run of another configuration.
+        InputError: another process works on the folder, it holds a run of another configuration, or cannot be written.
     """
 
     def __init__(self, path: Path, config: DictConfig):
         self.path = path.absolute()
         self.config = OmegaConf.to_container(config, resolve=True)
+        self.config_hash = _hash({key: value for key, value in _flat(self.config).items() if not _may_change(key)})
+        self._facts: dict[str, Any] = {}
+        self.files: dict[str, str] = {}  # paths in the run folder and their SHA-256, live, part of the manifest
+        self._changed = self._written = -math.inf
 
     def __enter__(self) -> "RunFolder":
-        known = self.path / "config.yaml"
-        if known.exists():
-            self._refuse_another_config(_read_config(known))
-        elif self.path.is_dir() and any(file.name != ".lock" for file in self.path.iterdir()):
+        known, manifest = self.path / "config.yaml", self.path / "manifest.json"
+        begun = known.exists() or manifest.exists()
+        if not begun and self.path.is_dir() and not all(_left_by_us(file) for file in self.path.iterdir()):
             raise InputError(
                 f"{self.path}, which is no run folder", "a new or an earlier run folder", "choose another name"
             )
-        self._new = not known.exists()
+        self._new = not begun
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
+            self._lock = RunLock(self.path / ".lock")
         except OSError as error:
-            raise InputError(f"{self.path} ({error.strerror})", "a folder that can be made", "choose another") from None
-        self._lock = open(self.path / ".lock", "w")
+            reason = f"{self.path} ({error.strerror})"
+            raise InputError(reason, "a folder that can be written", "choose another") from None
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise InputError(
-                f"{self.path}, in use by another process",
-                "one coordinator per run folder",
-                "wait for it, or choose another name",
-            ) from None
+            self._begin(known, manifest)
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def _begin(self, known: Path, manifest: Path) -> None:
+        damage = None
+        if manifest.exists():
+            try:
+                self._facts = read_sealed(manifest)
+                self.files = self._facts.get("files", {})
+            except InputError as error:
+                damage = error
+        stated = self._facts.get("config_hash")
+        if stated != self.config_hash:
+            if known.exists():
+                self._refuse_another_config(_read_config(known))  # names the first key that differs
+            if stated is not None:
+                raise InputError(
+                    f"settings with hash {self.config_hash}", f"{stated}, as {self.path} was begun with",
+                    "choose another name=, or repeat the run's own settings",
+                )  # fmt: skip
+        self._lock.sign()
+        leftovers = remove_leftovers(self.path)
         write_text(known, OmegaConf.to_yaml(OmegaConf.create(self.config)))
-        self._log_handler = logging.FileHandler(self.path / "log.txt")
+        try:
+            self._log_handler = _LogFile(self.path / "log.txt")
+        except OSError as error:
+            raise disk_error(error) or error from None
         self._log_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root = logging.getLogger()
         root.addHandler(self._log_handler)
         root.setLevel(min(root.level, logging.INFO) if root.level else logging.INFO)
-        self.note(provenance=provenance(self.config))
-        return self
+        if damage:
+            log.warning("%s; the manifest is made anew from the files", damage)
+        if leftovers:
+            log.info("removed %d unfinished files of a process that was killed", len(leftovers))
+        self.note(config_hash=self.config_hash, provenance=provenance(self.config))
 
     def __exit__(self, kind, error, trace) -> None:
-        logging.getLogger().removeHandler(self._log_handler)
-        self._log_handler.close()
-        if self._new and isinstance(error, InputError):
-            shutil.rmtree(self.path)  # bad input leaves nothing behind, not even a configuration to disagree with
-        self._lock.close()
+        try:
+            if self._written < self._changed:
+                self.note()
+        except InputError as second:
+            if error is None:
+                raise
+            log.warning("%s", second)
+        finally:
+            logging.getLogger().removeHandler(self._log_handler)
+            self._log_handler.close()
+            if self._new and isinstance(error, InputError) and not (self.path / "subnetworks").exists():
+                # Bad input leaves nothing behind, not even a configuration to disagree with; training does.
+                shutil.rmtree(self.path, ignore_errors=True)
+            self._lock.release()
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What manifest.json says; empty for a new run."""
-        file = self.path / "manifest.json"
-        return read_json(file) if file.exists() else {}
+        """What manifest.json says, or will say; empty for a new run."""
+        return self._facts
 
-    def note(self, **facts: Any) -> None:
-        """Adds facts to the manifest, atomically."""
-        write_json(self.path / "manifest.json", {**self.manifest, **facts})
+    def note(self, soon: bool = False, **facts: Any) -> None:
+        """Adds facts to the manifest, atomically.
+
+        Args:
+            soon: write now only where the last time is a second ago; else with the next note, or at the end. For
+                facts that can be found again from the files.
+            **facts: to add.
+        """
+        self._facts = {**self._facts, **facts, "files": self.files}
+        self._changed = time.monotonic()
+        if not soon or self._changed - self._written > SECONDS_BETWEEN_NOTES:
+            write_sealed(self.path / "manifest.json", self._facts)
+            self._written = time.monotonic()
+
+    def note_files(self, *files: Path) -> None:
+        """Notes the SHA-256 of files of the run, written before."""
+        self.files.update({str(file.relative_to(self.path)): sha256(file) for file in files})
+        self.note()
+
+    def verify(self, folder: Path) -> None:
+        """Compares the files of a folder with what the manifest says of them.
+
+        Args:
+            folder: in the run folder.
+
+        Raises:
+            InputError: a file was altered since.
+        """
+        for file in folder.iterdir():
+            if self.files.get(name := str(file.relative_to(self.path)), known := sha256(file)) != known:
+                raise InputError(f"{name} with SHA-256 {known[:16]}", f"{self.files[name][:16]}", "make it anew")
 
     def _refuse_another_config(self, known: dict[str, Any]) -> None:
         before, now = _flat(known), _flat(self.config)
         changed = [
             key for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key) and not any(key == k or key.startswith(f"{k}.") for k in MAY_CHANGE)
+            if before.get(key) != now.get(key) and not _may_change(key)
         ]  # fmt: skip
         if changed:
             key = changed[0]
@@ -107,6 +187,23 @@ class RunFolder:
                 f"{before.get(key)}, as {self.path} was begun with",
                 "choose another name=, or repeat the run's own settings",
             )
+
+
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nothing: a full disk is reported once, by what it stops, and not once per line of the log."""
+
+
+def _left_by_us(file: Path) -> bool:
+    return file.name == ".lock" or any(file.match(name) for name in LEFTOVERS)
+
+
+def _may_change(key: str) -> bool:
+    return any(key == known or key.startswith(f"{known}.") for known in MAY_CHANGE)
+
+
+def _hash(flat: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(flat, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _read_config(file: Path) -> dict[str, Any]:
@@ -126,8 +223,7 @@ def run_name(command: str, dataset: str, config: DictConfig) -> str:
     flat = {
         key: value for key, value in _flat(content).items() if not key.startswith(("launcher", "logger", "runs_dir"))
     }
-    digest = hashlib.sha256(json.dumps(flat, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    return f"{command}-{dataset}-{digest}"
+    return f"{command}-{dataset}-{_hash(flat)[:8]}"
 
 
 def provenance(config: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +244,7 @@ def provenance(config: dict[str, Any]) -> dict[str, Any]:
         "cpu_threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "git_commit": _git_commit(),
-        "config_hash": hashlib.sha256(json.dumps(_flat(config), sort_keys=True, default=str).encode()).hexdigest()[:16],
+        "config_hash": _hash(_flat(config)),
         "versions": packages,
     }
 

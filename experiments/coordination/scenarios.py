@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from datamodules.errors import InputError
 from datamodules.partitioners.base import Partitioner
 from experiments.coordination.command_line import CONFIGS
+from lightning_modules.active_classes import ActiveClasses
 from lightning_modules.decisions.base import Decision
 from lightning_modules.heads import Initialiser
 from lightning_modules.losses.base import ClassificationLoss
@@ -25,8 +26,9 @@ KINDS = {
     "loss": ClassificationLoss,
     "init": Initialiser,
     "optimizer": functools.partial,
+    "active_classes": ActiveClasses,
 }
-KEYS = ("title", "partitioner", "router", "decision", "loss", "init", "optimizer")
+KEYS = ("title", "partitioner", "router", "decision", "loss", "init", "optimizer", "active_classes")
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Scenario:
         title: for tables.
         partitioner: Hydra node; `partitioner_name` is its short name for tables.
         router_node, decision_node: Hydra nodes; the router may be None.
-        loss, init, optimizer: Hydra nodes, the comparison's own unless the scenario replaces them.
+        loss, init, optimizer, active_classes: Hydra nodes, the comparison's own unless the scenario replaces them.
         names: short names of partitioner, loss, init, router and decision for results.csv.
     """
 
@@ -50,6 +52,7 @@ class Scenario:
     loss: dict[str, Any]
     init: dict[str, Any]
     optimizer: dict[str, Any]
+    active_classes: dict[str, Any]
     names: dict[str, str]
 
     @cached_property
@@ -89,9 +92,9 @@ def make_scenario(name: str, content: DictConfig, cfg: DictConfig) -> Scenario:
 
     Args:
         name: of the scenario.
-        content: keys title, partitioner, router, decision and perhaps loss, init, optimizer. A value is the name of a
-            file in the group of that name, a node with `_target_`, `selected` (what the command line selected), or
-            null where nothing is needed.
+        content: keys title, partitioner, router, decision and perhaps loss, init, optimizer, active_classes. A value
+            is the name of a file in the group of that name, a node with `_target_`, `selected` (what the command line
+            selected), or null where nothing is needed.
         cfg: the composed configuration.
 
     Raises:
@@ -111,7 +114,7 @@ def make_scenario(name: str, content: DictConfig, cfg: DictConfig) -> Scenario:
         nodes[group], names[group] = node, short_name(group, node) if node else ""
     scenario = Scenario(
         name, content["title"], nodes["partitioner"], nodes["router"], nodes["decision"],
-        nodes["loss"], nodes["init"], nodes["optimizer"], names,
+        nodes["loss"], nodes["init"], nodes["optimizer"], nodes["active_classes"], names,
     )  # fmt: skip
     for group, node in nodes.items():  # built once here, so that a wrong argument is found before anything is written
         built = instantiate(node) if node is not None else None

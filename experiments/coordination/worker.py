@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from datamodules.files import disk_error
 from experiments.coordination.command_line import quieten
 from experiments.coordination.job import Job
 
@@ -25,7 +26,7 @@ def main() -> None:
     quieten()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
-    from experiments.coordination.training import train
+    from experiments.coordination.stacking import train
 
     def say(**event: object) -> None:
         events.write(json.dumps(event) + "\n")
@@ -40,7 +41,10 @@ def main() -> None:
             return
         except Exception as error:  # one that fails must not cost the worker's other jobs
             logging.exception("%s failed", job.title)
-            say(event="failed", reason=" ".join(f"{type(error).__name__}: {error}".split()))
+            if (disk := disk_error(error)) is not None:
+                say(event="disk", got=disk.got, expected=disk.expected, cure=disk.cure)
+            else:
+                say(event="failed", reason=" ".join(f"{type(error).__name__}: {error}".split()))
         else:
             say(event="done")
         lines.busy = False

@@ -13,14 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader
 
-from callbacks.epoch_checkpoint import EpochCheckpoint, epoch_files
+from callbacks.epoch_checkpoint import EpochCheckpoint
 from callbacks.epoch_clock import EpochClock
 from callbacks.finite import StopOnNonFinite
 from callbacks.history import History
 from callbacks.reporting import ReportEpoch
 from datamodules.errors import InputError
 from datamodules.extractors.base import seeded
-from datamodules.files import atomic_file, sha256, write_json
 from datamodules.identity_batches import IdentityDataModule
 from experiments.coordination.command_line import CONFIGS
 from experiments.coordination.job import Job, Recipe
@@ -109,7 +108,7 @@ def train(
     Returns:
         The record: seconds, epochs, history.
     """
-    record, weights = job.record(), job.stem.with_suffix(".safetensors")
+    record, weights = job.record() or job.restore(), job.stem.with_suffix(".safetensors")
     if record is None:
         started = time.perf_counter()
         history, tracking = History(), instantiate(job.tracking)
@@ -160,20 +159,11 @@ def materialise(network: nn.Module, loader: DataLoader, seed: int) -> None:
 
 
 def _keep(job: Job, network: nn.Module, history: History, seconds: float) -> dict[str, Any]:
-    weights = job.stem.with_suffix(".safetensors")
-    weights.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(weights) as temporary:
-        state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-        safetensors.torch.save_file(state, temporary)
     records = history.records
     record = {
         "title": job.title,
         "epochs": len(records),
         "seconds": seconds,
-        "sha256": sha256(weights),
         "history": records,
     }
-    write_json(job.stem.with_suffix(".json"), record)
-    for file in epoch_files(job.stem).values():
-        file.unlink()
-    return record
+    return job.finish(network.state_dict(), record)

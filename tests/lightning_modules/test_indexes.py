@@ -55,9 +55,7 @@ class People:
         )
         names = tuple(f"person {i}" for i in range(len(self.means)))
         means = torch.from_numpy(self.means)
-        return Identifier(
-            names, means, self.partition, decision or Argmax(), NearestClass(), heads
-        ).with_index(index)
+        return Identifier(names, means, self.partition, decision or Argmax(), NearestClass(), heads).with_index(index)
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Launcher: where jobs run."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
+from datamodules.errors import InputError
 from experiments.coordination.job import Job
 from experiments.coordination.progress import Progress
 
@@ -18,6 +20,29 @@ class Launcher(ABC):
             devices: that train one sub-network together.
         """
         return 1
+
+    def serve(self, devices: int) -> bool:
+        """Called before the command, in every process that was started with it.
+
+        Args:
+            devices: that train one sub-network together.
+
+        Returns:
+            True where this process was a worker and its work is over; False where it is the one that coordinates.
+
+        Raises:
+            InputError: several processes were started, and this launcher does not know the others.
+        """
+        world = int(os.environ.get("WORLD_SIZE", 1))
+        if world > 1:
+            raise InputError(
+                f"{world} processes started by torchrun", "one process with this launcher",
+                "launcher=torchrun, or start the command without torchrun",
+            )  # fmt: skip
+        return False
+
+    def release(self) -> None:  # noqa: B027 most launchers have nobody to release
+        """Called after the command, in the process that coordinates: no more jobs will come."""
 
     @abstractmethod
     def run(self, jobs: Iterable[Job], progress: Progress) -> dict[str, str]:

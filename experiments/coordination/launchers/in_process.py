@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from functools import partial
 
 from datamodules.errors import InputError
+from datamodules.files import disk_error
 from experiments.coordination.job import Job
 from experiments.coordination.launchers.base import Launcher
 from experiments.coordination.progress import Progress
-from experiments.coordination.training import train
+from experiments.coordination.stacking import train
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ class InProcess(Launcher):
             try:
                 train(job, partial(progress.epoch, job.title))
             except Exception as error:
+                if (disk := disk_error(error)) is not None:
+                    raise disk from error
                 # One sub-network that fails must not cost the others; the run ends with a table and a non-zero code.
                 log.exception("%s failed", job.title)
                 failed[job.identifier] = " ".join(f"{type(error).__name__}: {error}".split())

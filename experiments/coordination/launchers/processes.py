@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from datamodules.errors import InputError
+from datamodules.errors import DiskError, InputError
 from experiments.coordination.job import Job
 from experiments.coordination.launchers.base import Launcher
+from experiments.coordination.launchers.gpus import visible_gpus
 from experiments.coordination.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -42,13 +44,13 @@ class Processes(Launcher):
 
     def at_once(self, devices: int) -> int:
         """The number of workers; see `Launcher.at_once`."""
-        return self.workers or max(1, (len(_visible_gpus()) or os.cpu_count() or 1) // devices)
+        return self.workers or max(1, (len(visible_gpus()) or os.cpu_count() or 1) // devices)
 
     def run(self, jobs: Iterable[Job], progress: Progress) -> dict[str, str]:
         """Hands the jobs to the workers in the order given; see `Launcher.run`."""
         jobs = list(jobs)
         ranks = jobs[0].recipe.trainer["devices"] if jobs else 1
-        cores, gpus = os.cpu_count() or 1, _visible_gpus()
+        cores, gpus = os.cpu_count() or 1, visible_gpus()
         workers = min(self.at_once(ranks), max(len(jobs), 1))
         threads = self.threads or max(1, cores // (workers * ranks))
         work = _Work(jobs, self.retries, progress)
@@ -60,9 +62,8 @@ class Processes(Launcher):
         for place in places:
             place.start()
         try:
-            for place in places:
-                while place.is_alive():  # a join without limit would not let Ctrl-C through
-                    place.join(0.2)
+            while any(place.is_alive() for place in places) and not any(place.error for place in places):
+                time.sleep(0.05)  # a join without limit would not let Ctrl-C through
         finally:
             work.stop.set()
             for place in places:
@@ -135,15 +136,27 @@ class _Place(threading.Thread):
                 if event["event"] == "epoch":
                     with self.work.lock:
                         self.work.progress.epoch(job.title, event["done"], event["of"], event["values"])
+                elif event["event"] == "disk":
+                    raise DiskError(event["got"], event["expected"], event["cure"])
                 elif event["event"] == "failed" and self.ranks > 1:
+                    died = self._one_died()
                     self.kill()  # the others of the group may wait for the one that failed
-                    return event["reason"]
+                    return None if died else event["reason"]
                 elif event["event"] in ("done", "failed"):
                     return event.get("reason", "")
         except (BrokenPipeError, json.JSONDecodeError):
             pass
         self.kill()
         return None
+
+    def _one_died(self) -> bool:
+        """Whether a process of the group was killed: rank 0 then fails because of it, and the job deserves a retry."""
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline:
+            if any(process.poll() not in (None, 0) for process in self.group[1:]):
+                return True
+            time.sleep(0.05)
+        return False
 
     def _start(self, log_file: Path) -> list[subprocess.Popen]:
         port = _free_port()
@@ -190,15 +203,6 @@ class _Place(threading.Thread):
             process.kill()
             process.wait()
         self.group = []
-
-
-def _visible_gpus() -> list[str]:
-    import torch
-
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named:
-        return [part for part in named.split(",") if part]
-    return [str(i) for i in range(torch.cuda.device_count())]
 
 
 def _free_port() -> int:

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""The right to work on a run folder."""
+
+import fcntl
+import os
+import platform
+import time
+from pathlib import Path
+
+from datamodules.errors import InputError
+
+
+class RunLock:
+    """One coordinator at a time.
+
+    A lock of the kernel on an open file: it ends with its process however that ends, so that no stale lock is left,
+    whatever number the dead process had. Between machines it holds on file systems that pass locks on (NFS with its
+    lock service, Lustre with -o flock, GPFS, CephFS). What the file says is for people.
+
+    Args:
+        path: of the lock file.
+
+    Raises:
+        InputError: another process holds it, or the file system has no locks.
+        OSError: the file cannot be made.
+    """
+
+    def __init__(self, path: Path):
+        self._file = open(path, "a+", encoding="utf-8", errors="replace")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.seek(0)
+            holder = " ".join(self._file.read(200).split())
+            self._file.close()
+            if not isinstance(error, BlockingIOError):
+                raise InputError(
+                    f"{path.parent} on a file system without locks ({error.strerror})", "one that has them",
+                    "choose another runs_dir",
+                ) from None  # fmt: skip
+            raise InputError(
+                f"{path.parent}, in use by another process{f' ({holder})' if holder else ''}",
+                "one coordinator per run folder",
+                "wait for it, or choose another name",
+            ) from None
+
+    def sign(self) -> None:
+        """Says in the file who holds the lock."""
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        self._file.flush()
+
+    def release(self) -> None:
+        """Gives the lock back."""
+        self._file.close()

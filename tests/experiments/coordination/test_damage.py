@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: MIT
+"""Damage to any one file of a finished run costs no training, and the results stay the same."""
+
+import errno
+import json
+import os
+import shutil
+
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+
+from callbacks.epoch_checkpoint import write_checkpoint
+from datamodules.errors import DiskError
+from datamodules.files import sha256
+from experiments.coordination.job import Job, Recipe
+from experiments.coordination.launchers import in_process
+
+ARGUMENTS = ("name=run", "seeds=1", "scenarios=[knn,clustered_nearest]")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, call, quick):
+    """A finished run folder; not to be changed."""
+    runs_dir = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("experiments.reporting.report.write_report", lambda folder: None)
+        assert call("compare", *quick, f"runs_dir={runs_dir}", *ARGUMENTS).code == 0
+    return runs_dir / "run"
+
+
+@pytest.fixture
+def again(tmp_path, finished, call, quick, monkeypatch):
+    """A copy of the run in `<tmp_path>/run`, and `again()`, which repeats the command on it."""
+    monkeypatch.setattr("experiments.reporting.report.write_report", lambda folder: None)
+    shutil.copytree(finished, tmp_path / "run")
+    return lambda *more: call("compare", *quick, f"runs_dir={tmp_path}", *ARGUMENTS, *more)
+
+
+def shape(folder):
+    return {file.relative_to(folder) for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "missing"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "subnetworks/*/00001.safetensors", "subnetworks/*/00001.json", "partitions/*kmeans*/partition.npy",
+        "partitions/*kmeans*/partition.json", "cells/*nearest.json", "cells/*knn.json", "results.csv",
+        "details/history.csv", "manifest.json", "config.yaml",
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_mended_without_training(tmp_path, finished, again, monkeypatch, pattern, damage):
+    def train(job, report=None):
+        raise AssertionError(f"{job.title} is trained again")
+
+    monkeypatch.setattr(in_process, "train", train)
+    (file,) = (tmp_path / "run").glob(pattern)
+    content = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    elif damage == "truncated":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        place = len(content) * 2 // 3
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    ended = again()
+    assert ended.code == 0, ended.out + ended.err
+    measured = [name for name in pd.read_csv(finished / "results.csv") if "seconds" in name or "memory" in name]
+    ours, theirs = (pd.read_csv(run / "results.csv").drop(columns=measured) for run in (tmp_path / "run", finished))
+    pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+    assert shape(tmp_path / "run") == shape(finished)
+    for name, known in json.loads((tmp_path / "run" / "manifest.json").read_text())["files"].items():
+        assert sha256(tmp_path / "run" / name) == known
+
+
+def test_a_damaged_copy_costs_nothing_while_the_weights_are_whole(tmp_path, again, monkeypatch):
+    for file in (tmp_path / "run").glob("copies/*/*"):
+        file.write_bytes(b"")
+    monkeypatch.setattr(in_process, "train", lambda job, report=None: pytest.fail("trained"))
+    assert again().code == 0
+
+
+def test_the_manifest_says_what_the_issue_of_a_resume_needs(finished):
+    manifest = json.loads((finished / "manifest.json").read_text())
+    assert {"config_hash", "data_fingerprint", "partitions", "subnetworks", "files"} <= manifest.keys()
+    (partition,) = (finished / "partitions").glob("*kmeans*")
+    assert manifest["partitions"][partition.name] == json.loads((partition / "partition.json").read_text())["hash"]
+    assert len(manifest["subnetworks"]) == 2
+    for name, about in manifest["subnetworks"].items():
+        assert about["state"] == "done" and about["seed"] == 0 and about["partition"] == partition.name
+        for file in (f"subnetworks/{name}.safetensors", f"subnetworks/{name}.json", f"copies/{name}.safetensors"):
+            assert manifest["files"][file] == sha256(finished / file)
+
+
+def test_states_are_pending_training_and_done_as_it_goes_on(tmp_path, again, monkeypatch):
+    shutil.rmtree(tmp_path / "run")
+    train, seen = in_process.train, []
+
+    def watched(job, report=None):
+        manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+        seen.append({name[-5:]: about["state"] for name, about in manifest["subnetworks"].items()})
+        train(job, report)
+
+    monkeypatch.setattr(in_process, "train", watched)
+    monkeypatch.setattr("experiments.coordination.run_folder.SECONDS_BETWEEN_NOTES", -1.0)
+    assert again().code == 0
+    assert seen == [{"00000": "training", "00001": "pending"}, {"00000": "done", "00001": "training"}]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_refuses_stops_the_run_in_one_line_and_not_every_sub_network(tmp_path, again, monkeypatch, number):
+    shutil.rmtree(tmp_path / "run")
+    tried = []
+
+    def train(job, report=None):
+        tried.append(job.cluster)
+        raise OSError(number, os.strerror(number), "/somewhere")
+
+    monkeypatch.setattr(in_process, "train", train)
+    again().assert_refused(os.strerror(number), "/somewhere", "repeat the command")
+    assert tried == [0]
+
+
+@pytest.fixture
+def job(tmp_path):
+    recipe = Recipe({}, {}, {}, {}, 0)
+    return Job("run", str(tmp_path), "data", {}, "partition", 3, recipe, "key", "title", {}, {})
+
+
+WEIGHTS = {"rows": torch.arange(12, dtype=torch.float32).reshape(4, 3)}
+
+
+def test_a_job_is_finished_once_its_record_is_there_and_can_be_restored_before(job, monkeypatch):
+    steps, real = [], Job._keep
+
+    def keep(*arguments):
+        steps.append(job.copy.is_file())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Job, "_keep", keep)
+    with pytest.raises(KeyboardInterrupt):
+        job.finish(WEIGHTS, {"epochs": 2})
+    assert steps == [True] and job.record() is None
+    monkeypatch.setattr(Job, "_keep", real)
+    assert job.restore()["epochs"] == 2 and job.record() == job.restore()
+    assert torch.equal(safetensors.torch.load_file(job.stem.with_suffix(".safetensors"))["rows"], WEIGHTS["rows"])
+
+
+def test_finishing_removes_the_checkpoints_and_a_record_that_is_no_json_is_refused_before_anything(job):
+    write_checkpoint(job.stem.with_suffix(".epoch-0001.safetensors"), WEIGHTS, {"key": "key"})
+    with pytest.raises(ValueError):
+        job.finish(WEIGHTS, {"loss": float("nan")})
+    assert not job.copy.exists() and len(list(job.stem.parent.iterdir())) == 1
+    job.finish(WEIGHTS, {})
+    assert sorted(file.name for file in job.stem.parent.iterdir()) == ["00003.json", "00003.safetensors"]
+
+
+def test_a_copy_that_is_damaged_or_of_another_key_restores_nothing(job, tmp_path):
+    assert job.restore() is None
+    job.finish(WEIGHTS, {})
+    other = Job("run", str(tmp_path), "data", {}, "partition", 3, job.recipe, "other", "title", {}, {})
+    other.copy.parent.mkdir()
+    shutil.copy(job.copy, other.copy)
+    assert other.restore() is None
+    job.copy.write_bytes(job.copy.read_bytes()[:-1])
+    assert job.restore() is None
+
+
+def test_weights_that_cannot_be_written_are_the_disks_fault(job, monkeypatch):
+    def full(*_):
+        raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(DiskError, match="No space left"):
+        job.finish(WEIGHTS, {})
