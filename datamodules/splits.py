@@ -82,6 +82,7 @@ def split_identities(
     held_out: float = 0.0,
     groups_N: np.ndarray | None = None,
     copies_together: bool = True,
+    max_test_probes: int | None = None,
 ) -> Splits:
     """Draws identities and splits the images of each 60 / 20 / 20.
 
@@ -95,9 +96,10 @@ def split_identities(
         groups_N: (N,) integers, equal for images that must stay on one side (augmented copies of one original);
             None if every image stands for itself. With groups, shares count groups, and only the first image of a
             group (the original) is used outside training.
-
         copies_together: where the set holds augmented copies (its meta says so) and no groups are given, copies and
             their original are a group.
+        max_test_probes: of all test images together keep at most so many, drawn at random: one in a thousand tells
+            the accuracy of a million as well; None keeps all. What is cut is used nowhere.
 
     Returns:
         The splits; every enrolled identity has at least one training sample.
@@ -110,6 +112,8 @@ def split_identities(
         raise InputError(f"held_out = {held_out}", "a share from 0 to below 1", "choose about 0.1 to 0.2")
     if max_test_images is not None and max_test_images < 1:
         raise InputError(f"max_test_images = {max_test_images}", "at least 1, or None", "correct split.max_test_images")
+    if max_test_probes is not None and max_test_probes < 1:
+        raise InputError(f"max_test_probes = {max_test_probes}", "at least 1, or None", "correct split.max_test_probes")
     if groups_N is None and copies_together and embedding_set.meta.get("copies"):
         groups_N = groups_of(embedding_set.files)
     n_held_out = round(available * held_out)
@@ -143,6 +147,9 @@ def split_identities(
     role_test = ~role_train & ~role_val & (rank >= (train_size + val_size)[labels]) & original
     role_test &= rank < (train_size + val_size + kept_test)[labels]
     train, val, test = (Split(rows[role], labels[role]) for role in (role_train, role_val, role_test))
+    if max_test_probes is not None and len(test) > max_test_probes:
+        kept = np.sort(np.random.default_rng([seed, 3]).choice(len(test), max_test_probes, replace=False))
+        test = Split(test.rows[kept], test.labels[kept])
     return Splits(train, val, test, enrolled, Split(*_rows_of(starts, unknown)))
 
 

@@ -26,13 +26,15 @@ def main(cfg: DictConfig) -> int:
     from experiments.coordination.failures import failure_table
     from experiments.coordination.run_folder import RunFolder, run_name
     from experiments.coordination.scenarios import make_scenario
+    from experiments.coordination.stages import Stages
     from lightning_modules.open_set import check_fpir, threshold_at_fpir
 
-    console = Console()
+    console, stages = Console(), Stages()
     check_trainer(cfg.trainer)
     scenario, index = make_scenario("scenario", cfg.scenario, cfg), instantiate(cfg.index)
     sizes = as_sizes(cfg.n_identities, "n_identities")
-    data = open_data(cfg, sizes)
+    with stages.stage("data"):
+        data = open_data(cfg, sizes)
     (n,) = sizes or [data.n_identities - round(data.n_identities * cfg.split.held_out)]
     cell = Cell(n, subnets_for([n], cfg.n_subnets)[0], cfg.seed)
     check_testable(data, cfg.split, [n], cfg.seed)
@@ -45,27 +47,35 @@ def main(cfg: DictConfig) -> int:
         raise InputError(f"{out}, which exists", "a new folder", "choose another out= or name=, or remove it")
 
     with RunFolder(folder, cfg) as run:
-        coordinator = Coordinator(run, data, cfg, console)
+        with stages.stage("splits and class means"):
+            coordinator = Coordinator(run, data, cfg, console)
+            _, splits, _ = coordinator.enrolled(cell)
         console.print(
             f"{folder}: {scenario.title}, N = {n}, m = {cell.n_subnets}, seed {cfg.seed}",
             highlight=False,
             soft_wrap=True,
         )
-        failed = coordinator.train([(cell, scenario)])
+        with stages.stage("partition"):
+            coordinator.partition(cell, scenario)
+        with stages.stage("training"):
+            failed = coordinator.train([(cell, scenario)])
         if failed:
             console.print(failure_table(failed))
             return 1
-        exact = coordinator.identifier(cell, scenario)
-        identifier = exact.with_index(index)
-        _, splits, _ = coordinator.enrolled(cell)
+        with stages.stage("assembly"):
+            exact = coordinator.identifier(cell, scenario)
+            identifier = exact.with_index(index)
         threshold = None
         if len(splits.unknown):
             scores = identifier.identify(data.embeddings[splits.unknown.rows]).score
             threshold = threshold_at_fpir(scores, cfg.fpir)
             identifier = replace(identifier, threshold=threshold)
-        metrics, _ = evaluate(identifier, data, splits.test)
-        identifier.save(out)
-        agreement = index_agreement(exact, identifier, data, splits.test)
+        with stages.stage("evaluation"):
+            metrics, _ = evaluate(identifier, data, splits.test)
+        with stages.stage("saving"):
+            identifier.save(out)
+        with stages.stage("agreement of the index"):
+            agreement = index_agreement(exact, identifier, data, splits.test)
         run.note_files(*sorted(out.iterdir()))
 
     shown = ", ".join(f"{name} {value:.2f} %" for name, value in metrics.items())
@@ -79,6 +89,7 @@ def main(cfg: DictConfig) -> int:
             f"threshold {threshold:.4f}: {100 * cfg.fpir:g} % of {len(splits.unknown)} probes of unknown "
             f"persons named, {missed:.2f} % of the test probes not named rightly", highlight=False, soft_wrap=True,
         )  # fmt: skip
+    console.print(str(stages), highlight=False, soft_wrap=True)
     console.print(f"identifier: {out}", highlight=False, soft_wrap=True)
     return 0
 

@@ -53,6 +53,8 @@ def check_split(split: DictConfig) -> None:
         raise InputError(f"split.held_out = {split.held_out}", "a share from 0 to below 1", "choose about 0.1 to 0.2")
     if split.max_test_images is not None and split.max_test_images < 1:
         raise InputError(f"split.max_test_images = {split.max_test_images}", "at least 1, or null", "correct it")
+    if split.max_test_probes is not None and split.max_test_probes < 1:
+        raise InputError(f"split.max_test_probes = {split.max_test_probes}", "at least 1, or null", "correct it")
 
 
 def check_testable(embedding_set: EmbeddingSet, split: DictConfig, sizes: list[int], seed: int) -> None:

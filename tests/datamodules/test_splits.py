@@ -153,3 +153,17 @@ def test_copies_of_one_image_stay_on_one_side_and_only_originals_are_tested(copi
 def test_impossible_requests_are_refused(arguments, words):
     with pytest.raises(InputError, match=words):
         split_identities(set_with([5] * 10), **arguments)
+
+
+def test_of_many_test_images_a_random_few_stand_for_all():
+    data = set_with([10] * 50)
+    all_of_them, few = split_identities(data, seed=3), split_identities(data, seed=3, max_test_probes=20)
+    assert len(all_of_them.test) == 100 and len(few.test) == 20
+    truth = dict(zip(all_of_them.test.rows.tolist(), all_of_them.test.labels.tolist(), strict=True))
+    assert [truth[row] for row in few.test.rows.tolist()] == few.test.labels.tolist() == sorted(few.test.labels)
+    assert np.array_equal(few.train.rows, all_of_them.train.rows) and np.array_equal(few.val.rows, all_of_them.val.rows)
+    assert len(set(few.test.labels.tolist())) > 10, "drawn over all identities"
+    assert not np.array_equal(few.test.rows, split_identities(data, seed=4, max_test_probes=20).test.rows)
+    assert np.array_equal(split_identities(data, seed=3, max_test_probes=100).test.rows, all_of_them.test.rows)
+    with pytest.raises(InputError, match="max_test_probes"):
+        split_identities(data, max_test_probes=0)

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""How long each stage of a command took, and how much memory the process held."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SECONDS_BETWEEN_LOOKS = 0.2
+
+
+class Stages:
+    """Wall-clock seconds by stage, in the order in which they began, and the largest resident size seen.
+
+    The kernel's own high-water mark is of no use here: `EpochClock` resets it at each epoch.
+
+    Attributes:
+        seconds: of each stage so far.
+        peak_bytes: largest resident size of this process, looked at five times a second while a stage runs; 0 where
+            the system does not tell.
+    """
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        self.peak_bytes = 0
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Adds the time of a block to a stage.
+
+        Args:
+            name: of the stage.
+        """
+        started, ended = time.perf_counter(), threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(ended,), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    def _watch(self, ended: threading.Event) -> None:
+        while True:
+            self.peak_bytes = max(self.peak_bytes, _resident_bytes())
+            if ended.wait(SECONDS_BETWEEN_LOOKS):
+                return
+
+    def __str__(self) -> str:
+        stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items())
+        memory = f"; at most {self.peak_bytes / 2**30:.2f} GiB of memory" if self.peak_bytes else ""
+        return f"{stages}; {sum(self.seconds.values()):.1f} s in all{memory}"
+
+
+def _resident_bytes() -> int:
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):  # pages of the data's memory map are the kernel's to drop
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
