@@ -8,22 +8,25 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from experiments.coordination.cluster_map import write_map
 from experiments.coordination.command_line import command
-from experiments.coordination.comparison import evaluate_cell, write_results
-from experiments.coordination.coordinator import Cell, Coordinator
-from experiments.coordination.data import as_seeds, as_sizes, check_testable, dataset_name, open_data, subnets_for
-from experiments.coordination.failures import failure_table, skipped_table
-from experiments.coordination.lineup import for_data, load_lineup
-from experiments.coordination.rivals import evaluate_rivals, scenarios_below
-from experiments.coordination.run_folder import RunFolder, run_name
 from experiments.coordination.schema import CompareConfig, check_trainer
-from experiments.reporting.report import write_report
-from experiments.reporting.terminal import terminal_table
 
 
 @command("compare", CompareConfig)
 def main(cfg: DictConfig) -> int:
     """Runs the comparison; returns 1 where a sub-network failed."""
+    # Imported late: --help and a mistyped key are answered at once.
+    from experiments.coordination.comparison import evaluate_cell, write_results
+    from experiments.coordination.coordinator import Cell, Coordinator
+    from experiments.coordination.data import as_seeds, as_sizes, check_testable, dataset_name, open_data, subnets_for
+    from experiments.coordination.failures import failure_table, skipped_table
+    from experiments.coordination.lineup import for_data, load_lineup
+    from experiments.coordination.rivals import evaluate_rivals, scenarios_below
+    from experiments.coordination.run_folder import RunFolder, run_name
+    from experiments.reporting.report import write_report
+    from experiments.reporting.terminal import terminal_table
+
     console = Console()
     check_trainer(cfg.trainer)
     lineup = load_lineup(cfg.scenarios, cfg)
@@ -49,6 +52,7 @@ def main(cfg: DictConfig) -> int:
         if not (run.path / "cells").exists():
             return 1
         results, skipped = write_results(run.path)
+        write_map(coordinator, cells, lineup.scenarios)
         run.note_files(run.path / "results.csv", *sorted((run.path / "details").glob("*.csv")))
         write_report(run.path)
         figures = sorted((run.path / "figures").glob("*.png"))

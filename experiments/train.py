@@ -4,27 +4,30 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 
 from datamodules.errors import InputError
-from datamodules.splits import split_identities
 from experiments.coordination.command_line import command
-from experiments.coordination.coordinator import Cell, Coordinator
-from experiments.coordination.data import as_sizes, check_testable, dataset_name, open_data, subnets_for
-from experiments.coordination.evaluation import evaluate, index_agreement
-from experiments.coordination.failures import failure_table
-from experiments.coordination.run_folder import RunFolder, run_name
-from experiments.coordination.scenarios import make_scenario
 from experiments.coordination.schema import TrainConfig, check_trainer
-from lightning_modules.open_set import check_fpir, threshold_at_fpir
 
 
 @command("train", TrainConfig)
 def main(cfg: DictConfig) -> int:
     """Trains, evaluates, saves; returns 1 where a sub-network failed."""
+    # Imported late: --help and a mistyped key are answered at once.
+    import numpy as np
+
+    from datamodules.splits import split_identities
+    from experiments.coordination.coordinator import Cell, Coordinator
+    from experiments.coordination.data import as_sizes, check_testable, dataset_name, open_data, subnets_for
+    from experiments.coordination.evaluation import evaluate, index_agreement
+    from experiments.coordination.failures import failure_table
+    from experiments.coordination.run_folder import RunFolder, run_name
+    from experiments.coordination.scenarios import make_scenario
+    from lightning_modules.open_set import check_fpir, threshold_at_fpir
+
     console = Console()
     check_trainer(cfg.trainer)
     scenario, index = make_scenario("scenario", cfg.scenario, cfg), instantiate(cfg.index)
@@ -63,6 +66,7 @@ def main(cfg: DictConfig) -> int:
         metrics, _ = evaluate(identifier, data, splits.test)
         identifier.save(out)
         agreement = index_agreement(exact, identifier, data, splits.test)
+        run.note_files(*sorted(out.iterdir()))
 
     shown = ", ".join(f"{name} {value:.2f} %" for name, value in metrics.items())
     console.print(f"{len(splits.test)} test probes: {shown}", highlight=False, soft_wrap=True)

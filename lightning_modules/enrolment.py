@@ -24,6 +24,7 @@ def with_identities(identifier: Identifier, names: list[str], class_means_QD: Te
 
     Each becomes the last class of the cluster to which the identifier itself sends its class mean; its class row is
     the class mean, scaled to the mean length of that cluster's rows (1 but for losses whose rows keep their length).
+    A router or a decision that is fitted must be fitted again: see `Identifier.needs_fit`.
 
     Args:
         identifier: stays as it is.
@@ -31,10 +32,8 @@ def with_identities(identifier: Identifier, names: list[str], class_means_QD: Te
         class_means_QD: (Q, D) floating-point class means, of any length but zero.
 
     Raises:
-        InputError: a name that is enrolled or given twice, another dimension, means that are not finite or zero, or an
-            identifier that holds parameters fitted to its people.
+        InputError: a name that is enrolled or given twice, another dimension, or means that are not finite or zero.
     """
-    _refuse_fitted(identifier)
     known = set(identifier.identities)
     if repeated := [name for name in names if name in known]:
         raise InputError(
@@ -56,13 +55,14 @@ def with_identities(identifier: Identifier, names: list[str], class_means_QD: Te
             new_CD = means_QD[torch.from_numpy(home_Q == cluster)] * rows_CD.norm(dim=1).mean()
             rows.append(torch.cat([rows_CD, new_CD.repeat_interleave(heads.rows_per_class, 0)]))
         heads = Heads.pack(partition, rows)
-    return replace(
-        identifier,
+    made = replace(
+        unfitted(identifier),
         identities=(*identifier.identities, *names),
         class_means_KD=torch.cat([identifier.class_means_KD, means_QD]),
         partition=partition,
         heads=heads,
     )
+    return made.with_index(identifier.index)
 
 
 def home_clusters(identifier: Identifier, class_means_QD: Tensor) -> np.ndarray:
@@ -91,14 +91,15 @@ def home_clusters(identifier: Identifier, class_means_QD: Tensor) -> np.ndarray:
 def without_identities(identifier: Identifier, names: list[str]) -> Identifier:
     """An identifier that no longer knows some people; a cluster that nobody is left in goes as well.
 
+    A router or a decision that is fitted must be fitted again: see `Identifier.needs_fit`.
+
     Args:
         identifier: stays as it is.
         names: of the people.
 
     Raises:
-        InputError: a name that is not enrolled, nobody left, or an identifier with parameters fitted to its people.
+        InputError: a name that is not enrolled, or nobody left.
     """
-    _refuse_fitted(identifier)
     known, leaving = set(identifier.identities), set(names)
     for name in names:
         if name not in known:
@@ -128,13 +129,14 @@ def without_identities(identifier: Identifier, names: list[str]) -> Identifier:
         spans = [slice(heads.starts[cluster], heads.starts[cluster + 1]) for cluster in kept_clusters]
         heads = Heads.pack(partition, [heads.rows_SD[span][stays_S[span]] for span in spans])
     kept = torch.from_numpy(keep_K).to(identifier.class_means_KD.device)
-    return replace(
-        identifier,
+    made = replace(
+        unfitted(identifier),
         identities=tuple(name for name in identifier.identities if name not in leaving),
         class_means_KD=identifier.class_means_KD[kept],
         partition=partition,
         heads=heads,
     )
+    return made.with_index(identifier.index)
 
 
 def with_head(identifier: Identifier, cluster: int, rows_CD: Tensor) -> Identifier:
@@ -152,12 +154,17 @@ def with_head(identifier: Identifier, cluster: int, rows_CD: Tensor) -> Identifi
     return replace(identifier, heads=Heads.pack(identifier.partition, rows))
 
 
-def _refuse_fitted(identifier: Identifier) -> None:
-    for part in (identifier.router, identifier.decision):
-        fitted = [key for key, value in vars(part).items() if isinstance(value, Tensor)] if part is not None else []
-        if any(not key.startswith("_") for key in fitted):
-            raise InputError(
-                f"an identifier whose {type(part).__name__} was fitted to its people",
-                "one without fitted parameters, such as scenario=clustered_nearest",
-                "train that one, or train again with the people added to the data",
-            )
+def unfitted(identifier: Identifier) -> Identifier:
+    """An identifier without index, whose router and decision have lost what was fitted to its people.
+
+    Args:
+        identifier: stays as it is.
+    """
+    bare = {}
+    for key in ("router", "decision"):
+        part = getattr(identifier, key)
+        if part is not None and part.needs_fit:
+            kept = {name: value for name, value in vars(part).items() if not name.startswith("_")}
+            part = type(part)(**{name: value for name, value in kept.items() if not isinstance(value, Tensor)})
+        bare[key] = part
+    return replace(identifier, index=None, **bare)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING, DictConfig
-from pytorch_lightning.accelerators import AcceleratorRegistry
 
 from datamodules.errors import InputError
 from experiments.coordination.steps import check_batch_size
@@ -31,6 +30,7 @@ class TrainerConfig:
     strategy: str = "auto"  # for devices > 1: ddp (each a share of the batch), model_parallel (of classes)
     check_val_every_n_epoch: int = 1  # epochs between two validations
     checkpoint_every_n_epochs: int = 1  # epochs between two checkpoints, the most that a crash costs
+    stack: Any = "auto"  # sub-networks trained in one step, with the same result; auto: 1 on a CPU, 16 on a GPU
     threads: int | None = None  # CPU threads; None leaves torch's choice
 
 
@@ -54,11 +54,15 @@ def check_trainer(trainer: DictConfig) -> None:
         if trainer[key] is not None and trainer[key] < 1:
             raise InputError(f"trainer.{key} = {trainer[key]}", "at least 1", f"correct trainer.{key}")
     check_batch_size(trainer.batch_size)
+    from pytorch_lightning.accelerators import AcceleratorRegistry  # late: it brings torch, and --help needs neither
+
     accelerators = ("auto", "gpu", *AcceleratorRegistry.available_accelerators())
     if trainer.accelerator not in accelerators:
         raise InputError(
             f"trainer.accelerator = {trainer.accelerator}", f"one of {', '.join(accelerators)}", "correct it"
         )
+    if trainer.stack != "auto" and not (isinstance(trainer.stack, int) and trainer.stack >= 1):
+        raise InputError(f"trainer.stack = {trainer.stack}", "auto, or at least 1", "correct trainer.stack")
     if trainer.schedule not in SCHEDULES:
         raise InputError(
             f"trainer.schedule = {trainer.schedule}", f"one of {', '.join(SCHEDULES)}", "correct trainer.schedule"

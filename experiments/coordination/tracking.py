@@ -142,7 +142,9 @@ class WandbTracking(Tracking):
         wandb.finish()
         opened = self._init(
             run_folder,
-            id=hashlib.sha256(f"{run_folder}/summary".encode()).hexdigest()[:16],
+            # An agent of a W&B sweep waits for the run whose id it handed out.
+            id=("WANDB_SWEEP_ID" in os.environ and os.environ.get("WANDB_RUN_ID"))
+            or hashlib.sha256(f"{run_folder}/summary".encode()).hexdigest()[:16],
             name=run,
             group=run,
             job_type="summary",

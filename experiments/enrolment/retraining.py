@@ -6,21 +6,26 @@ Axes: K identities, C classes of one sub-network, D embedding dimension.
 
 import logging
 import tempfile
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import numpy as np
 import safetensors.torch
+import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
+from datamodules.partitioners.samples import TrainingSamples
 from datamodules.splits import Split, Splits
 from experiments.coordination.command_line import CONFIGS
+from experiments.coordination.coordinator import FIT_PROBES
 from experiments.coordination.job import Job, Recipe
 from experiments.coordination.networks import Enrolled
 from experiments.coordination.progress import Progress
+from experiments.coordination.schema import TrainerConfig
 from experiments.coordination.training import train_on
 from experiments.enrolment.newcomers import Newcomers
 from experiments.enrolment.original import Original
@@ -28,6 +33,7 @@ from lightning_modules.enrolment import with_head
 from lightning_modules.identifier import Identifier
 
 logger = logging.getLogger(__name__)
+CURE_FIT = "put the data back, or train again with experiments.train"
 CURE = "leave out retrain=true, or train again with experiments.train"
 
 
@@ -58,7 +64,9 @@ def check_retrainable(identifier: Identifier, original: Original) -> Recipe:
         _check_node(group, getattr(recipe, group))
     # Where it runs is this machine's affair.
     here = {"accelerator": "auto", "devices": 1, "strategy": "auto", "threads": None}
-    return Recipe(recipe.loss, recipe.init, recipe.optimizer, {**recipe.trainer, **here}, recipe.seed)
+    return Recipe(
+        recipe.loss, recipe.init, recipe.optimizer, {**asdict(TrainerConfig()), **recipe.trainer, **here}, recipe.seed
+    )
 
 
 def retrain_changed(
@@ -117,6 +125,27 @@ def retrain(
     )  # fmt: skip
     train_on(job, Enrolled(embedding_set, splits, identifier.class_means_KD.cpu().numpy(), members_C), report)
     return safetensors.torch.load_file(job.stem.with_suffix(".safetensors"))["rows"]
+
+
+def fit_again(identifier: Identifier, original: Original, newcomers: Newcomers | None) -> Identifier:
+    """Fits router and decision to the people as they are now.
+
+    Args:
+        identifier: changed, and so without what was fitted.
+        original: the data of the training.
+        newcomers: the last people of `identifier`, with their samples.
+
+    Raises:
+        InputError: the data of the training are not to be had.
+    """
+    if original.missing:
+        raise InputError(original.missing, "the data of the training, to fit router and decision again", CURE_FIT)
+    everybody = np.arange(len(identifier.identities), dtype=np.int32)
+    embedding_set, splits = _samples(identifier, everybody, original, newcomers)
+    seed = identifier.provenance["split"].get("seed", 0)
+    val_BD, truth_B = TrainingSamples(embedding_set.embeddings, splits.val).drawn(FIT_PROBES, seed)
+    samples = TrainingSamples(embedding_set.embeddings, splits.train)
+    return identifier.fitted(samples, torch.from_numpy(val_BD), torch.from_numpy(truth_B.astype(np.int64)), seed)
 
 
 def _samples(

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Routing by the nearest class mean, or the p nearest: K similarities per probe."""
 
+import functools
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,6 +12,7 @@ from lightning_modules.onnx_graph import OnnxScores
 from lightning_modules.routers.base import Router
 from lightning_modules.scores import ProbeScores
 
+INT64 = 7  # the number of the type in ONNX
 EXPORTED_P = 64  # an exported graph looks into each candidate cluster one after another
 
 
@@ -42,7 +46,19 @@ class NearestClass(Router):
         if p > EXPORTED_P:
             raise InputError(f"router NearestClass with p = {p}", f"at most {EXPORTED_P} to export", "lower p")
         _, identity_BP = scores.nearest_classes(max(p, 2))  # two are looked for anyway, for the runner-up
-        return [scores.cluster_of(scores.column(identity_BP, place)) for place in range(p)]
+        clusters = [scores.cluster_of(scores.column(identity_BP, place)) for place in range(p)]
+        if self.most_clusters is None or self.most_clusters >= p:
+            return clusters
+        # What would be one cluster too many, and what is there already, becomes the first once more.
+        chosen, count_B = clusters[:1], scores.constant(np.int64(1))
+        for place in range(1, p):
+            same = [scores.add("Equal", clusters[place], earlier) for earlier in clusters[:place]]
+            new_B = scores.add("Not", functools.reduce(lambda one, other: scores.add("Or", one, other), same))
+            count_B = scores.add("Add", count_B, scores.add("Cast", new_B, to=INT64))
+            few_B = scores.add("LessOrEqual", count_B, scores.constant(np.int64(self.most_clusters)))
+            taken_B = scores.add("And", new_B, few_B)
+            chosen.append(scores.add("Where", taken_B, clusters[place], clusters[0]))
+        return chosen
 
 
 def first_occurrences(clusters_BP: Tensor, n_clusters: int) -> Tensor:

@@ -127,6 +127,28 @@ def test_people_added_earlier_train_on_their_class_mean_and_it_is_said(enrol, wo
     assert ("class mean alone" in caplog.text) == (in_cluster[-1] == removed_from)
 
 
+def test_a_decision_that_is_fitted_to_the_people_is_fitted_again(world, set_folder, call, tmp_path):
+    ended = call(
+        "train", "data=embedding_set", f"data.path={set_folder}", "n_subnets=2", "logger=none", "init=prototype",
+        "scenario=clustered_fused", "trainer.accelerator=cpu", "trainer.max_epochs=1", f"out={tmp_path / 'fused'}",
+        f"runs_dir={tmp_path / 'runs'}",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    ended = call(
+        "enrol", f"identifier={tmp_path / 'fused'}", f"embeddings={world / 'new'}", "remove=person 002",
+        f"out={tmp_path / 'out'}",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    made, new = Identifier.load(tmp_path / "out"), EmbeddingSet.open(world / "new")
+    assert made.needs_fit and "person 002" not in made.identities
+    assert made.identify(new.embeddings).identity == tuple(new.identities[label] for label in new.labels)
+    path = tmp_path / "fused/identifier.json"
+    path.write_text(path.read_text().replace('"data_path": "', '"data_path": "/gone'))
+    refused = call("enrol", f"identifier={tmp_path / 'fused'}", "remove=person 002", f"out={tmp_path / 'again'}")
+    refused.assert_refused("/gone", "fit router and decision again")
+    assert not (tmp_path / "again").exists()
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [

@@ -6,11 +6,10 @@ import json
 import pandas as pd
 import pytest
 
-import experiments.compare
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 from experiments.coordination import lineup as lineups
-from experiments.coordination.lineup import PROPOSAL, all_names, for_data, load_lineup
+from experiments.coordination.lineup import ALL, PROPOSAL, expanded, for_data, load_lineup
 from lightning_modules.baselines.base import Infeasible
 from lightning_modules.baselines.hf_softmax import HFSoftmax
 from lightning_modules.baselines.ivf import InvertedLists
@@ -21,7 +20,7 @@ ROWS = ["ism", "knn", "clustered_nearest", "loss=cosface", "hf_softmax", "f2c", 
 
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch):
-    monkeypatch.setattr(experiments.compare, "write_report", lambda folder: None)
+    monkeypatch.setattr("experiments.reporting.report.write_report", lambda folder: None)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def run(tmp_path_factory, call, quick):
     folder = tmp_path_factory.mktemp("rivals")
     arguments = (*quick, f"runs_dir={folder}", "name=toy", "seeds=1", f"scenarios={json.dumps(ROWS)}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiments.compare, "write_report", lambda folder: None)
+        patch.setattr("experiments.reporting.report.write_report", lambda folder: None)
         ended = call("compare", *arguments)
     assert ended.code == 0, ended.err
     return folder / "toy", arguments, ended
@@ -93,8 +92,9 @@ def test_the_suite_of_all_is_every_file_and_nothing_twice(compose):
     lineup = load_lineup(cfg.scenarios, cfg)
     names = [part.name for part in (*lineup.scenarios, *lineup.rivals)] + list(lineup.missing)
     assert {"ism", "knn", "clustered_nearest", "hf_softmax", "multi_cognition", "loss=cosface"} <= set(names)
-    assert "loss=arcface" not in names and "partitioner=kmeans" not in names and len(set(names)) == len(names)
-    assert {name for name in all_names() if "=" not in name} <= set(names)
+    repeated = {"loss=arcface", "partitioner=single", "partitioner=kmeans", "decision=nearest_mean"}
+    assert not repeated & set(names) and len(set(names)) == len(names)
+    assert set(expanded(["*"])) <= set(names) and set(expanded(list(ALL))) >= set(names)
 
 
 def test_an_exchanged_choice_is_the_only_difference_to_the_proposal(compose):

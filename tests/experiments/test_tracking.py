@@ -177,11 +177,12 @@ def test_a_summary_says_of_every_row_its_metrics_and_their_units(no_key, tmp_pat
 COMPARE = """
 import base64
 import experiments.compare as compare
+import experiments.reporting.report as report
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 def write_report(folder):
     (folder / "figures").mkdir()
     (folder / "figures" / "dot.png").write_bytes(base64.b64decode(DOT))
-compare.write_report = write_report
+report.write_report = write_report
 compare.main()
 """
 

@@ -150,11 +150,15 @@ def test_what_cannot_be_done_is_refused(change, words):
         change(make())
 
 
-def test_fitted_parameters_are_refused_since_they_know_the_people():
+def test_what_was_fitted_to_the_people_is_forgotten_and_the_rest_kept():
     class Fitted(Argmax):
-        def __init__(self):
-            self.table_KD = torch.zeros(K, D)
+        needs_fit = True
 
-    for change in (lambda one: with_identities(one, ["a"], NEW[:1]), lambda one: without_identities(one, ["person 3"])):
-        with pytest.raises(InputError, match="Fitted was fitted"):
-            change(make(decision=Fitted()))
+        def __init__(self, factor=1.0, table_KD=None):
+            self.factor, self.table_KD = factor, table_KD
+
+    decision = Fitted(3.0, torch.zeros(K, D))
+    for made in (with_identities(make(decision=decision), ["a"], NEW[:1]),
+                 without_identities(make(decision=decision), ["person 3"])):  # fmt: skip
+        assert made.decision.table_KD is None and made.decision.factor == 3.0 and made.needs_fit
+    assert decision.table_KD is not None

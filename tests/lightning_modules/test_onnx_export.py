@@ -44,6 +44,8 @@ IDENTIFIERS = {
     "nearest": dict(router=NearestClass()),
     "three nearest": dict(router=NearestClass(3)),
     "all nearest": dict(router=NearestClass(99)),
+    "five nearest in two clusters": dict(router=NearestClass(5, most_clusters=2)),
+    "five nearest in one cluster": dict(router=NearestClass(5, most_clusters=1)),
     "cluster mean": dict(router=ClusterMean()),
     "max-max": dict(router=MaxOutput()),
     "max-max, two rows each": dict(router=MaxOutput(), rows_per_class=2),

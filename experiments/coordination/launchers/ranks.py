@@ -33,7 +33,7 @@ from experiments.coordination.job import Job
 from experiments.coordination.launchers.base import Launcher
 from experiments.coordination.launchers.gpus import visible_gpus
 from experiments.coordination.progress import Progress
-from experiments.coordination.training import train
+from experiments.coordination.stacking import train
 
 log = logging.getLogger(__name__)
 
@@ -275,6 +275,8 @@ class _Group:
             if (disk := disk_error(error)) is not None:
                 raise disk from error
             log.exception("%s failed", job.title)
+            if (disk := disk_error(error)) is not None:
+                raise disk from None  # the next job would meet the same disk
             if self.devices > 1 and not self._all_failed(number):
                 raise  # the others wait for this rank in a collective operation: end it for all
             reason = " ".join(f"{type(error).__name__}: {error}".split())

@@ -11,7 +11,6 @@ import pytest
 import safetensors.torch
 import torch
 
-import experiments.compare
 from callbacks.epoch_checkpoint import write_checkpoint
 from datamodules.errors import DiskError
 from datamodules.files import sha256
@@ -26,7 +25,7 @@ def finished(tmp_path_factory, call, quick):
     """A finished run folder; not to be changed."""
     runs_dir = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiments.compare, "write_report", lambda folder: None)
+        patch.setattr("experiments.reporting.report.write_report", lambda folder: None)
         assert call("compare", *quick, f"runs_dir={runs_dir}", *ARGUMENTS).code == 0
     return runs_dir / "run"
 
@@ -34,7 +33,7 @@ def finished(tmp_path_factory, call, quick):
 @pytest.fixture
 def again(tmp_path, finished, call, quick, monkeypatch):
     """A copy of the run in `<tmp_path>/run`, and `again()`, which repeats the command on it."""
-    monkeypatch.setattr(experiments.compare, "write_report", lambda folder: None)
+    monkeypatch.setattr("experiments.reporting.report.write_report", lambda folder: None)
     shutil.copytree(finished, tmp_path / "run")
     return lambda *more: call("compare", *quick, f"runs_dir={tmp_path}", *ARGUMENTS, *more)
 
@@ -167,6 +166,16 @@ def test_a_copy_that_is_damaged_or_of_another_key_restores_nothing(job, tmp_path
     assert other.restore() is None
     job.copy.write_bytes(job.copy.read_bytes()[:-1])
     assert job.restore() is None
+
+
+def test_an_error_of_the_disk_from_deep_inside_is_one_line_too(tmp_path, again, monkeypatch):
+    shutil.rmtree(tmp_path / "run")
+
+    def full(*_):
+        raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)  # of the first checkpoint
+    again().assert_refused("No space left", ".epoch-0001", "make room")
 
 
 def test_weights_that_cannot_be_written_are_the_disks_fault(job, monkeypatch):
