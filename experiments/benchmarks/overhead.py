@@ -21,6 +21,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from datamodules.cluster_datamodule import ClusterDataModule
+from experiments.benchmarks.config import Bench, Group
+from experiments.benchmarks.pairing import Taken, record
 from experiments.coordination.command_line import CONFIGS, quieten
 from experiments.coordination.coordinator import Cell, Coordinator
 from experiments.coordination.data import open_data
@@ -28,6 +30,21 @@ from experiments.coordination.run_folder import RunFolder
 from experiments.coordination.scenarios import Scenario, load_scenarios
 from lightning_modules.heads import Head, starting_rows
 from lightning_modules.subnetwork import SubNetwork
+
+
+class OverheadBenchmark(Group):
+    """See `records`.
+
+    Args:
+        n_identities, n_subnets, epochs, repeats: as of `records`.
+    """
+
+    def __init__(self, n_identities: int = 10_000, n_subnets: int = 5, epochs: int = 3, repeats: int = 3):
+        self.arguments = n_identities, n_subnets, epochs, repeats
+
+    def measure(self, bench: Bench) -> Iterator[dict]:
+        """See `Group.measure`."""
+        yield from records(*self.arguments)
 
 
 def records(n_identities: int = 10_000, n_subnets: int = 5, epochs: int = 3, repeats: int = 3) -> Iterator[dict]:
@@ -56,25 +73,14 @@ def records(n_identities: int = 10_000, n_subnets: int = 5, epochs: int = 3, rep
         rounds = [
             {name: way(Path(folder) / f"{name}-{number}") for name, way in ways.items()} for number in range(repeats)
         ]
-    common = {"classes": n_identities // n_subnets, "batch": 256, "precision": "medium"}
-    yield {**common, **_ratios("coordinator, in_process", rounds, "in_process", "bare loops", "bare")}
-    name = f"coordinator, {workers} processes of 1 thread"
-    yield {**common, **_ratios(name, rounds, "processes", "in_process, 1 thread", "in_process")}
+    classes, processes = n_identities // n_subnets, f"coordinator, {workers} processes of 1 thread"
+    yield _line("coordinator, in_process", classes, rounds, "in_process", "bare loops", "bare")
+    yield _line(processes, classes, rounds, "processes", "in_process, 1 thread", "in_process")
 
 
-def _ratios(name: str, rounds: list[dict[str, float]], ours: str, against: str, theirs: str) -> dict:
-    ratios = sorted(seconds[theirs] / seconds[ours] for seconds in rounds)
-    middle = len(rounds) // 2
-    return {
-        "name": name,
-        "against": against,
-        "ratio": ratios[middle],
-        "ratio_min": ratios[0],
-        "ratio_max": ratios[-1],
-        "unit": "s",
-        "ours": sorted(seconds[ours] for seconds in rounds)[middle],
-        "theirs": sorted(seconds[theirs] for seconds in rounds)[middle],
-    }
+def _line(name: str, classes: int, rounds: list[dict[str, float]], ours: str, against: str, theirs: str) -> dict:
+    taken = [Taken(tuple(seconds[way] for seconds in rounds), 0) for way in (ours, theirs)]
+    return record(name, classes, 256, "medium", against, "s", *taken)
 
 
 def _config(folder: str, epochs: int, *more: str) -> DictConfig:

@@ -3,6 +3,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,17 +15,28 @@ WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 def offline_runs(run_folder: Path) -> list[dict]:
     """One entry per offline folder, in the order of their ids: id, group, type, name, epochs of the training loss."""
-    return sorted((_read(folder) for folder in run_folder.glob("wandb/offline-run-*")), key=lambda run: run["id"])
+    return sorted((_ended(folder) for folder in run_folder.glob("wandb/offline-run-*")), key=lambda run: run["id"])
+
+
+def _ended(folder: Path) -> dict:
+    # W&B's own process writes the file; on a busy machine it may still be at it when the run has been finished.
+    for _ in range(200):
+        found = _read(folder)
+        if found["ended"]:
+            break
+        time.sleep(0.1)
+    return found
 
 
 def _read(folder: Path) -> dict:
-    found = {"epochs": []}
+    found = {"epochs": [], "ended": False}
     for content in _records(next(folder.glob("run-*.wandb")).read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(content)
         if record.HasField("run"):
             run = record.run
             found |= {"id": run.run_id, "group": run.run_group, "type": run.job_type, "name": run.display_name}
+        found["ended"] |= record.HasField("exit")
         if record.HasField("history"):
             items = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
             if "train/loss" in items:

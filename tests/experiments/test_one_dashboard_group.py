@@ -49,7 +49,7 @@ def check(jobs):
 
 def launchers():
     yield pytest.param(InProcess, {}, id="in_process")
-    yield pytest.param(lambda: Processes(workers=2, threads=1), {}, id="processes")
+    yield pytest.param(lambda: Processes(workers=1, threads=1), {}, id="processes")
     ddp = {"devices": 2, "strategy": "ddp"}
     yield pytest.param(lambda: Processes(workers=1, threads=1), ddp, id="groups", marks=pytest.mark.slow)
 

@@ -129,6 +129,7 @@ def test_groups_of_ranks_under_slurm_train_with_ddp_and_with_sharded_classes(mak
     assert [call for call in result["told"] if call[1] == jobs[1].title and call[0] == "epoch"][0][2] == 3
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_sharded_classes_is_one_of_the_whole_head(make_jobs, tmp_path):
     """Begun by two ranks, stopped, and gone on with by one process."""
     from experiments.coordination.launchers.processes import Processes
