@@ -77,8 +77,6 @@ class SplitConfig:
 
     max_test_images: int | None = 5  # of an identity's 20 % test share, keep at most so many; None keeps all
     max_test_probes: int | None = None  # of all test images together keep at most so many, drawn; None keeps all
-        None  # of all test images together keep at most so many, drawn by seed; None keeps all
-    )
     copies_together: bool = True  # augmented copies stay in training, or on the side of their original
     held_out: float = 0.0  # share of the identities kept out as unknown persons
 
