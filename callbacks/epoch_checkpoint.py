@@ -49,7 +49,7 @@ class EpochCheckpoint(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Goes on after the newest intact checkpoint, if there is one."""
-        if (newest := newest_checkpoint(self.stem, self.key)) is None:
+        if (newest := newest_checkpoint(self.stem, self.key, trainer.is_global_zero)) is None:
             return
         state, facts = newest
         state = module.part(state) if hasattr(module, "part") else state
@@ -89,18 +89,21 @@ def epoch_files(stem: Path) -> dict[int, Path]:
     return {int(match[1]): file for match, file in matches if match}
 
 
-def newest_checkpoint(stem: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+def newest_checkpoint(stem: Path, key: str, tidy: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Tensors and facts of the newest intact checkpoint of a job; None where there is none.
 
     Args:
         stem: path of the job's files without suffix.
         key: that it must have been written for.
+        tidy: whether to remove those that are not: their epochs are trained again, and shall be kept again.
     """
     for _, file in sorted(epoch_files(stem).items(), reverse=True):
         try:
             return read_checkpoint(file, key)
         except InputError as error:
             log.warning("%s; the checkpoint before it is used", error)
+            if tidy:
+                file.unlink(missing_ok=True)
     return None
 
 

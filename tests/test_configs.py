@@ -82,9 +82,8 @@ def test_keys_are_arguments_of_what_is_built_and_none_is_lacking(name):
     assert partial or needed <= set(keys)
 
 
-REACHING = [
-    name for name in CHOICES if name.partition("/")[0] in ("loss", "partitioner", "router", "decision", "index")
-]
+NUMBERS = ("loss", "partitioner", "router", "decision", "index")
+REACHING = [name for name in CHOICES if name.partition("/")[0] in NUMBERS]
 
 
 @pytest.mark.parametrize("name", REACHING)

@@ -156,7 +156,7 @@ def refuse_unknown(schema: type, cfg: DictConfig, prefix: str = "") -> None:
 def as_input_error(error: BaseException) -> str | None:
     """The one line for an error that the user's input caused, None for any other error."""
     chain, seen = error, []
-    while chain is not None:
+    while chain is not None and not any(chain is each for each in seen):  # an error may be its own cause
         seen.append(chain)
         chain = chain.__cause__ or (None if chain.__suppress_context__ else chain.__context__)
     for each in seen:

@@ -191,6 +191,32 @@ def test_a_damaged_checkpoint_costs_one_epoch_more(jobs, undisturbed):
     assert torch.equal(rows(job), undisturbed[0])
 
 
+def test_a_damaged_checkpoint_is_written_again_with_its_epoch(jobs):
+    job = jobs("rewritten")[0]
+    stop_after(job, 5)
+    newest = max(epoch_files(job.stem))
+    epoch_files(job.stem)[newest].write_bytes(b"rubbish")
+    stop_after(job, newest + 1)
+    assert sorted(epoch_files(job.stem)) == [newest - 1, newest]
+    read_checkpoint(epoch_files(job.stem)[newest], "key")
+
+
+@pytest.mark.slow
+def test_a_job_begun_by_two_ranks_is_finished_by_one(jobs, undisturbed):
+    class Stopped(Silent):
+        def epoch(self, title, done, of, values):
+            if done == 3:
+                raise KeyboardInterrupt
+
+    (job, _), (alone, _) = jobs("moved", devices=2, strategy="ddp"), jobs("moved")
+    with pytest.raises(KeyboardInterrupt):
+        Processes(workers=1, threads=1).run([job], Stopped())
+    assert epoch_files(job.stem) and job.stem == alone.stem
+    seen = Silent()
+    assert InProcess().run([alone], seen) == {} and seen.epochs[0][1] >= 3
+    torch.testing.assert_close(rows(alone), undisturbed[0], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("damage", [b"", b"rubbish" * 50])
 def test_without_an_intact_checkpoint_the_job_starts_anew(jobs, undisturbed, damage):
     job = jobs("anew")[0]

@@ -275,6 +275,8 @@ class _Group:
             if (disk := disk_error(error)) is not None:
                 raise disk from error
             log.exception("%s failed", job.title)
+            if (disk := disk_error(error)) is not None:
+                raise disk from None  # the next job would meet the same disk
             if self.devices > 1 and not self._all_failed(number):
                 raise  # the others wait for this rank in a collective operation: end it for all
             reason = " ".join(f"{type(error).__name__}: {error}".split())

@@ -6,6 +6,8 @@ The run folder and the data must lie where every node sees them under the same p
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterable
 
 from datamodules.errors import InputError
@@ -61,6 +63,7 @@ class Ray(Launcher):
             # Workers import our packages from where the coordinator runs, and split the cores as num_cpus says.
             path = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH", "")]))
             environment = {"PYTHONPATH": path, "OMP_NUM_THREADS": str(self.num_cpus)}
+            on_term = signal.getsignal(signal.SIGTERM)
             ray.init(
                 address=self.address,
                 log_to_driver=False,
@@ -68,6 +71,8 @@ class Ray(Launcher):
                 runtime_env={"env_vars": environment},
                 logging_level=logging.ERROR,
             )
+            if on_term is not None and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, on_term)  # Ray has put one in its place that aborts the process
         try:
             self._refuse_what_never_starts(ray.cluster_resources())
             task = ray.remote(num_cpus=self.num_cpus, num_gpus=self.num_gpus, max_retries=self.retries)(_train)
@@ -107,6 +112,6 @@ def _train(text: str) -> str:
         train(job)
     except Exception as error:
         if (disk := disk_error(error)) is not None:
-            raise disk from error
+            raise disk from None  # it may be the error itself
         return " ".join(f"{type(error).__name__}: {error}".split())
     return ""
