@@ -94,8 +94,8 @@ def _bounds(interval) -> str:
 
 
 def _picture(frame: pd.DataFrame, points: pd.DataFrame, column: str) -> Picture:
-    by_scenario = dict(zip(frame["scenario"], frame["method"], strict=True))
-    all_looks = looks(frame)
+    by_scenario = frame.drop_duplicates("scenario").set_index("scenario")["method"]
+    all_looks = looks(frame.assign(method=frame["scenario"].map(by_scenario)))
     look = {scenario: all_looks[by_scenario[scenario]] for scenario in dict.fromkeys(points["scenario"])}
     places = list(points.groupby(["data", "n_identities"], sort=False).groups)
     values = sorted(set(points[column]))
