@@ -27,7 +27,7 @@ class InputError(ValueError):
 
 
 class DiskError(InputError):
-    """The disk does not take what is to be written: full, read-only, or broken.
+    """The disk does not take what is to be written, or may not be used: full, read-only, or broken.
 
     Whoever works through many parts stops at it, since the next part would meet the same disk.
     """

@@ -19,7 +19,12 @@ import numpy as np
 
 from datamodules.errors import DiskError, InputError
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_ROOM = ("room on the disk", "make room")
+_RIGHT = ("a place that may be read and written", "change its rights or choose another")
+_DISK = {
+    errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EROFS: _RIGHT, errno.EACCES: _RIGHT, errno.EPERM: _RIGHT,
+    errno.EIO: ("a disk that works", "look after the disk"),
+}  # fmt: skip
 LEFTOVERS = (".*.tmp", ".tmp??????")  # names of ours, and of safetensors, for what was not finished
 
 
@@ -38,13 +43,11 @@ def disk_error(error: BaseException) -> DiskError | None:
     if type(error).__module__.startswith("safetensors"):
         named = re.search(r"\(os error (\d+)\)", str(error))
         number = int(named[1]) if named else None
-    if number not in _DISK or not isinstance(number, int):
+    if not isinstance(number, int) or number not in _DISK:
         return None
-    return DiskError(
-        f"{file or 'a file'} ({os.strerror(number)})",
-        "a disk that can be written to",
-        "make room or make the folder writable, then repeat the command: what is finished is kept",
-    )
+    expected, cure = _DISK[number]
+    cure = f"{cure}, then repeat the command: what is finished is kept"
+    return DiskError(f"{file or 'a file'} ({os.strerror(number)})", expected, cure)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from experiments.coordination.cluster_map import write_map
 from experiments.coordination.command_line import command
 from experiments.coordination.schema import CompareConfig, check_trainer
 
@@ -51,6 +52,7 @@ def main(cfg: DictConfig) -> int:
         if not (run.path / "cells").exists():
             return 1
         results, skipped = write_results(run.path)
+        write_map(coordinator, cells, lineup.scenarios)
         run.note_files(run.path / "results.csv", *sorted((run.path / "details").glob("*.csv")))
         write_report(run.path)
         figures = sorted((run.path / "figures").glob("*.png"))

@@ -66,6 +66,7 @@ def main(cfg: DictConfig) -> int:
         metrics, _ = evaluate(identifier, data, splits.test)
         identifier.save(out)
         agreement = index_agreement(exact, identifier, data, splits.test)
+        run.note_files(*sorted(out.iterdir()))
 
     shown = ", ".join(f"{name} {value:.2f} %" for name, value in metrics.items())
     console.print(f"{len(splits.test)} test probes: {shown}", highlight=False, soft_wrap=True)

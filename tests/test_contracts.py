@@ -345,6 +345,31 @@ def test_a_decision_is_saved_with_an_identifier(name, tmp_path):
     assert loaded.identify(parts.probes).identity == identifier.identify(parts.probes).identity
 
 
+# Active classes -------------------------------------------------------------------------------------------------------
+
+
+@each("active_classes")
+@pytest.mark.parametrize("classes", [1, 5, 200])
+def test_a_choice_of_classes_has_those_of_the_batch_each_once_in_order_and_repeats_itself(name, classes):
+    target_B = torch.arange(12) % classes
+    rows_CD = F.normalize(torch.randn(classes, 6, generator=torch.Generator().manual_seed(0)))
+    before = target_B.clone(), rows_CD.clone()
+    chosen = [
+        build("active_classes", name).choose(
+            classes, target_B, rows_CD[target_B], rows_CD, torch.Generator().manual_seed(3)
+        )
+        for _ in range(2)
+    ]
+    assert torch.equal(target_B, before[0]) and torch.equal(rows_CD, before[1])
+    if chosen[0] is None:
+        assert chosen[1] is None
+        return
+    active_A = chosen[0]
+    assert torch.equal(active_A, chosen[1]) and active_A.dtype == torch.int64
+    assert set(target_B.tolist()) <= set(active_A.tolist()) <= set(range(classes))
+    assert (active_A.diff() > 0).all()
+
+
 def fitted(identifier, parts):
     """Fitted to the class means as training samples and the probes, named by their nearest mean, as validation."""
     samples = TrainingSamples(

@@ -66,9 +66,8 @@ class HeadBenchmark(Group):
     def measure(self, bench: Bench) -> Iterator[dict[str, Any] | Skipped]:
         """See `Group.measure`; all rivals of a size and a precision run in turn with ours."""
         for size in self.sizes:
-            against = [
-                rival for rival in size.against if rival != "lightning_pml" or find_spec("pytorch_metric_learning")
-            ]
+            installed = find_spec("pytorch_metric_learning")
+            against = [rival for rival in size.against if rival != "lightning_pml" or installed]
             if len(against) < len(size.against):
                 reason = "pytorch-metric-learning is not installed; cure: pip install clusterface[metric_learning]"
                 yield Skipped(f"head of {size.classes} classes, B = {size.batch}", "lightning_pml", reason)

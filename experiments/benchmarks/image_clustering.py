@@ -6,11 +6,14 @@ Both start from the same centres and stop when no point changes its cluster. Axe
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
 
 from datamodules.partitioners.generalised_kmeans import GeneralisedKMeans
+from experiments.benchmarks.config import Bench, Group
+from experiments.benchmarks.pairing import Skipped
 
 DELTA, SIGMA, EPSILON = 1.345, 1.0, 0.5  # as in GeneralisedKMeans, in units of the features
 BFGS_ITERATIONS = 20
@@ -120,3 +123,18 @@ def records(repeats: int = 20, losses: tuple[str, ...] = tuple(POINT_LOSSES), di
             "ours": estimator.inertia_,
             "theirs": objective,
         }
+
+
+class ImageClusteringBenchmark(Group):
+    """The records of this file as a group of the suite.
+
+    Args:
+        repeats, losses, dim: see `records`.
+    """
+
+    def __init__(self, repeats: int = 20, losses: list[str] = tuple(POINT_LOSSES), dim: int = 512):
+        self.repeats, self.losses, self.dim = repeats, tuple(losses), dim
+
+    def measure(self, bench: Bench) -> Iterator[dict[str, Any] | Skipped]:
+        """See `Group.measure`."""
+        return records(self.repeats, self.losses, self.dim)

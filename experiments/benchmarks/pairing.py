@@ -109,16 +109,9 @@ def _wait(device: str) -> None:
 
 
 def record(
-    name: str,
-    classes: int,
-    batch: int,
-    precision: str,
-    against: str,
-    unit: str,
-    ours: Taken,
-    theirs: Taken,
+    name: str, classes: int, batch: int, precision: str, against: str, unit: str, ours: Taken, theirs: Taken,
     **more: Any,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """A line of benchmark.json: medians, their ratio, and the smallest and largest ratio of a pair.
 
     The ratio is that of the medians; as each pair's ratio, it is above 1 where ours is better. It lies between the

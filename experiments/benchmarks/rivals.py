@@ -55,10 +55,8 @@ class PmlHead(pl.LightningModule):
     def named_rightly(self, embedding_ND: Tensor, target_N: Tensor) -> float:
         """Share of samples, in percent, whose row has the highest cosine."""
         rows_DC = F.normalize(self.loss.W.detach(), dim=0)
-        hits = [
-            ((x @ rows_DC).argmax(1) == y).sum()
-            for x, y in zip(embedding_ND.split(4096), target_N.split(4096), strict=True)
-        ]
+        blocks = zip(embedding_ND.split(4096), target_N.split(4096), strict=True)
+        hits = [((embedding_BD @ rows_DC).argmax(1) == target_B).sum() for embedding_BD, target_B in blocks]
         return 100 * float(sum(hits)) / len(target_N)
 
 
@@ -169,10 +167,8 @@ def gemm_samples_per_second(classes: int, batch: int, dim: int, precision: str, 
     """
     dtype = PRODUCT_DTYPE[precision]
     x_BD = torch.randn(batch, dim, device=device).to(dtype)
-    w_CD, g_BC = (
-        torch.randn(classes, dim, device=device).to(dtype),
-        torch.randn(batch, classes, device=device).to(dtype),
-    )
+    w_CD = torch.randn(classes, dim, device=device).to(dtype)
+    g_BC = torch.randn(batch, classes, device=device).to(dtype)
     out_BC, out_CD = torch.empty_like(g_BC), torch.empty_like(w_CD)
 
     def step() -> None:

@@ -66,9 +66,7 @@ def markdown(
     """
     shown = frame(records)
     rows = [list(shown.columns), ["---"] * shown.shape[1], *shown.values.tolist()]
-    table = (
-        [f"| {' | '.join(_plain(cell) for cell in row)} |" for row in rows] if records else ["Nothing was measured."]
-    )
+    table = [f"| {' | '.join(map(_plain, row))} |" for row in rows] if records else ["Nothing was measured."]
     facts = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in machine.items())
     parts = [
         "# Benchmark", facts + ".",

@@ -11,13 +11,17 @@ import logging
 import os
 import signal
 import sys
+import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -49,7 +53,7 @@ def command(config_name: str, schema: type | None = None) -> Callable[[Callable[
 
             @functools.wraps(function)
             def task(cfg: DictConfig) -> None:
-                with errors_as_one_line():  # before Hydra sees the error and prints a line of its own
+                with next_cell(result), errors_as_one_line():  # before Hydra prints a line of its own
                     if schema is not None:
                         refuse_unknown(schema, cfg)  # +key=value passes Hydra
                     result.append(_coordinate(function, cfg))
@@ -81,6 +85,32 @@ def _coordinate(function: Callable[[DictConfig], int | None], cfg: DictConfig) -
 
 def _stop(signum: int, frame: object) -> None:
     raise KeyboardInterrupt
+
+
+@contextmanager
+def next_cell(codes: list[int | None]) -> Iterator[None]:
+    """In a multirun, a cell that fails is named and costs no other cell; a stop by the user ends them all.
+
+    Args:
+        codes: exit codes of the cells so far; that of a cell which ends with an error is added.
+    """
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode != RunMode.MULTIRUN:
+        yield
+        return
+    before, cell = len(codes), " ".join(hydra_config.overrides.task)
+    try:
+        yield
+    except SystemExit as ended:
+        if ended.code == 130:
+            raise
+        codes.append(int(ended.code or 0))
+    except Exception:
+        traceback.print_exc()
+        codes.append(1)
+    failed = next((code for code in codes[before:] if code), 0)
+    if failed:
+        print(f"failed with exit code {failed}: {cell}", file=sys.stderr)
 
 
 class errors_as_one_line:
@@ -126,7 +156,7 @@ def refuse_unknown(schema: type, cfg: DictConfig, prefix: str = "") -> None:
 def as_input_error(error: BaseException) -> str | None:
     """The one line for an error that the user's input caused, None for any other error."""
     chain, seen = error, []
-    while chain is not None:
+    while chain is not None and not any(chain is each for each in seen):  # an error may be its own cause
         seen.append(chain)
         chain = chain.__cause__ or (None if chain.__suppress_context__ else chain.__context__)
     for each in seen:

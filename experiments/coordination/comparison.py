@@ -65,7 +65,10 @@ def evaluate_cell(
         labels = {
             "dataset": coordinator.dataset, "n_identities": cell.n_identities, "seed": cell.seed,
         }  # fmt: skip
-        own = any(getattr(scenario, part) != coordinator.run.config[part] for part in ("loss", "init", "optimizer"))
+        own = any(
+            getattr(scenario, part) != coordinator.run.config[part]
+            for part in ("loss", "init", "optimizer", "active_classes")
+        )
         row = {
             **labels,
             "extractor": embedding_set.meta.get("extractor", ""),

@@ -34,6 +34,7 @@ from experiments.coordination.networks import enrolled_data
 from experiments.coordination.progress import Progress
 from experiments.coordination.run_folder import RunFolder
 from experiments.coordination.scenarios import Scenario
+from experiments.coordination.stacking import WatchingStacks, reasons_by_job, stack_size, stacked
 from experiments.coordination.steps import few_steps
 from lightning_modules.identifier import Identifier
 from lightning_modules.scores import Heads
@@ -170,7 +171,9 @@ class Coordinator:
         with Progress(self.console, len(missing), self.trainer["max_epochs"]) as progress:
             if len(missing) < len(jobs):
                 progress.say(f"{len(jobs) - len(missing)} of {len(jobs)} sub-networks are trained already")
-            reasons = self.launcher.run(missing, ledger.watching(progress)) if missing else {}
+            work = stacked(missing)
+            watching = WatchingStacks(ledger.watching(progress), work)
+            reasons = reasons_by_job(work, self.launcher.run(work, watching)) if missing else {}
         ledger.close(reasons)
         return {job.identifier: (job.title, reasons[job.identifier]) for job in missing if job.identifier in reasons}
 
@@ -190,7 +193,9 @@ class Coordinator:
         classes = [job.facts["classes"] for job in jobs]
         samples = [count * len(data) // data.n_identities for count in classes]
         at_once = self.launcher.at_once(self.trainer["devices"])
-        return capacity.need(classes, samples, data.dim, data.embeddings.itemsize, self.trainer, at_once)
+        optimizers = {json.dumps(job.recipe.optimizer): job.recipe.optimizer for job in jobs}.values()
+        moments = max(capacity.moments_of(instantiate(dict(node))) for node in optimizers)
+        return capacity.need(classes, samples, data.dim, self.trainer, at_once, moments, stack_size(jobs[0]))
 
     def identifier(self, cell: Cell, scenario: Scenario) -> Identifier:
         """Assembles the trained parts of a scenario, router and decision fitted to training and validation samples."""

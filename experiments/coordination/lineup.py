@@ -2,10 +2,12 @@
 """Who takes part in a comparison: scenarios, the proposal with one choice exchanged, and baselines.
 
 A name is that of a file in configs/scenario or configs/baseline; or `group=file`, the scenario `clustered_nearest` with
-that file of the group (loss, partitioner, router, decision or init) in place of its own. "all" is every one of them.
+that file of the group (loss, partitioner, router, decision or init) in place of its own, also several after commas;
+`group=*` stands for every file of the group. "all" is every scenario, every exchange of one choice, every baseline.
 """
 
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -20,7 +22,7 @@ from lightning_modules.baselines.base import Baseline
 
 PROPOSAL = "clustered_nearest"
 EXCHANGED = ("partitioner", "loss", "init", "router", "decision")
-REPEATED = ("partitioner=single", "decision=nearest_mean")  # no_distribution and knn once more
+ALL = ("*", *(f"{group}=*" for group in EXCHANGED))
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,11 @@ def load_lineup(names: Any, cfg: DictConfig) -> Lineup:
     Raises:
         InputError: an unknown name, one named twice, none, or a file that cannot be used.
     """
-    every = names == "all"
-    names = [names] if isinstance(names, str) else list(names)
+    names = list(ALL) if names == "all" else [names] if isinstance(names, str) else list(names)
     if not names or len(set(names)) < len(names):
         raise InputError(f"scenarios = {names}", "a list without repetitions", "name each scenario once")
     lineup = Lineup([], [], {})
-    for name in all_names() if every else names:
+    for name, asked in expanded(names).items():
         try:
             part = _load(name, cfg)
         except InstantiationException as error:
@@ -81,15 +82,32 @@ def load_lineup(names: Any, cfg: DictConfig) -> Lineup:
             continue
         if isinstance(part, Rival):
             lineup.rivals.append(part)
-        elif not every or "=" not in name or not any(_same(part, other) for other in lineup.scenarios):
+        elif asked or not (_without_clusters(part) or any(_same(part, other) for other in lineup.scenarios)):
             lineup.scenarios.append(part)
     return lineup
 
 
-def all_names() -> list[str]:
-    """Every scenario, every file of the groups in `EXCHANGED` in the proposal, every baseline."""
-    exchanged = [f"{group}={name}" for group in EXCHANGED for name in _files(group)]
-    return [*_files("scenario"), *(name for name in exchanged if name not in REPEATED), *_files("baseline")]
+def expanded(names: list[str]) -> dict[str, bool]:
+    """Names without stars, in order, and whether each was asked for by its own name.
+
+    Args:
+        names: as in `load_lineup`; a lone star stands for all scenarios and baselines.
+
+    Raises:
+        InputError: a group that cannot be exchanged.
+    """
+    found: dict[str, bool] = {}
+    for name in names:
+        if name == "*":
+            found |= dict.fromkeys([*_files("scenario"), *_files("baseline")], True)
+            continue
+        parts = [
+            [f"{_group(part)}={file}" for file in _files(_group(part))] if part.endswith("=*") else [part]
+            for part in str(name).split(",")
+        ]
+        for one in product(*parts):
+            found.setdefault(",".join(one), "*" not in name)
+    return found
 
 
 def for_data(lineup: Lineup, cfg: DictConfig, embedding_set: EmbeddingSet) -> Lineup:
@@ -127,12 +145,11 @@ def _files(group: str) -> list[str]:
 
 
 def _load(name: str, cfg: DictConfig) -> Scenario | Rival:
-    group, exchanged, file = name.partition("=")
-    if exchanged:
-        if group not in EXCHANGED:
-            raise InputError(f"scenario {name!r}", f"{'=, '.join(EXCHANGED)}=", "correct the group")
-        load_node(group, file)
-        content = OmegaConf.merge(load_node("scenario", PROPOSAL), {"title": f"proposal, {name}", group: file})
+    if "=" in name:
+        exchanged = {_group(part): part.partition("=")[2] for part in name.split(",")}
+        for group, file in exchanged.items():
+            load_node(group, file)
+        content = OmegaConf.merge(load_node("scenario", PROPOSAL), {"title": f"proposal, {name}", **exchanged})
         return make_scenario(name, content, cfg)
     if name in _files("baseline"):
         node = OmegaConf.to_container(load_node("baseline", name), resolve=True)
@@ -144,6 +161,19 @@ def _load(name: str, cfg: DictConfig) -> Scenario | Rival:
             f"correct the name or add {name}.yaml",
         )  # fmt: skip
     return make_scenario(name, load_node("scenario", name), cfg)
+
+
+def _group(part: str) -> str:
+    group = part.partition("=")[0]
+    if group not in EXCHANGED or "=" not in part:
+        raise InputError(f"scenario {part!r}", f"{'=, '.join(EXCHANGED)}=", "correct the group")
+    return group
+
+
+def _without_clusters(scenario: Scenario) -> bool:
+    """Whether it is no distribution or the nearest class mean under another name."""
+    alone = scenario.partitioner["_target_"].endswith("SinglePartitioner")
+    return alone or not (scenario.decision.needs_heads or scenario.decision.needs_route)
 
 
 def _same(one: Scenario, other: Scenario) -> bool:

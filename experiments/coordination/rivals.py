@@ -12,7 +12,6 @@ import numpy as np
 import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import LightningModule
 
 from callbacks.epoch_clock import EpochClock
 from callbacks.finite import StopOnNonFinite
@@ -27,7 +26,9 @@ from experiments.coordination.evaluation import history_rows, query_microseconds
 from experiments.coordination.job import Job, Recipe
 from experiments.coordination.lineup import Lineup, Rival, with_partitioner
 from experiments.coordination.scenarios import Scenario, make_scenario
+from experiments.coordination.steps import batch_size
 from lightning_modules.baselines.base import Infeasible, Predictor, Task
+from lightning_modules.subnetwork import SubNetwork
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,6 @@ def _fit_and_evaluate(
         ensembles=tuple((identifier.partition, identifier.heads) for identifier in identifiers),
         precision=trainer["matmul"],
         max_logits_bytes=trainer["max_logits_mb"] << 20,
-        batch_size=trainer["batch_size"],
     )
     started = time.perf_counter()
     predictor: Predictor = rival.baseline.fit(task)
@@ -173,7 +173,7 @@ def _train_network(
     recipe: Recipe,
     title: str,
     records: list[dict[str, Any]],
-    module: LightningModule,
+    module: SubNetwork,
     targets_K: np.ndarray | None,
     stream: int,
 ) -> None:
@@ -181,6 +181,7 @@ def _train_network(
     embedding_set, splits, _ = coordinator.enrolled(cell)
     labels_N = splits.train.labels if targets_K is None else targets_K[splits.train.labels]
     settings, history = coordinator.trainer, History()
+    module.schedule = settings["schedule"]
     key = hashlib.sha256(f"{json.dumps(rival.node)}{cell}".encode()).hexdigest()[:12]
     job = Job(
         run=coordinator.run.path.name, run_folder=str(coordinator.run.path), data=str(embedding_set.path), split={},
@@ -206,8 +207,8 @@ def _train_network(
         )
         split = Split(splits.train.rows, labels_N)
         batches = IndexBatches(
-            embedding_set.embeddings, split, settings["batch_size"], cell.seed, stream, shuffle=True,
-            device=trainer.strategy.root_device,
+            embedding_set.embeddings, split, batch_size(settings["batch_size"], len(split)), cell.seed, stream,
+            shuffle=True, device=trainer.strategy.root_device,
         )  # fmt: skip
         trainer.fit(module, train_dataloaders=batches)
     except SystemExit:  # Lightning's way to answer Ctrl-C

@@ -156,8 +156,9 @@ class RunFolder:
             self._written = time.monotonic()
 
     def note_files(self, *files: Path) -> None:
-        """Notes the SHA-256 of files of the run, written before."""
-        self.files.update({str(file.relative_to(self.path)): sha256(file) for file in files})
+        """Notes the SHA-256 of files of the run, written before; files elsewhere are passed over."""
+        ours = [file.absolute() for file in files if file.absolute().is_relative_to(self.path)]
+        self.files.update({str(file.relative_to(self.path)): sha256(file) for file in ours})
         self.note()
 
     def verify(self, folder: Path) -> None:

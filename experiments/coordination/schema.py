@@ -30,6 +30,7 @@ class TrainerConfig:
     strategy: str = "auto"  # for devices > 1: ddp (each a share of the batch), model_parallel (of classes)
     check_val_every_n_epoch: int = 1  # epochs between two validations
     checkpoint_every_n_epochs: int = 1  # epochs between two checkpoints, the most that a crash costs
+    stack: Any = "auto"  # sub-networks trained in one step, with the same result; auto: 1 on a CPU, 16 on a GPU
     threads: int | None = None  # CPU threads; None leaves torch's choice
 
 
@@ -60,6 +61,8 @@ def check_trainer(trainer: DictConfig) -> None:
         raise InputError(
             f"trainer.accelerator = {trainer.accelerator}", f"one of {', '.join(accelerators)}", "correct it"
         )
+    if trainer.stack != "auto" and not (isinstance(trainer.stack, int) and trainer.stack >= 1):
+        raise InputError(f"trainer.stack = {trainer.stack}", "auto, or at least 1", "correct trainer.stack")
     if trainer.schedule not in SCHEDULES:
         raise InputError(
             f"trainer.schedule = {trainer.schedule}", f"one of {', '.join(SCHEDULES)}", "correct trainer.schedule"

@@ -6,6 +6,7 @@ import logging
 import math
 import netrc
 import os
+import shutil
 import socket
 from abc import ABC, abstractmethod
 from functools import lru_cache
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.loggers.logger import Logger
 
 from experiments.coordination.job import Job
@@ -60,7 +61,15 @@ class CSVTracking(Tracking):
 
     def open(self, job: Job) -> Logger:
         """A CSVLogger that writes `<run folder>/csv/<key>/<cluster>/metrics.csv`."""
-        return CSVLogger(Path(job.run_folder) / "csv", name=job.key, version=f"{job.cluster:05d}")
+        return _CSVLogger(Path(job.run_folder) / "csv", name=job.key, version=f"{job.cluster:05d}")
+
+
+class _CSVLogger(CSVLogger):
+    """Lightning's starts its file anew; this one first repeats what an earlier process had logged."""
+
+    def restore(self, records: list[dict[str, float]]) -> None:
+        for record in records:
+            self.log_metrics(record, step=int(record["epoch"]))
 
 
 class WandbTracking(Tracking):
@@ -90,20 +99,25 @@ class WandbTracking(Tracking):
         settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=60)
         where = {"project": self.project, "entity": self.entity, "tags": self.tags, "dir": str(run_folder)}
         mode = self.mode
+        earlier = list(Path(run_folder).glob(f"wandb/offline-run-*-{arguments['id']}"))
         try:
             resume = "allow" if mode == "online" else None
-            return wandb.init(mode=mode, resume=resume, settings=settings, **where, **arguments)
+            run = wandb.init(mode=mode, resume=resume, settings=settings, **where, **arguments)
         except wandb.errors.Error as error:
             if mode != "online":
                 raise
             # A refused key or a server that went away must not cost the training.
             log.warning("W&B: %s; this run is kept offline in the run folder", " ".join(str(error).split()))
-            return wandb.init(mode="offline", settings=settings, **where, **arguments)
+            run = wandb.init(mode="offline", settings=settings, **where, **arguments)
+        if run.offline:
+            # Two offline folders of one run would overwrite each other when they are sent: the new one repeats all.
+            for folder in earlier:
+                shutil.rmtree(folder, ignore_errors=True)
+        return run
 
     def open(self, job: Job) -> Logger:
         """A WandbLogger on a run of its own, in the group of the comparison, with an id that survives a resume."""
         import wandb
-        from pytorch_lightning.loggers import WandbLogger
 
         wandb.finish()  # a second logger would join the run that is open in this process
         recipe = {"loss": job.recipe.loss, "init": job.recipe.init, "optimizer": job.recipe.optimizer}
@@ -113,7 +127,7 @@ class WandbTracking(Tracking):
         )  # fmt: skip
         run.define_metric("epoch")
         run.define_metric("*", step_metric="epoch")
-        return WandbLogger(experiment=run)
+        return _OfflineLogger(experiment=run) if run.offline else WandbLogger(experiment=run)
 
     def close(self) -> None:
         """Finishes the open W&B run."""
@@ -128,7 +142,9 @@ class WandbTracking(Tracking):
         wandb.finish()
         opened = self._init(
             run_folder,
-            id=hashlib.sha256(f"{run_folder}/summary".encode()).hexdigest()[:16],
+            # An agent of a W&B sweep waits for the run whose id it handed out.
+            id=("WANDB_SWEEP_ID" in os.environ and os.environ.get("WANDB_RUN_ID"))
+            or hashlib.sha256(f"{run_folder}/summary".encode()).hexdigest()[:16],
             name=run,
             group=run,
             job_type="summary",
@@ -139,6 +155,14 @@ class WandbTracking(Tracking):
             opened.log({f"figures/{figure.stem}": wandb.Image(str(figure))})
         opened.summary.update(summary_values(table))
         wandb.finish()
+
+
+class _OfflineLogger(WandbLogger):
+    """On a resume it repeats the epochs of the process before; online, W&B's server has them."""
+
+    def restore(self, records: list[dict[str, float]]) -> None:
+        for record in records:
+            self.log_metrics(record)
 
 
 def summary_values(table: Any) -> dict[str, float]:

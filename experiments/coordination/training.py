@@ -28,10 +28,7 @@ EpochReport = Callable[[int, int, dict[str, float]], None]
 
 
 def train(job: Job, report: EpochReport | None = None) -> None:
-    """Trains one sub-network. Its initial weights and batch order depend on (seed, cluster) alone.
-
-    Leaves `<stem>.safetensors` (rows (C, D) as the head uses them) and, after it, `<stem>.json`, which makes the job
-    finished: history per epoch, seconds, parameters, peak memory, hash of the weights.
+    """Trains the sub-network of a job on the data it names; see `train_on`.
 
     Args:
         job: what to train.
@@ -41,7 +38,10 @@ def train(job: Job, report: EpochReport | None = None) -> None:
 
 
 def train_on(job: Job, enrolled: Enrolled, report: EpochReport | None = None) -> None:
-    """What `train` does once it knows the data: see there for what it leaves.
+    """Trains one sub-network. Its initial weights and batch order depend on (seed, cluster) alone.
+
+    Leaves `<stem>.safetensors` (rows (C, D) as the head uses them) and, after it, `<stem>.json`, which makes the job
+    finished: history per epoch, seconds, parameters, peak memory, hash of the weights.
 
     Args:
         job: what to train; its data, split and partition are not looked at.

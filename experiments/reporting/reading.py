@@ -95,6 +95,12 @@ DETAILS = {
         percent=("cluster_accuracy_train", "cluster_accuracy_test"),
         required=("dataset", "n_identities", "n_subnets", "partitioner", "router", "seed"),
     ),
+    "map": Schema(
+        text=("dataset", "partitioner"),
+        whole=("n_identities", "n_subnets", "seed", "label", "cluster"),
+        number=("x", "y"),
+        required=("dataset", "n_identities", "n_subnets", "seed", "partitioner", "label", "cluster", "x", "y"),
+    ),
     "errors": Schema(
         text=("dataset", "scenario"),
         whole=("n_identities", "n_subnets", "seed", "worst_cluster"),

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from datamodules.errors import InputError
 from datamodules.files import atomic_folder
-from experiments.reporting import tables, training_figures, training_tables, wording
+from experiments.reporting import map_figure, tables, training_figures, training_tables, wording
 from experiments.reporting.canvas import to_png
 from experiments.reporting.document import Block, Document, Picture, Section, Table, frame_table
 from experiments.reporting.figures import result_pictures
@@ -20,6 +20,7 @@ from experiments.reporting.open_set_figures import error_sections
 from experiments.reporting.provenance import facts, provenance_section
 from experiments.reporting.render import save
 from experiments.reporting.runs import Run, merge_runs, read_run
+from experiments.reporting.sweeps import sweep_section
 from experiments.reporting.verdict import verdict
 
 _MOST_OPEN_ROWS = 40
@@ -66,7 +67,8 @@ def _comparison(folder: Path, run: Run, name: str) -> Document:
     frame = label_methods(run.results)
     finding = verdict(frame)
     generated = frame["dataset"].map(is_synthetic)
-    results = _result_sections(frame, run.details)
+    sweep = sweep_section(frame)
+    results = [*([sweep] if sweep else []), *_result_sections(frame, run.details)]
     sections = [section for section in (*results, *_detail_sections(run.details)) if section.blocks]
     names = [block.name for section in sections for block in section.blocks if isinstance(block, Picture)]
     sections.append(provenance_section(folder, run.manifest, run.config, names))
@@ -140,7 +142,10 @@ def _detail_sections(details: Mapping[str, pd.DataFrame]) -> list[Section]:
             training_figures.sizes_picture(details["clusters"]),
             training_figures.map_picture(details["clusters"]),
         ]
+        clusters.append(map_figure.partitions_table(details["clusters"]))
         clusters.append(training_tables.worst_table(details["clusters"]))
+    if "map" in details:
+        clusters += map_figure.map_pictures(details["map"])
     if "history" in details:
         clusters.append(training_tables.slowest_table(details["history"]))
     sections.append(Section("Clusters", _present(*clusters)))

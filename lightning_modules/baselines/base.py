@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -22,6 +21,7 @@ from lightning_modules.decisions.base import Decided
 from lightning_modules.heads import Initialiser
 from lightning_modules.losses.base import ClassificationLoss
 from lightning_modules.scores import Heads
+from lightning_modules.subnetwork import SubNetwork
 
 __all__ = ["Baseline", "ByScore", "Infeasible", "Predictor", "Task", "unit_rows"]
 
@@ -38,13 +38,12 @@ class Task:
         n_subnets: m, in how many parts the scenarios of the table are split.
         seed: of everything random.
         loss, init, optimizer: what the comparison trains every network with.
-        train_network: trains a module by the comparison's Trainer settings on all training samples, in batches of
+        train_network: trains a network by the comparison's Trainer settings on all training samples, in batches of
             (B, D) unit embeddings, (B,) int64 targets and (B,) lengths, and leaves it on the CPU. Its second argument
             maps identities to targets, (K,) int64; None stands for the identities themselves. Its third tells two
             networks of a baseline apart: batch orders differ.
         ensembles: partition and trained heads for each of `Baseline.partitioners`.
         precision, max_logits_bytes: of heads, see `lightning_modules.heads.Head`.
-        batch_size: B of training.
     """
 
     train: TrainingSamples
@@ -55,11 +54,10 @@ class Task:
     loss: ClassificationLoss
     init: Initialiser
     optimizer: Callable[[Iterable[Tensor]], Optimizer]
-    train_network: Callable[[LightningModule, np.ndarray | None, int], None]
+    train_network: Callable[[SubNetwork, np.ndarray | None, int], None]
     ensembles: tuple[tuple[Partition, Heads], ...] = ()
     precision: str = "highest"
     max_logits_bytes: int = 1 << 30
-    batch_size: int = 256
 
     @property
     def n_identities(self) -> int:

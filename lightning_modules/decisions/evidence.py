@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.partitioners.samples import TrainingSamples
+from datamodules.splits import Split
 from lightning_modules import local_metric
 from lightning_modules.decisions.inside import identities_of, outputs_of, routed
 from lightning_modules.scores import ProbeScores
@@ -59,6 +60,53 @@ def best_weights(evidence_JBX: Tensor, right_BX: Tensor) -> tuple[np.ndarray, fl
     found = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(start))
     away = (found.x - start) / PRIOR_FACTOR
     return found.x, -(found.fun - away @ away / 2) / int(known_B.sum())
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the evidence is worth.
+
+    Attributes:
+        strength: of the metric.
+        factors: of mean, row, local and pooled metric, at least 0.
+    """
+
+    strength: float
+    factors: tuple[float, float, float, float]
+
+
+def choose(found: "Evidence", strengths: tuple[float, ...], rows: bool) -> Choice | None:
+    """The kinds of evidence, their factors and the strength that explain the right answers best.
+
+    Compared are the class mean alone, with rows, with the metrics of each strength, and with both. More parameters
+    must pay: the highest log-likelihood less ln(B) / 2 for each further factor above 0 and for the strength wins
+    (Schwarz, Annals of Statistics 6, 1978). Where hardly a probe is answered wrongly nothing is learned from the few.
+
+    Args:
+        found: evidence for B probes.
+        strengths: those of `found`, in order.
+        rows: whether rows may count.
+
+    Returns:
+        None where no probe has a right candidate.
+    """
+    known = int(found.right_BX.any(1).sum())
+    if not known:
+        return None
+    best = (-np.inf, None)
+    for place, strength in enumerate(strengths):
+        kinds = found.kinds(place)
+        for used in ([0], [0, 1], [0, 2, 3], [0, 1, 2, 3]):
+            if (1 in used and not rows) or (2 not in used and place):
+                continue
+            factors, probability = best_weights(kinds[used], found.right_BX)
+            further = int((factors[1:] > 0).sum()) + (2 in used)
+            worth = known * probability - further * np.log(known) / 2
+            if worth > best[0]:
+                every = np.zeros(4)
+                every[used] = factors
+                best = worth, Choice(strength, tuple(every.tolist()))
+    return best[1]
 
 
 @dataclass(frozen=True)
@@ -141,24 +189,31 @@ def of_probes(
 
 
 def of_training_samples(
-    scores: ProbeScores, samples: TrainingSamples, learned: local_metric.LocalCovariance,
-    strengths: tuple[float, ...], candidates: int,
+    scores: ProbeScores, samples: TrainingSamples, settings: tuple[int, int, int], strengths: tuple[float, ...],
+    candidates: int,
 ) -> Evidence:  # fmt: skip
     """The same of training samples, each in its home cluster and against the mean of its class without it.
+
+    Covariances that have seen a sample know its deviation: those used here are learned from every other identity, and
+    the probes are samples of the identities between.
 
     Args:
         scores: of any probes; class means, partition and heads are what is taken from it.
         samples: of which those are drawn whose class has another one.
-        learned, strengths, candidates: see `of_probes`.
+        settings: directions, pool and prior of `local_metric.learn`.
+        strengths, candidates: see `of_probes`.
     """
-    means_KD, device = scores.class_means_KD, scores.class_means_KD.device
+    means_KD, split, device = scores.class_means_KD, samples.split, scores.class_means_KD.device
+    even_N = split.labels % 2 == 0
+    halves = [TrainingSamples(samples.embeddings_ND, Split(split.rows[x], split.labels[x])) for x in (even_N, ~even_N)]
+    learned = local_metric.learn(means_KD, halves[0], *settings)
     # The sum of the unit samples of a class has the direction of its mean; its length is the sum of their cosines.
     length_K = torch.zeros(len(means_KD), device=device)
-    for rows, labels in samples.blocks():
+    for rows, labels in halves[1].blocks():
         label_b = torch.from_numpy(labels.astype(np.int64)).to(device)
         length_K.index_add_(0, label_b, (torch.from_numpy(rows).to(device) * means_KD[label_b]).sum(1))
-    drawn, labels = samples.drawn(MOST_CANDIDATES // candidates, seed=0)
-    kept = np.bincount(samples.split.labels, minlength=len(means_KD))[labels] > 1
+    drawn, labels = halves[1].drawn(MOST_CANDIDATES // candidates, seed=0)
+    kept = np.bincount(split.labels, minlength=len(means_KD))[labels] > 1
     probes_BD = torch.from_numpy(drawn[kept]).to(device)
     truth_B = torch.from_numpy(labels[kept].astype(np.int64)).to(device)
     own_BD = F.normalize(length_K[truth_B][:, None] * means_KD[truth_B] - probes_BD)

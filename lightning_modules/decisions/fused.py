@@ -8,6 +8,7 @@ K identities, D embedding dimension, R directions.
 import logging
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,12 +41,15 @@ class Fused(Decision):
 
     `fit` chooses w, g, h and the strength of both M where the mean log-probability of the validation probes, the
     softmax of factor x score over their candidates, is highest: convex in the four factors, kept at 0 or above, for
-    each of six strengths (McFadden's conditional logit, 1974). It rewards clear answers as well as right ones, so
-    that it can tell settings apart where hardly a probe is answered wrongly.
+    each of six strengths (McFadden's conditional logit, 1974). It rewards clear answers as well as right ones. Rows and
+    metrics are left out where they do not raise it by more than their number of parameters would by chance, see
+    `evidence.choose`: where hardly a probe is answered wrongly, class means decide alone. Rows are left out too where
+    more than half of the identities have a single training sample: validation has no probe of such identities, and
+    what it says of the rows of others does not hold for theirs.
     A weak prior, worth one probe, holds a handful of probes near the class mean. Where no validation probe has its
-    identity among its candidates, the training samples themselves are the probes, each against the mean of its class
-    without it, and rows, which have seen them, get no weight; where no class has two training samples either, class
-    means decide alone.
+    identity among its candidates, training samples of every other identity are the probes, each against the mean of its
+    class without it and under covariances of the identities between; rows, which have seen them, get no weight. Where
+    that finds no probe either, class means decide alone.
 
     Memory: R + R^2 / 2 floats per identity (18 kB at R = 96, nine times a row of D = 512). Time: two cosines per
     class of the routed clusters, R^2 products per candidate.
@@ -152,19 +156,16 @@ class Fused(Decision):
 
     def fit(self, scores: ProbeScores, clusters_BP: Tensor, truth_B: Tensor, samples: TrainingSamples) -> "Fused":
         """Learns covariances, then chooses strength and weights; see `Decision.fit`."""
-        learned = local_metric.learn(scores.class_means_KD, samples, self.directions, self.pool, self.prior)
+        settings = (self.directions, self.pool, self.prior)
+        learned = local_metric.learn(scores.class_means_KD, samples, *settings)
         found = evidence.of_probes(scores, clusters_BP, truth_B, learned, STRENGTHS, self.candidates)
-        rows_count = self.rows and bool(found.right_BX.any())
-        if not found.right_BX.any():
-            found = evidence.of_training_samples(scores, samples, learned, STRENGTHS, self.candidates)
-        best = (-torch.inf, self.strength, [self.factor, 0.0, 0.0, 0.0])
-        if not rows_count:
-            found.row_BX.zero_()
-        for place, strength in enumerate(STRENGTHS):
-            factors, probability = evidence.best_weights(found.kinds(place), found.right_BX)
-            if probability > best[0]:
-                best = probability, strength, factors.tolist()
-        strength, (of_mean, of_row, *of_metrics) = best[1:]
+        counts_K = np.bincount(samples.split.labels, minlength=len(scores.class_means_KD))
+        chosen = evidence.choose(found, STRENGTHS, self.rows and bool(np.median(counts_K) >= 2))
+        if chosen is None:
+            found = evidence.of_training_samples(scores, samples, settings, STRENGTHS, self.candidates)
+            chosen = evidence.choose(found, STRENGTHS, rows=False)
+        chosen = chosen or evidence.Choice(self.strength, (self.factor, 0.0, 0.0, 0.0))
+        strength, (of_mean, of_row, *of_metrics) = chosen.strength, chosen.factors
         factor = max(of_mean + of_row, 1e-6)
         weight, gain, pooled_gain = of_mean / factor, *(of_metric / factor for of_metric in of_metrics)
         logger.info(

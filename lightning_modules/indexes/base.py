@@ -111,20 +111,23 @@ def exact_search(class_means_KD: Tensor) -> Search:
     """
 
     def search(probes_BD: Tensor, p: int) -> tuple[Tensor, Tensor]:
-        blocks = [
-            (probes_bD @ class_means_KD.T).topk(p, dim=1) for probes_bD in _blocks(probes_BD, len(class_means_KD))
-        ]
+        step = max(1, BLOCK_ELEMENTS // len(class_means_KD))
+        blocks = [(probes_bD @ class_means_KD.T).topk(p, dim=1) for probes_bD in torch.split(probes_BD, step)]
         return torch.cat([block.values for block in blocks]), torch.cat([block.indices for block in blocks])
 
     return search
 
 
-def completed(search: Search, class_means_KD: Tensor) -> Search:
-    """A search that asks all class means for those probes for which an index finds fewer than p.
+def completed(search: Search, class_means_KD: Tensor, exact_below: float | None = None) -> Search:
+    """A search that asks all class means for those probes for which an index finds fewer than p, or nobody similar.
+
+    A probe that resembles nobody (a stranger, a bad photograph) has its nearest class means anywhere, so that cells
+    miss them; such probes are few, and their low cosine tells them.
 
     Args:
         search: of an index.
         class_means_KD: (K, D) float32 unit class means.
+        exact_below: highest cosine under which a probe is searched for again; None never does so.
     """
     exact = exact_search(class_means_KD)
 
@@ -132,6 +135,8 @@ def completed(search: Search, class_means_KD: Tensor) -> Search:
         p = min(p, len(class_means_KD))
         cosine_BP, identity_BP = search(probes_BD, p)
         short_B = (identity_BP < 0).any(1)
+        if exact_below is not None:
+            short_B |= cosine_BP[:, 0] < exact_below
         if short_B.any():
             cosine_BP[short_B], identity_BP[short_B] = exact(probes_BD[short_B], p)
         return cosine_BP, identity_BP
@@ -155,7 +160,3 @@ def rescored(search: Search, class_means_KD: Tensor, more: int = 4) -> Search:
         return best_BP.values, identity_BQ.gather(1, best_BP.indices)
 
     return exact_among_found
-
-
-def _blocks(probes_BD: Tensor, columns: int) -> tuple[Tensor, ...]:
-    return torch.split(probes_BD, max(1, BLOCK_ELEMENTS // columns))

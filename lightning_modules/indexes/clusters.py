@@ -22,18 +22,23 @@ class Clusters(ClassIndex):
 
     Args:
         n_clusters: L, at least 1; M or more looks at all class means.
+        exact_below: highest cosine under which all class means are looked at after all; None never does so.
     """
 
-    def __init__(self, n_clusters: int = 8):
-        if n_clusters < 1:
-            raise InputError(f"n_clusters = {n_clusters}", "at least 1 cluster to look into", "correct the index")
-        self.n_clusters = n_clusters
+    def __init__(self, n_clusters: int = 8, exact_below: float | None = None):
+        if n_clusters < 1 or (exact_below is not None and not -1 <= exact_below <= 1):
+            raise InputError(
+                f"n_clusters = {n_clusters}, exact_below = {exact_below}", "at least 1 cluster to look into, a cosine",
+                "correct the index",
+            )  # fmt: skip
+        self.n_clusters, self.exact_below = n_clusters, exact_below
 
     def open(self, class_means_KD: Tensor, partition: Partition) -> Search | None:
         """See `ClassIndex.open`; an identity of several clusters lies in its home cluster."""
         if self.n_clusters >= partition.n_clusters:
             return None
-        return completed(_Cells(class_means_KD, partition, self.n_clusters).search, class_means_KD)
+        search = _Cells(class_means_KD, partition, self.n_clusters).search
+        return completed(search, class_means_KD, self.exact_below)
 
 
 class _Cells:

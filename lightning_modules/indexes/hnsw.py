@@ -78,10 +78,9 @@ class Hnsw(ClassIndex):
         return index
 
     def _checked_graph(self, index: faiss.IndexHNSWFlat, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        tensors = (self.level_K, self.offset_K1, self.link_E)
         level_K, offset_K1, link_E = (
             part.cpu().numpy().astype(dtype)
-            for part, dtype in zip(tensors, (np.int32, np.int64, np.int32), strict=True)
+            for part, dtype in ((self.level_K, np.int32), (self.offset_K1, np.int64), (self.link_E, np.int32))
         )
         # Links per node of so many layers, as this faiss lays them out.
         room = faiss.vector_to_array(index.hnsw.cum_nneighbor_per_level)

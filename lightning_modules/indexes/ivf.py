@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Inverted file of faiss over the class means, with cells of its own that may be finer than the clusters.
 
-Axes: B probes, K identities, L cells, P candidates, D embedding dimension.
+Axes: B probes, K identities, L cells, P candidates, D embedding dimension, R directions.
 """
 
 import math
@@ -18,6 +18,8 @@ from lightning_modules.indexes.faiss_search import faiss_search
 
 ENCODINGS = {"float32": None, "float16": "QT_fp16", "int8": "QT_8bit"}
 POINTS_PER_CELL = 64  # class means per cell that its centre is learned from
+MOMENT_POINTS = 20_000  # class means that the directions are learned from
+CANDIDATES = 16  # for each class mean asked for, so many rounded ones are compared once more
 
 
 class InvertedFile(ClassIndex):
@@ -30,58 +32,71 @@ class InvertedFile(ClassIndex):
         n_probe: cells looked into, at least 1.
         encoding: of the class means in the lists: float32, float16 (half the memory and the traffic) or int8; the
             best of rounded ones are compared once more, unrounded.
+        dims: R, directions in which class means and probes are compared first, those in which the class means are
+            longest; None takes all. The best are compared once more in all D.
+        exact_below: highest cosine under which all class means are looked at after all; None never does so.
         iterations: of the k-means that finds the centres.
         seed: of its start.
-        centre_LD, cell_K: learned by `fit`.
+        map_DR, centre_LR, cell_K: learned by `fit`: the directions, the centres, the cell of each class mean.
     """
 
     def __init__(
-        self, n_cells: int | None = None, n_probe: int = 16, encoding: str = "float32", iterations: int = 10,
-        seed: int = 0, centre_LD: Tensor | None = None, cell_K: Tensor | None = None,
+        self, n_cells: int | None = None, n_probe: int = 16, encoding: str = "float32", dims: int | None = None,
+        exact_below: float | None = None, iterations: int = 10, seed: int = 0, map_DR: Tensor | None = None,
+        centre_LR: Tensor | None = None, cell_K: Tensor | None = None,
     ):  # fmt: skip
-        if (n_cells is not None and n_cells < 1) or n_probe < 1 or iterations < 1 or seed < 0:
+        counts = [n_probe, iterations, *(value for value in (n_cells, dims) if value is not None)]
+        if min(counts) < 1 or seed < 0 or (exact_below is not None and not -1 <= exact_below <= 1):
             raise InputError(
-                f"n_cells = {n_cells}, n_probe = {n_probe}, iterations = {iterations}, seed = {seed}",
-                "at least 1 each, seed from 0", "correct the index",
+                f"n_cells = {n_cells}, n_probe = {n_probe}, dims = {dims}, iterations = {iterations}, seed = {seed}, "
+                f"exact_below = {exact_below}", "at least 1 each, seed from 0, a cosine", "correct the index",
             )  # fmt: skip
         if encoding not in ENCODINGS:
             raise InputError(f"encoding = {encoding!r}", f"one of {', '.join(ENCODINGS)}", "correct the index")
-        self.n_cells, self.n_probe, self.encoding, self.iterations, self.seed = (
-            n_cells, n_probe, encoding, iterations, seed,
-        )  # fmt: skip
-        self.centre_LD, self.cell_K = centre_LD, cell_K
+        self.n_cells, self.n_probe, self.encoding, self.dims = n_cells, n_probe, encoding, dims
+        self.exact_below, self.iterations, self.seed = exact_below, iterations, seed
+        self.map_DR, self.centre_LR, self.cell_K = map_DR, centre_LR, cell_K
 
     def fit(self, class_means_KD: Tensor, partition: Partition) -> "InvertedFile":
-        """K-means on a part of the class means, and the nearest centre of each; see `ClassIndex.fit`."""
-        points_KD = np.ascontiguousarray(class_means_KD.cpu().numpy())
-        k, dim = points_KD.shape
+        """Directions and k-means of a part of the class means, and the nearest centre of each; see `ClassIndex.fit`."""
+        k, dim = class_means_KD.shape
+        map_DR = None
+        if self.dims is not None and self.dims < dim:
+            part_XD = class_means_KD[:: max(1, k // MOMENT_POINTS)].cpu().double()
+            # Not centred: inner products with the mean would differ from class mean to class mean.
+            map_DR = torch.linalg.eigh(part_XD.T @ part_XD).eigenvectors[:, -self.dims :].float().contiguous()
+        points_KR = _mapped(class_means_KD, map_DR)
         cells = min(k, self.n_cells or round(4 * math.sqrt(k)))
         kmeans = faiss.Kmeans(
-            dim, cells, niter=self.iterations, seed=self.seed + 1, spherical=True,
+            points_KR.shape[1], cells, niter=self.iterations, seed=self.seed + 1, spherical=True,
             max_points_per_centroid=POINTS_PER_CELL, min_points_per_centroid=1,
         )  # fmt: skip
-        kmeans.train(points_KD)
-        _, cell_K1 = kmeans.index.search(points_KD, 1)
+        kmeans.train(points_KR)
+        _, cell_K1 = kmeans.index.search(points_KR, 1)
         return InvertedFile(
-            self.n_cells, self.n_probe, self.encoding, self.iterations, self.seed,
+            self.n_cells, self.n_probe, self.encoding, self.dims, self.exact_below, self.iterations, self.seed, map_DR,
             torch.from_numpy(kmeans.centroids.copy()), torch.from_numpy(cell_K1[:, 0].astype(np.int32)),
         )  # fmt: skip
 
     def open(self, class_means_KD: Tensor, partition: Partition) -> Search | None:
         """Fills the lists; see `ClassIndex.open`."""
-        if self.centre_LD is None or self.cell_K is None:
+        if self.centre_LR is None or self.cell_K is None:
             return self.fit(class_means_KD, partition).open(class_means_KD, partition)
-        points_KD = np.ascontiguousarray(class_means_KD.cpu().numpy())
-        k, dim = points_KD.shape
-        centres_LD, cell_K = self.centre_LD.cpu().float().numpy(), self.cell_K.cpu().numpy().astype(np.int64)
-        cells = len(centres_LD)
-        if centres_LD.shape != (cells, dim) or cell_K.shape != (k,) or cell_K.min() < 0 or cell_K.max() >= cells:
+        map_DR = self.map_DR
+        centres_LR, cell_K = self.centre_LR.cpu().float().numpy(), self.cell_K.cpu().numpy().astype(np.int64)
+        k, dim, cells = len(class_means_KD), centres_LR.shape[-1], len(centres_LR)
+        fits = (
+            centres_LR.ndim == 2 and cell_K.shape == (k,) and cell_K.min() >= 0 and cell_K.max() < cells
+            and (class_means_KD.shape[1], dim) == (tuple(map_DR.shape) if map_DR is not None else (dim, dim))
+        )  # fmt: skip
+        if not fits:
             raise InputError(
-                f"an inverted file of {cell_K.shape[0]} class means in {cells} cells", f"of {k} class means, {dim}-d",
-                "build the index again",
+                f"an inverted file of {len(cell_K)} class means in {cells} cells, {dim}-d",
+                f"of {k} class means, {class_means_KD.shape[1]}-d", "build the index again",
             )  # fmt: skip
+        points_KR = _mapped(class_means_KD, map_DR)
         quantizer = faiss.IndexFlatIP(dim)
-        quantizer.add(centres_LD)
+        quantizer.add(centres_LR)
         kind = ENCODINGS[self.encoding]
         if kind is None:
             index = faiss.IndexIVFFlat(quantizer, dim, cells, faiss.METRIC_INNER_PRODUCT)
@@ -89,14 +104,22 @@ class InvertedFile(ClassIndex):
             index = faiss.IndexIVFScalarQuantizer(
                 quantizer, dim, cells, getattr(faiss.ScalarQuantizer, kind), faiss.METRIC_INNER_PRODUCT, False
             )
-        index.train(points_KD[: max(cells, 10_000)])  # the centres are there; only the range of int8 is learned
+        index.train(points_KR[: max(cells, 10_000)])  # the centres are there; only the range of int8 is learned
         index.nprobe = min(self.n_probe, cells)
         for start in range(0, k, 65_536):
             block = slice(start, start + 65_536)
-            identity = np.arange(start, start + len(points_KD[block]), dtype=np.int64)
+            identity = np.arange(start, start + len(points_KR[block]), dtype=np.int64)
             place = np.ascontiguousarray(cell_K[block])
             index.add_core(
-                len(identity), faiss.swig_ptr(points_KD[block]), faiss.swig_ptr(identity), faiss.swig_ptr(place)
+                len(identity), faiss.swig_ptr(points_KR[block]), faiss.swig_ptr(identity), faiss.swig_ptr(place)
             )
-        search = faiss_search(index, quantizer)
-        return completed(search if kind is None else rescored(search, class_means_KD), class_means_KD)
+        found = faiss_search(index, quantizer)
+        search = found if map_DR is None else lambda probes_BD, p: found(probes_BD @ map_DR, p)
+        rounded = kind is not None or map_DR is not None
+        search = rescored(search, class_means_KD, CANDIDATES) if rounded else search
+        return completed(search, class_means_KD, self.exact_below)
+
+
+def _mapped(class_means_KD: Tensor, map_DR: Tensor | None) -> np.ndarray:
+    mapped = class_means_KD if map_DR is None else class_means_KD @ map_DR.to(class_means_KD.device)
+    return np.ascontiguousarray(mapped.cpu().numpy())

@@ -1,40 +1,136 @@
 # SPDX-License-Identifier: MIT
-"""The capacity check adds up by hand, and refuses what cannot fit."""
+"""The capacity check adds up by hand, is near what training takes, and refuses what cannot fit."""
+
+import os
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
+import torch
+from omegaconf import OmegaConf
 
+from callbacks.epoch_clock import EpochClock, peak_memory_mb, reset_peak_memory
+from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
-from experiments.coordination import capacity
+from datamodules.partitioners.base import Partition
+from experiments.coordination import capacity, training
+from experiments.coordination.job import Job, Recipe
+from experiments.coordination.schema import TrainerConfig
 
 MIB = 1 << 20
-TRAINER = {"batch_size": 256, "max_logits_mb": 1024}
+TRAINER = {"batch_size": 256}
 
 
 def test_bytes_of_a_head_by_hand():
-    needed = capacity.need([2048], [1000], 512, 2, TRAINER, at_once=1)
-    head = 6 * 4  # six float32 matrices of 2048 x 512, 4 MiB each
-    outputs = 2 * 2 + 2 * 8  # 256 x 2048 twice, 1024 x 2048 twice
-    data = 1000 * 512 * 2
-    assert needed.memory_per_job == (head + outputs) * MIB + data
+    needed = capacity.need([2048], [1000], 512, TRAINER, at_once=1)
+    on_device = (3 + 2 + 2) * 4  # matrices of 2048 x 512, 4 MiB each: of the step, in flight, moments of Adam
+    outputs = 2 * 8  # 1024 x 2048 twice
+    beside = (4 + 1 + 2) * 4 + 32
+    data = 1000 * 512 * 4
+    assert needed.device_per_job == (on_device + outputs) * MIB + data
+    assert needed.memory_per_job == needed.device_per_job + beside * MIB
     assert needed.memory == needed.memory_per_job + capacity.PROCESS_BYTES
-    assert needed.disk == 4 * MIB + 2 * 3 * 4 * MIB
+    assert needed.disk == needed.disk_per_job == 2 * 4 * MIB + 3 * 3 * 4 * MIB
 
 
-def test_the_bound_on_the_outputs_counts_and_more_workers_need_more():
-    free = capacity.need([100_000], [1], 8, 4, {**TRAINER, "batch_size": 4096}, 1)
-    bound = capacity.need([100_000], [1], 8, 4, {"batch_size": 4096, "max_logits_mb": 64}, 1)
-    assert free.memory_per_job - bound.memory_per_job == 2 * (1024 - 64) * MIB
-    two = capacity.need([100, 100], [1, 1], 8, 4, TRAINER, 2)
-    assert two.memory == 2 * capacity.need([100, 100], [1, 1], 8, 4, TRAINER, 1).memory
-    assert capacity.need([100], [1], 8, 4, TRAINER, 8).memory == two.memory // 2  # one job keeps one worker busy
+def test_large_batches_count_and_more_workers_need_more():
+    usual, large = (capacity.need([100_000], [1], 8, {**TRAINER, "batch_size": b}, 1) for b in (1024, 4096))
+    assert large.memory_per_job - usual.memory_per_job == 2 * 4 * (4096 - 1024) * 100_000
+    assert large.large_batch and not usual.large_batch
+    two = capacity.need([100, 100], [1, 1], 8, TRAINER, 2)
+    assert two.memory == 2 * capacity.need([100, 100], [1, 1], 8, TRAINER, 1).memory
+    assert capacity.need([100], [1], 8, TRAINER, 8).memory == two.memory // 2  # one job keeps one worker busy
+
+
+@pytest.mark.parametrize(
+    ("make", "moments"),
+    [
+        (partial(torch.optim.Adam, lr=0.1), 2),
+        (partial(torch.optim.Adam, lr=0.1, amsgrad=True), 3),
+        (partial(torch.optim.Adagrad, lr=0.1), 1),
+        (partial(torch.optim.SGD, lr=0.1, momentum=0.9), 1),
+        (partial(torch.optim.SGD, lr=0.1), 0),
+    ],
+)
+def test_an_optimiser_is_asked_for_what_it_keeps(make, moments):
+    assert capacity.moments_of(make) == moments
+    fewer, more = (capacity.need([500], [1], 8, TRAINER, 1, moments=m) for m in (moments, moments + 1))
+    assert more.device_per_job - fewer.device_per_job == 500 * 8 * 4
+
+
+def test_a_stack_needs_its_members_and_is_the_first_to_be_made_smaller(tmp_path):
+    one, four = (capacity.need([4096] * 4, [1000] * 4, 512, TRAINER, 1, stack=stack) for stack in (1, 4))
+    assert 2 * one.device_per_job < four.device_per_job <= 4 * one.device_per_job
+    assert capacity.need([4096], [1000], 512, TRAINER, 1, stack=16) == capacity.need([4096], [1000], 512, TRAINER, 1)
+    with pytest.raises(InputError, match="trainer.stack below 4"):
+        capacity.check(replace(four, memory=1 << 60), tmp_path, on_gpu=False)
 
 
 def test_nothing_to_train_needs_nothing():
-    assert capacity.need([], [], 8, 4, TRAINER, 2) == capacity.Need(0, 0, 0)
+    assert capacity.need([], [], 8, TRAINER, 2) == capacity.Need(0, 0, 0, 0, 0)
 
 
-@pytest.mark.parametrize(("needed", "words"), [((1, 1 << 60, 1), "n_subnets"), ((1, 1, 1 << 60), "runs_dir")])
+@pytest.mark.parametrize(
+    ("needed", "words"),
+    [
+        (capacity.Need(1, 1, 1 << 60, 1, 1), "n_subnets.*moments"),
+        (capacity.Need(1, 1, 1 << 60, 1, 1, large_batch=True), "batch_size.*n_subnets"),
+        (capacity.Need(1, 1, 1, 1, 1 << 60), "runs_dir"),
+    ],
+)
 def test_what_cannot_fit_is_refused_with_a_cure(tmp_path, needed, words):
     with pytest.raises(InputError, match=words):
-        capacity.check(capacity.Need(*needed), tmp_path, on_gpu=False)
-    capacity.check(capacity.Need(1, 1, 1), tmp_path, on_gpu=False)
+        capacity.check(needed, tmp_path, on_gpu=False)
+    capacity.check(capacity.Need(1, 1, 1, 1, 1), tmp_path, on_gpu=False)
+
+
+def in_a_process(work) -> float:
+    """What `work` returns; in a process of its own, whose memory leaves nothing behind for others to use again."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writing)
+        with os.fdopen(reading) as stream:
+            said = stream.read()
+        os.waitpid(child, 0)
+        return float(said)
+    try:
+        os.write(writing, str(work()).encode())
+    finally:
+        os._exit(0)
+
+
+def growth_mb(job: Job) -> float:
+    """The peak of what training adds to this process."""
+    reset_peak_memory()
+    before = peak_memory_mb()
+    EpochClock.on_train_epoch_start = lambda *_: None  # it would reset the peak at every epoch
+    EpochClock.on_train_batch_end = lambda *_: None
+    training.train(job)
+    return peak_memory_mb() - before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+@pytest.mark.parametrize(("classes", "dim"), [(3000, 512), (6000, 256)])
+def test_the_estimate_is_near_what_training_takes(tmp_path, people, classes, dim):
+    made = {"n_identities": classes, "dim": dim, "samples": (3, 3)}
+    in_a_process(lambda: len(EmbeddingSet.write(tmp_path / "data", *people(**made))))
+    data = EmbeddingSet.open(tmp_path / "data", check_values=False)
+    Partition(torch.zeros(classes, dtype=torch.int32).numpy(), 1).save(tmp_path / "partition")
+    settings = TrainerConfig(max_epochs=2, batch_size=512, accelerator="cpu", threads=1)
+    trainer = OmegaConf.to_container(OmegaConf.structured(settings))
+    recipe = Recipe(
+        {"_target_": "lightning_modules.losses.arcface.ArcFace"},
+        {"_target_": "lightning_modules.heads.RandomInit"},
+        {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.01},
+        trainer,
+        0,
+    )
+    job = Job(
+        "run", str(tmp_path), str(data.path), {"n_identities": classes, "seed": 0}, str(tmp_path / "partition"), 0,
+        recipe, "key", "title", {"_target_": "experiments.coordination.tracking.NoTracking"}, {},
+    )  # fmt: skip
+    needed = capacity.need([classes], [len(data)], dim, trainer, 1)
+    assert needed.memory_per_job / MIB == pytest.approx(in_a_process(lambda: growth_mb(job)), rel=0.2)

@@ -9,7 +9,7 @@ import pytest
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 from experiments.coordination import lineup as lineups
-from experiments.coordination.lineup import PROPOSAL, all_names, for_data, load_lineup
+from experiments.coordination.lineup import ALL, PROPOSAL, expanded, for_data, load_lineup
 from lightning_modules.baselines.base import Infeasible
 from lightning_modules.baselines.hf_softmax import HFSoftmax
 from lightning_modules.baselines.ivf import InvertedLists
@@ -92,8 +92,9 @@ def test_the_suite_of_all_is_every_file_and_nothing_twice(compose):
     lineup = load_lineup(cfg.scenarios, cfg)
     names = [part.name for part in (*lineup.scenarios, *lineup.rivals)] + list(lineup.missing)
     assert {"ism", "knn", "clustered_nearest", "hf_softmax", "multi_cognition", "loss=cosface"} <= set(names)
-    assert "loss=arcface" not in names and "partitioner=kmeans" not in names and len(set(names)) == len(names)
-    assert {name for name in all_names() if "=" not in name} <= set(names)
+    repeated = {"loss=arcface", "partitioner=single", "partitioner=kmeans", "decision=nearest_mean"}
+    assert not repeated & set(names) and len(set(names)) == len(names)
+    assert set(expanded(["*"])) <= set(names) and set(expanded(list(ALL))) >= set(names)
 
 
 def test_an_exchanged_choice_is_the_only_difference_to_the_proposal(compose):

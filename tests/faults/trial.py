@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """One trial: a run folder, the coordinators that work on it one after another, and what must hold at the end."""
 
+import faulthandler
 import os
 import signal
 import sys
@@ -79,6 +80,7 @@ class Trial:
                 os.dup2(stream.fileno(), 1)
                 os.dup2(stream.fileno(), 2)
             sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
+            faulthandler.dump_traceback_later(SECONDS - 10)  # where it hangs, if it does
             signal.signal(signal.SIGINT, signal.default_int_handler)
             compare.write_report = lambda folder: None  # seconds of figures, which no fault of the drill is about
             run_folder.SECONDS_BETWEEN_NOTES = epoch_checkpoint.UNSYNCED_SECONDS = -1.0  # the same steps in every run

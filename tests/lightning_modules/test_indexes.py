@@ -89,6 +89,25 @@ def test_rounded_class_means_only_choose_whom_to_compare(people, encoding, most)
     assert (people.cosines[:, :2] - cosine.numpy()).max() < most
 
 
+@pytest.mark.parametrize("index", [Clusters(1, 0.97), InvertedFile(40, 1, "int8", 8, 0.97)], ids=["clusters", "ivf"])
+def test_probes_that_resemble_nobody_are_compared_with_all(people, index):
+    strangers = normalise_rows(np.random.default_rng(9).standard_normal((60, 16)))
+    nearest = (strangers.astype(np.float64) @ people.means.T).argmax(axis=1)
+    _, identity = people.search(index)(torch.from_numpy(strangers), 1)
+    assert np.array_equal(identity[:, 0].numpy(), nearest)
+    index = type(index)(**{**vars(index), "exact_below": None})
+    _, without = people.search(index)(torch.from_numpy(strangers), 1)
+    assert not np.array_equal(without[:, 0].numpy(), nearest)
+
+
+def test_directions_that_hold_everything_change_nothing():
+    random = np.random.default_rng(4)
+    means = normalise_rows(random.standard_normal((200, 5)) @ random.standard_normal((5, 16)))
+    search = InvertedFile(8, 8, dims=5).open(torch.from_numpy(means), Partition(np.zeros(200), 1))
+    _, identity = search(torch.from_numpy(means), 1)
+    assert identity[:, 0].tolist() == list(range(200))
+
+
 @pytest.mark.parametrize("n_clusters", [1, 2, 7])
 @pytest.mark.parametrize("batch", [1, 50])
 def test_clusters_finds_the_best_of_the_cells_it_looks_into(people, n_clusters, batch):
@@ -150,7 +169,7 @@ def test_more_candidates_than_an_index_holds_ready_are_completed(name, p):
 
 @pytest.mark.parametrize("name", [*NAMES, "int8"])
 def test_an_index_comes_back_from_disk(people, name, tmp_path):
-    identifier = people.identifier(InvertedFile(encoding="int8") if name == "int8" else build(name))
+    identifier = people.identifier(InvertedFile(encoding="int8", dims=8) if name == "int8" else build(name))
     identifier.save(tmp_path / "identifier")
     loaded = Identifier.load(tmp_path / "identifier")
     assert describe(loaded.index) == describe(identifier.index)
@@ -189,7 +208,7 @@ def altered(folder, change):
         ("hnsw", "level_K", lambda t: t * 0),
         ("ivf", "cell_K", lambda t: t + 10**6),
         ("ivf", "cell_K", lambda t: t[:-1].clone()),
-        ("ivf", "centre_LD", lambda t: t[:, :-1].clone()),
+        ("ivf", "centre_LR", lambda t: t[:, :-1].clone()),
     ],
 )
 def test_structures_out_of_bounds_are_refused_even_with_a_digest_that_fits(people, name, key, change, tmp_path):

@@ -10,7 +10,7 @@ from datamodules.files import disk_error
 from experiments.coordination.job import Job
 from experiments.coordination.launchers.base import Launcher
 from experiments.coordination.progress import Progress
-from experiments.coordination.training import train
+from experiments.coordination.stacking import train
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class InProcess(Launcher):
                 train(job, partial(progress.epoch, job.title))
             except Exception as error:
                 if (disk := disk_error(error)) is not None:
-                    raise disk from error
+                    raise disk from None  # it may be the error itself
                 # One sub-network that fails must not cost the others; the run ends with a table and a non-zero code.
                 log.exception("%s failed", job.title)
                 failed[job.identifier] = " ".join(f"{type(error).__name__}: {error}".split())

@@ -168,6 +168,16 @@ def test_a_copy_that_is_damaged_or_of_another_key_restores_nothing(job, tmp_path
     assert job.restore() is None
 
 
+def test_an_error_of_the_disk_from_deep_inside_is_one_line_too(tmp_path, again, monkeypatch):
+    shutil.rmtree(tmp_path / "run")
+
+    def full(*_):
+        raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)  # of the first checkpoint
+    again().assert_refused("No space left", ".epoch-0001", "make room")
+
+
 def test_weights_that_cannot_be_written_are_the_disks_fault(job, monkeypatch):
     def full(*_):
         raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: MIT
+"""experiments.benchmark at tiny sizes: no assertion looks at the clock."""
+
+import json
+import math
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from experiments.benchmarks import head as head_module
+from experiments.benchmarks import rivals
+from experiments.benchmarks.our_training import limited_steps, samples_per_second
+from experiments.benchmarks.pairing import Taken, measure_in_turn, record, seconds
+from experiments.benchmarks.partitioning import inertia
+from experiments.benchmarks.people import class_means_of, probes_of
+from experiments.benchmarks.summary import frame, line, markdown, ratio_figure
+from lightning_modules.losses.arcface import ArcFaceValueOnly
+
+KEYS = set("name classes batch precision against ratio ratio_min ratio_max unit ours theirs".split())
+needs_pml = pytest.mark.skipif(not find_spec("pytorch_metric_learning"), reason="pytorch-metric-learning is optional")
+
+TINY = (
+    "threads=1", "trainer.accelerator=cpu", "~suite.distribution", "~suite.kmeans", "~suite.identify",
+    "suite.head.dim=8", "suite.head.repeats=2",
+)  # fmt: skip
+HEAD = "{classes: 12, batch: 16, epochs: 2, precisions: [highest]}"
+
+
+def records_of(folder):
+    return json.loads((folder / "benchmark.json").read_text())
+
+
+positive = st.floats(0.01, 100)
+
+
+@given(st.lists(st.tuples(positive, positive), min_size=1, max_size=7), st.sampled_from(["s", "ms", "samples/s"]))
+def test_a_ratio_is_above_one_where_ours_is_better_and_lies_among_its_pairs(pairs, unit):
+    ours, theirs = (Taken(values, 0.0) for values in zip(*pairs, strict=True))
+    made = record("n", 1, 1, "highest", "x", unit, ours, theirs)
+    better = np.median(ours.values) > np.median(theirs.values)
+    expected = better if unit == "samples/s" else np.median(ours.values) < np.median(theirs.values)
+    assert (made["ratio"] > 1) == expected or math.isclose(made["ratio"], 1)
+    assert made["ratio_min"] <= made["ratio"] * (1 + 1e-9) and made["ratio"] <= made["ratio_max"] * (1 + 1e-9)
+    assert KEYS <= made.keys() and made["ours"] == np.median(ours.values) and made["theirs"] == np.median(theirs.values)
+
+
+def test_sides_run_in_turn_and_back():
+    order = []
+
+    def side(name, values):
+        def run():
+            order.append(name)
+            return values.pop(0)
+
+        return run
+
+    taken = measure_in_turn({"a": side("a", [1.0, 5.0, 3.0]), "b": side("b", [2.0, 2.0, 8.0])}, 3)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert taken["a"].values == (1.0, 5.0, 3.0) and taken["a"].median == 3.0 and taken["b"].median == 2.0
+    assert taken["a"].peak_mb >= 0
+
+
+def test_peak_memory_is_that_of_the_side_that_took_it():
+    def large():
+        return float(np.ones(30 << 20, np.uint8).sum())
+
+    taken = measure_in_turn({"large": large, "small": lambda: 0.0}, 3)
+    assert taken["large"].peak_mb > 20 > taken["small"].peak_mb
+
+
+def test_a_quick_function_is_called_until_time_is_filled():
+    calls = []
+    assert seconds(lambda: calls.append(1)) > 0 and len(calls) == 1
+    seconds(lambda: calls.append(1), at_least=0.01)
+    assert len(calls) > 2
+
+
+def test_the_first_epoch_counts_only_where_it_is_alone():
+    history = [{"time/samples_per_second": value} for value in (1.0, 10.0, 30.0)]
+    assert samples_per_second(history) == 20.0 and samples_per_second(history[:1]) == 1.0
+
+
+def test_steps_are_limited_for_a_while(monkeypatch):
+    import pytorch_lightning as pl
+
+    make = lambda: pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)  # noqa: E731
+    with limited_steps(3):
+        assert make().limit_train_batches == 3
+    assert make().limit_train_batches == 1.0
+    monkeypatch.setenv("PL_TRAINER_LIMIT_TRAIN_BATCHES", "5")
+    with limited_steps(3):
+        pass
+    assert make().limit_train_batches == 5
+
+
+def test_insightface_s_formulation_is_the_value_only_arcface():
+    random = torch.Generator().manual_seed(0)
+    cosine = torch.empty(40, 7).uniform_(-0.99, 0.99, generator=random)
+    target = torch.arange(40) % 7
+    one, other = cosine.clone().requires_grad_(), cosine.clone().requires_grad_()
+    logits = rivals.insightface_logits(one * 1.0, target)
+    F.cross_entropy(logits, target, reduction="none").sum().backward()
+    expected = ArcFaceValueOnly(rivals.SCALE, rivals.MARGIN)(other, target)
+    expected.sum().backward()
+    torch.testing.assert_close(F.cross_entropy(logits, target, reduction="none"), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-3)
+
+
+def test_inertia_is_that_of_scikit_learn():
+    from sklearn.cluster import KMeans
+
+    points = class_means_of(60, 8, 0)
+    fitted = KMeans(5, n_init=1, random_state=0).fit(points)
+    assert inertia(points, fitted.labels_) == pytest.approx(fitted.inertia_, rel=1e-4)
+
+
+def test_probes_show_the_people_whose_means_are_enrolled():
+    means, (probes, who) = class_means_of(700, 64, 3), probes_of(700, 64, 3, 200)
+    assert means.shape == (700, 64) and len(set(who)) == 200
+    np.testing.assert_allclose(np.linalg.norm(means, axis=1), 1, atol=1e-3)
+    assert ((probes @ means.T).argmax(axis=1) == who).mean() > 0.7
+    assert np.array_equal(class_means_of(300, 64, 3), means[:300])
+
+
+@needs_pml
+def test_heads_end_to_end_with_the_record_s_keys_files_and_equal_accuracy(call, tmp_path):
+    size = "{classes: 40, batch: 32, images: 10, epochs: 2, precisions: [highest], accuracy_epochs: 60}"
+    size = f"suite.head.sizes=[{size}]"
+    ended = call("benchmark", *TINY, "suite.head.dim=32", size, f"runs_dir={tmp_path}", "name=a")
+    assert ended.code == 0, ended.err
+    folder = tmp_path / "a"
+    found = {one["against"]: one for one in records_of(folder)}
+    assert set(found) == {"lightning_pml", "insightface", "gemm", "memory"}
+    for one in found.values():
+        assert KEYS <= one.keys() and one["name"] == "head" and one["classes"] == 40 and one["batch"] == 32
+        assert one["ratio_min"] <= one["ratio"] <= one["ratio_max"] and one["ours"] > 0 and one["theirs"] > 0
+        assert one["repeats"] == 2 and one["threads"] == 1 and one["precision"] == "highest"
+    pair = found["lightning_pml"]
+    assert pair["epochs"] == 60 and pair["accuracy_probes"] == 80
+    assert abs(pair["accuracy"] - pair["theirs_accuracy"]) <= 100 * 4 / 80  # four probes
+    assert pair["accuracy"] > 60
+    assert {file.name for file in folder.iterdir()} >= {
+        "benchmark.json", "benchmark.md", "benchmark.png", "skipped.json", "config.yaml", "manifest.json",
+    }  # fmt: skip
+    assert json.loads((folder / "skipped.json").read_text()) == [] and not (folder / "scratch").exists()
+    assert json.loads((folder / "manifest.json").read_text())["machine"]["threads"] == 1
+    assert "lightning_pml" in ended.out and "| head | 40 | 32 |" in (folder / "benchmark.md").read_text()
+
+
+def test_a_missing_package_is_a_reason_and_the_rest_is_measured(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(head_module, "find_spec", lambda name: None)
+    ended = call("benchmark", *TINY, f"suite.head.sizes=[{HEAD}]", f"runs_dir={tmp_path}", "name=a")
+    assert ended.code == 0, ended.err
+    (skipped,) = json.loads((tmp_path / "a/skipped.json").read_text())
+    assert skipped["against"] == "lightning_pml" and "pip install" in skipped["reason"]
+    assert "skipped" in ended.out and "pytorch-metric-learning is not installed" in ended.out
+    assert {one["against"] for one in records_of(tmp_path / "a")} == {"insightface", "gemm", "memory"}
+
+
+def test_a_finished_group_is_not_measured_again_and_others_are_added(call, tmp_path):
+    sizes = "suite.head.sizes=[{classes: 12, batch: 16, epochs: 1, steps: 2, precisions: [highest], against: [gemm]}]"
+    more = ("suite=full", "~suite.distribution", "~suite.scaling", "~suite.identify", "~suite.image_clustering")
+    kmeans = ("suite.kmeans.n_points=60", "suite.kmeans.n_clusters=3", "suite.kmeans.dim=8", "suite.kmeans.repeats=1")
+    arguments = [*more, *TINY[:2], *TINY[5:], sizes, *kmeans, f"runs_dir={tmp_path}", "name=a"]
+    assert call("benchmark", *arguments, "only=[head]").code == 0
+    (first,) = records_of(tmp_path / "a")
+    ended = call("benchmark", *arguments, "only=null")
+    assert ended.code == 0, ended.err
+    found = records_of(tmp_path / "a")
+    assert found[0] == first and "head: measured already" in ended.out
+    names = [(one["name"], one["against"]) for one in found[1:]]
+    assert ("k-means", "faiss_kmeans") in names and ("k-means, inertia", "faiss_kmeans, sampled") in names
+
+
+def test_distribution_and_scaling_end_to_end(call, tmp_path):
+    ended = call(
+        "benchmark", "suite=full", "only=[distribution,scaling]", "threads=1", "trainer.accelerator=cpu",
+        "suite.distribution.n_identities=[40]", "suite.distribution.dim=8", "suite.distribution.repeats=1",
+        "suite.distribution.epochs=1", "suite.scaling.n_identities=[20,40]", "suite.scaling.dim=8",
+        "suite.scaling.repeats=1", "suite.scaling.epochs=1", f"runs_dir={tmp_path}", "name=a",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    random, kmeans, per_sample = records_of(tmp_path / "a")
+    assert random["against"] == kmeans["against"] == "no_distribution" and random["n_subnets"] == 2
+    assert random["ratio_by_m"] == pytest.approx(random["ratio"] / 2) and random["unit"] == "s"
+    assert per_sample["against"] == "N = 20" and per_sample["classes"] == 40
+
+
+def test_identification_end_to_end_states_agreement_of_both(call, tmp_path):
+    ended = call(
+        "benchmark", "only=[identify]", "threads=1", "trainer.accelerator=cpu", "suite.identify.n_identities=[300]",
+        "suite.identify.dim=32", "suite.identify.n_probes=60", "suite.identify.repeats=1",
+        "suite.identify.per_cluster=60", "suite.identify.batches=[1,16]",
+        "suite.identify.ours=[exact,clusters,ivf,hnsw]",
+        "suite.identify.against=[faiss_flat,faiss_ivf,faiss_hnsw]", "suite.identify.agreement=95",
+        f"runs_dir={tmp_path}", "name=a",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    found = records_of(tmp_path / "a")
+    assert len(found) == 4 * 3 * 2
+    assert all(one["agreement"] >= 95 and one["theirs_agreement"] >= 95 and one["accuracy"] > 50 for one in found)
+    assert {one["agreement"] for one in found if one["our_index"] == "exact"} == {100.0}
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["only=[heads]"], ["only", "head"]),
+        (["only=[]"], ["only"]),
+        (["threads=0"], ["threads"]),
+        (["only=[head]", "suite.head.sizes=[{classes: 9, batch: 3, against: [tensorflow]}]"], ["tensorflow"]),
+        (["only=[identify]", "suite.identify.ours=[tree]"], ["tree"]),
+        (["only=[head]", "suite.head.nothing=1"], ["nothing"]),
+        (["nothing=1"], ["nothing"]),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(call, tmp_path, arguments, words):
+    ended = call("benchmark", *arguments, f"runs_dir={tmp_path}")
+    assert ended.code == 2 and ended.err.count("\n") == 1, ended.err
+    assert all(word in ended.err for word in words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_without_records_says_so():
+    text = markdown([], [{"name": "n", "against": "x", "reason": "r"}], {"threads": 2}, None)
+    assert "Nothing was measured" in text and "n against x: r" in text
+
+
+def test_line_table_and_figure_show_the_numbers():
+    made = record("head", 2000, 1024, "medium", "gemm", "samples/s", Taken((3.0, 4.0), 5.0), Taken((2.0, 2.0), 7.0))
+    made |= {"accuracy": 91.25, "theirs_accuracy": 91.5}
+    assert "1.75 [1.50, 2.00]" in line(made) and "91.25 % and 91.50 %" in line(made)
+    assert frame([made])["peak MiB"].tolist() == ["5 / 7"]
+    assert len(ratio_figure([made, {**made, "ratio": 0.5, "ratio_min": 0.25}]).axes[0].patches) == 2
