@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help demo test test-all lint format clean
+.PHONY: help demo test test-all docs lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -27,6 +27,9 @@ test-all: $(READY)  ## the slow tests as well
 lint: $(READY)  ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs: $(READY)  ## make docs/configuration.md of the configurations anew
+	$(BIN)/python -m experiments.list --keys docs/configuration.md
 
 format: $(READY)  ## put the code into shape
 	$(BIN)/ruff check --fix .

@@ -8,7 +8,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from experiments.coordination.cluster_map import write_map
 from experiments.coordination.command_line import command
 from experiments.coordination.schema import CompareConfig, check_trainer
 
@@ -17,6 +16,7 @@ from experiments.coordination.schema import CompareConfig, check_trainer
 def main(cfg: DictConfig) -> int:
     """Runs the comparison; returns 1 where a sub-network failed."""
     # Imported late: --help and a mistyped key are answered at once.
+    from experiments.coordination.cluster_map import write_map
     from experiments.coordination.comparison import evaluate_cell, write_results
     from experiments.coordination.coordinator import Cell, Coordinator
     from experiments.coordination.data import as_seeds, as_sizes, check_testable, dataset_name, open_data, subnets_for

@@ -7,20 +7,23 @@ python -m experiments.list loss partitioner
 
 import argparse
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
 from datamodules.errors import InputError
+from datamodules.files import write_text
 from experiments.listing.choices import choices
 
 HELP = """\
-Usage: python -m experiments.list [GROUP ...]
+Usage: python -m experiments.list [GROUP ...] [--keys FILE]
 
 Lists the choices of every group of experiments/configs: data sets, sources, extractors, losses, partitioners, inits,
 routers, decisions, scenarios, launchers, loggers, ... The name is what is written behind `group=`.
 In a terminal as a table, otherwise as lines of group, name and description with tabs between.
+With --keys a page of all configuration keys with their defaults is written (docs/configuration.md).
 Exit code: 0 done, 2 something in the input cannot be used (one line on standard error says what).
 
   python -m experiments.list
@@ -33,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
         return HELP
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(message, "names of groups", "see --help")
+        raise InputError(message, "names of groups, or --keys FILE", "see --help")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -48,7 +51,14 @@ def main(words: list[str] | None = None) -> int:
     try:
         parser = _Parser(prog="python -m experiments.list")
         parser.add_argument("groups", nargs="*")
-        found = choices(parser.parse_args(words).groups)
+        parser.add_argument("--keys", type=Path)
+        arguments = parser.parse_args(words)
+        if arguments.keys is not None:
+            from experiments.listing.keys import page  # late: it imports every command
+
+            write_text(arguments.keys, page())
+            return 0
+        found = choices(arguments.groups)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

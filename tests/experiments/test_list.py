@@ -47,6 +47,16 @@ def test_a_new_file_is_there_at_once(tmp_path, monkeypatch, capsys):
     assert command.main([]) == 0 and capsys.readouterr().out == "loss\tmine\tMy loss\n"
 
 
+def test_the_page_of_keys_is_current(tmp_path):
+    assert command.main(["--keys", str(tmp_path / "page.md")]) == 0
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
+    written = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    assert page == written, "the configurations have changed: make docs"
+    assert "| loss | `arcface` |" in page and "| trainer.max_epochs | `50` | passes over" in page
+    for group, name in (("loss", "`margin: 0.5`"), ("partitioner", "`kmeans`"), ("router", "`p: 1`")):
+        assert name in page.partition(f"### {group}\n")[2].partition("\n### ")[0]
+
+
 def test_a_terminal_gets_a_table(monkeypatch, capsys):
     monkeypatch.setattr(command, "Console", lambda: Console(force_terminal=True, width=100))
     assert command.main(["router"]) == 0

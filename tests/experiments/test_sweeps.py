@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-import experiments.compare
 from experiments.coordination.launchers import in_process
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,7 +17,7 @@ SWEEPS = sorted(file.stem for file in (CONFIGS / "sweep").glob("*.yaml"))
 @pytest.fixture
 def sweep(tmp_path, call, quick, monkeypatch):
     """`sweep("sweep=m", ...)`: runs it in `tmp_path` without report."""
-    monkeypatch.setattr(experiments.compare, "write_report", lambda folder: None)
+    monkeypatch.setattr("experiments.reporting.report.write_report", lambda folder: None)
     kept = [argument for argument in quick if not argument.startswith(("n_subnets", "data=embedding_set"))]
     return lambda *more: call("compare", *kept, f"runs_dir={tmp_path}", "seeds=1", *more)
 

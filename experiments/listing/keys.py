@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""The page of all configuration keys, from the schemas of the commands and the files of experiments/configs."""
+
+import dataclasses
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+from experiments.listing.choices import CONFIGS, choices, groups
+
+HEAD = """\
+# Configuration keys
+
+Made of the schemas of the commands and of `experiments/configs` by `make docs`; what is changed here by hand is lost.
+A key is written `key=value` behind a command; a group (`loss=cosface`) chooses a file, whose keys are written with the
+group in front (`loss.margin=0.4`). Keys that are not listed are refused.
+"""
+COMMENTED = re.compile(r"^ {4}(\w+)\s*:[^#\n]*#\s*(.+)$", re.MULTILINE)
+LINE = re.compile(r"^(\w+):(?: +(.*?))?(?: +# (.*))?$")
+
+
+def page() -> str:
+    """The page as Markdown; imports every command."""
+    parts = [HEAD, "## Commands\n"]
+    for root in sorted(CONFIGS.glob("*.yaml")):
+        parts.append(f"### experiments.{root.stem}\n\n{_about(root)}\n")
+        defaults = _chosen(root)
+        rows = [
+            (
+                key,
+                f"`{defaults[key]}`" if key in defaults else value,
+                f"group; {about}".removesuffix("; ") if key in groups() else about,
+            )
+            for key, value, about in _fields(_schema(root.stem))
+        ]
+        parts.append(_table(("key", "default", "what"), rows))
+    parts.append("## Groups\n")
+    for group in groups():
+        parts.append(f"### {group}\n")
+        rows = [(f"`{one.name}`", one.about, ", ".join(_keys(one.file)) or "-") for one in choices([group])]
+        parts.append(_table((f"`{group}=`", "what", "keys with their defaults"), rows))
+    return "\n".join(parts)
+
+
+def _schema(command: str) -> type:
+    importlib.import_module(f"experiments.{command}")  # stores the schema
+    return OmegaConf.get_type(ConfigStore.instance().repo[f"{command}_schema.yaml"].node)
+
+
+def _chosen(root) -> dict[str, str]:
+    listed = OmegaConf.to_container(OmegaConf.load(root)).get("defaults", [])
+    return {
+        key: str(value) for one in listed if isinstance(one, dict) for key, value in one.items()
+        if value is not None and "override" not in key
+    }  # fmt: skip
+
+
+def _fields(schema: type, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    comments: dict[str, str] = {}
+    for one in reversed(schema.__mro__[:-1]):
+        comments |= dict(COMMENTED.findall(inspect.getsource(one)))
+    for field in dataclasses.fields(schema):
+        if dataclasses.is_dataclass(field.type):
+            yield from _fields(field.type, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", _default(field), comments.get(field.name, "")
+
+
+def _default(field: dataclasses.Field) -> str:
+    value: Any = field.default
+    if value is dataclasses.MISSING:
+        value = field.default_factory() if field.default_factory is not dataclasses.MISSING else MISSING
+    if value == MISSING:
+        return "must be given"
+    return f"`{'null' if value is None else str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _keys(file) -> list[str]:
+    found = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        match = LINE.match(line)
+        if match and not match[1].startswith("_") and match[1] not in ("defaults", "title"):
+            about = f" ({match[3]})" if match[3] else ""
+            found.append(f"`{match[1]}: {match[2]}`{about}" if match[2] else f"`{match[1]}`{about}")
+    return found
+
+
+def _about(file) -> str:
+    return file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip() + "."
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(
+        "| " + " | ".join(cell.replace("|", "\\|").replace("<", "\\<") for cell in line) + " |\n" for line in lines
+    )
