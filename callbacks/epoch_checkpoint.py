@@ -49,28 +49,24 @@ class EpochCheckpoint(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Goes on after the newest intact checkpoint, if there is one."""
-        for epoch, file in sorted(epoch_files(self.stem).items(), reverse=True):
-            try:
-                state, facts = read_checkpoint(file, self.key)
-            except InputError as error:
-                log.warning("%s; the checkpoint before it is used", error)
-                if trainer.is_global_zero:
-                    file.unlink(missing_ok=True)  # its epoch is trained again, and shall be kept again
-                continue
-            state = module.part(state) if hasattr(module, "part") else state
-            module.load_state_dict({name[6:]: value for name, value in state.items() if name.startswith("model.")})
-            _load_optimizer(trainer.optimizers[0], state, facts["optimizer"])
-            self.history.restore(facts["history"])
-            _skip_epochs(trainer, epoch)
-            log.info("goes on after epoch %d of %s", epoch, file)
+        if (newest := newest_checkpoint(self.stem, self.key)) is None:
             return
+        state, facts = newest
+        state = module.part(state) if hasattr(module, "part") else state
+        module.load_state_dict({name[6:]: value for name, value in state.items() if name.startswith("model.")})
+        load_optimizer(trainer.optimizers[0], state, facts["optimizer"])
+        for logger in trainer.loggers:  # the history, and loggers whose record of the earlier epochs is gone
+            if hasattr(logger, "restore"):
+                logger.restore(facts["history"])
+        skip_epochs(trainer, facts["epoch"])
+        log.info("goes on after epoch %d of %s", facts["epoch"], self.stem)
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Writes the state before the coming epoch: only now has the history everything of the last one."""
         epoch = trainer.current_epoch
         if epoch == 0 or epoch % self.every:
             return
-        tensors, optimizer = _optimizer_state(trainer.optimizers[0])
+        tensors, optimizer = optimizer_state(trainer.optimizers[0].state_dict())
         tensors |= {f"model.{name}": value for name, value in module.state_dict().items()}
         if hasattr(module, "whole"):  # a module whose parameters lie on several ranks, all of which must take part
             tensors = module.whole(tensors)
@@ -79,9 +75,7 @@ class EpochCheckpoint(Callback):
         facts = {"key": self.key, "epoch": epoch, "history": self.history.records, "optimizer": optimizer}
         now = time.monotonic()
         sync, self._last = now - self._last > UNSYNCED_SECONDS, now
-        write_checkpoint(self.stem.with_suffix(f".epoch-{epoch:04d}.safetensors"), tensors, facts, sync)
-        for old in sorted(epoch_files(self.stem).items())[:-KEPT]:
-            old[1].unlink(missing_ok=True)
+        keep_checkpoint(self.stem, tensors, facts, sync)
 
 
 def epoch_files(stem: Path) -> dict[int, Path]:
@@ -93,6 +87,36 @@ def epoch_files(stem: Path) -> dict[int, Path]:
     pattern = re.compile(re.escape(stem.name) + r"\.epoch-(\d+)\.safetensors")
     matches = ((pattern.fullmatch(file.name), file) for file in stem.parent.glob(f"{stem.name}.epoch-*.safetensors"))
     return {int(match[1]): file for match, file in matches if match}
+
+
+def newest_checkpoint(stem: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors and facts of the newest intact checkpoint of a job; None where there is none.
+
+    Args:
+        stem: path of the job's files without suffix.
+        key: that it must have been written for.
+    """
+    for _, file in sorted(epoch_files(stem).items(), reverse=True):
+        try:
+            return read_checkpoint(file, key)
+        except InputError as error:
+            log.warning("%s; the checkpoint before it is used", error)
+            file.unlink(missing_ok=True)  # its epoch is trained again, and shall be kept again
+    return None
+
+
+def keep_checkpoint(stem: Path, tensors: dict[str, Tensor], facts: dict[str, Any], sync: bool = False) -> None:
+    """Writes the checkpoint of an epoch and removes all but the two newest.
+
+    Args:
+        stem: path of the job's files without suffix.
+        tensors: `model.<name>`, and what `optimizer_state` gives.
+        facts: key, epoch, history, optimizer.
+        sync: see `write_checkpoint`.
+    """
+    write_checkpoint(stem.with_suffix(f".epoch-{facts['epoch']:04d}.safetensors"), tensors, facts, sync)
+    for old in sorted(epoch_files(stem).items())[:-KEPT]:
+        old[1].unlink(missing_ok=True)
 
 
 def write_checkpoint(file: Path, tensors: dict[str, Tensor], facts: dict[str, Any], sync: bool = False) -> None:
@@ -150,8 +174,12 @@ def _digest(tensors: dict[str, Tensor], text: str) -> str:
     return digest.hexdigest()
 
 
-def _optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    content = optimizer.state_dict()
+def optimizer_state(content: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `Optimizer.state_dict` gives, as named tensors and JSON values.
+
+    Args:
+        content: the state dict.
+    """
     tensors, plain = {}, {}
     for index, values in content["state"].items():
         for name, value in values.items():
@@ -160,7 +188,13 @@ def _optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str,
     return tensors, {"plain": plain, "param_groups": content["param_groups"]}
 
 
-def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+def load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Gives an optimiser the state that `optimizer_state` took apart.
+
+    Args:
+        optimizer: of as many parameters.
+        tensors, facts: of the checkpoint.
+    """
     state: dict[int, dict[str, Any]] = {}
     for full, value in [*tensors.items(), *facts["plain"].items()]:
         if full.startswith("optimizer."):
@@ -170,7 +204,13 @@ def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], facts: dic
     optimizer.load_state_dict({"state": state, "param_groups": facts["param_groups"]})
 
 
-def _skip_epochs(trainer: Trainer, epoch: int) -> None:
+def skip_epochs(trainer: Trainer, epoch: int) -> None:
+    """Lets a fit that begins go on after an epoch.
+
+    Args:
+        trainer: of the fit, in its `on_train_start`.
+        epoch: epochs that are done.
+    """
     progress = trainer.fit_loop.epoch_progress.current
     progress.ready = progress.started = progress.processed = progress.completed = epoch
     # Loggers count optimiser steps; W&B drops values whose step is lower than one it has seen.

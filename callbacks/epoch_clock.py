@@ -20,7 +20,7 @@ class EpochClock(Callback):
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Starts the clock."""
         reset_peak_memory(module.device)
-        _wait(module.device)
+        wait(module.device)
         self._samples, self._start = 0, time.perf_counter()
 
     def on_train_batch_end(
@@ -29,7 +29,7 @@ class EpochClock(Callback):
         """Counts samples; stops the clock after the last batch."""
         self._samples += len(batch[1]) * trainer.world_size
         if trainer.is_last_batch:
-            _wait(module.device)
+            wait(module.device)
             seconds = time.perf_counter() - self._start
             values = {
                 "time/epoch_seconds": seconds,
@@ -39,7 +39,8 @@ class EpochClock(Callback):
             module.log_dict(values, on_step=False, on_epoch=True)
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Waits until a GPU has done what it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -16,8 +16,20 @@ class StopOnNonFinite(Callback):
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Looks at `train/loss`, which the module logs with its last batch."""
         loss = trainer.callback_metrics.get("train/loss")
-        if loss is not None and not math.isfinite(float(loss)):
-            raise DivergenceError(
-                f"got a training loss of {float(loss)} in epoch {trainer.current_epoch}; expected a finite one; "
-                "cure: a lower learning rate, a smaller scale or margin, or look for broken embeddings"
-            )
+        if loss is not None and (error := divergence(float(loss), trainer.current_epoch)):
+            raise error
+
+
+def divergence(loss: float, epoch: int) -> DivergenceError | None:
+    """The error of a loss that is not finite; None for one that is.
+
+    Args:
+        loss: mean training loss of an epoch.
+        epoch: its number.
+    """
+    if math.isfinite(loss):
+        return None
+    return DivergenceError(
+        f"got a training loss of {loss} in epoch {epoch}; expected a finite one; "
+        "cure: a lower learning rate, a smaller scale or margin, or look for broken embeddings"
+    )

@@ -30,9 +30,12 @@ def local_split(split: Split, members_C: np.ndarray) -> Split:
     Returns:
         The samples, labels in [0, C).
     """
-    place = np.searchsorted(members_C, split.labels)
-    inside = members_C[np.minimum(place, len(members_C) - 1)] == split.labels
-    return Split(split.rows[inside], place[inside].astype(np.int32))
+    # Labels are sorted: C searches find the samples, however many identities the other clusters have.
+    start_C, stop_C = (np.searchsorted(split.labels, members_C, side) for side in ("left", "right"))
+    count_C = stop_C - start_C
+    before_C = np.cumsum(count_C) - count_C
+    inside = np.arange(count_C.sum()) + np.repeat(start_C - before_C, count_C)
+    return Split(split.rows[inside], np.repeat(np.arange(len(members_C), dtype=np.int32), count_C))
 
 
 class Batch(NamedTuple):

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Writing files so that a reader sees the old one or the new one, never half of it; reading them back with bounds."""
 
+import ctypes
 import errno
 import hashlib
 import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -140,6 +142,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
                 if inside.is_dir():
                     _sync_folder(inside)
                 elif inside.is_file():
+                    os.chmod(inside, 0o666 & ~umask)  # safetensors makes private files
                     with open(inside, "rb") as stream:
                         os.fsync(stream.fileno())
             _sync_folder(temporary)
@@ -188,6 +191,37 @@ def remove_leftovers(folder: Path | str, depth: int = 3) -> list[Path]:
         with suppress(OSError):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return found
+
+
+def replace_folder(new: Path | str, path: Path | str) -> None:
+    """Puts a finished folder in the place of another, which goes.
+
+    Linux exchanges the two in one step, so that a reader finds the old or the new at any moment. Elsewhere there is a
+    short time without either; a process that dies within it leaves the old folder as `.<name>.old`.
+
+    Args:
+        new: a folder beside `path`, complete.
+        path: the folder to be replaced; need not exist.
+    """
+    new, path = Path(new), Path(path)
+    if not path.exists():
+        os.replace(new, path)
+    elif _exchange(new, path):
+        shutil.rmtree(new)
+    else:
+        old = path.with_name(f".{path.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(path, old)
+        os.replace(new, path)
+        shutil.rmtree(old)
+    _sync_folder(path.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    # renameat2(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE): no Python function stands for it.
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    here, exchange = -100, 2
+    return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
 def write_text(path: Path | str, text: str) -> None:

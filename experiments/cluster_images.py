@@ -60,6 +60,7 @@ def main(cfg: DictConfig) -> None:
                 "Feature maps": feature_maps_figure([crops[row] for row in first], maps),
             },
             shown=["loss", "nmi", "adjusted_rand", "purity", "objective", "fit_seconds"],
+            tracking=cfg.logger,
         )
 
 

@@ -4,22 +4,26 @@
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 
-from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 from datamodules.files import open_npy, write_text
 from experiments.coordination.command_line import command
 from experiments.coordination.schema import IdentifyConfig
-from experiments.picture_identification.identify import identify_pictures
-from lightning_modules.identifier import Identifier
 
 
 @command("identify", IdentifyConfig)
 def main(cfg: DictConfig) -> None:
     """Reads an Identifier and embeddings, writes a CSV."""
+    # Imported late: --help and a mistyped key are answered at once.
+    import pandas as pd
+
+    from datamodules.embedding_set import EmbeddingSet
+    from experiments.picture_identification.identify import identify_pictures
+    from lightning_modules.identifier import Identifier
+
     out = Path(cfg.out)
     if out.exists() and not cfg.overwrite:
         raise InputError(f"{out}, which exists", "a new file", "choose another out=, or say overwrite=true")
@@ -31,6 +35,8 @@ def main(cfg: DictConfig) -> None:
     identifier = Identifier.load(cfg.identifier, cfg.device)
     if cfg.threshold is not None:
         identifier = replace(identifier, threshold=cfg.threshold)
+    if cfg.index is not None:
+        identifier = identifier.with_index(instantiate(cfg.index))
     if cfg.images is not None:
         identify_pictures(cfg, identifier)
         return

@@ -51,6 +51,7 @@ def main(cfg: DictConfig) -> None:
                 "Gain against the imbalance of the labels (CVIR)": gain_figure(frame, opened),
             },
             shown=[*(["dataset"] if len(opened) > 1 else []), "method", "precision", "accuracy", "f1", "validated_f1"],
+            tracking=cfg.logger,
         )
 
 

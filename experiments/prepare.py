@@ -6,13 +6,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.coordination.command_line import command
 from experiments.extraction.config import PrepareConfig, build_aligner, recipe
-from experiments.extraction.extract import ExtractionSettings, extract
-from experiments.extraction.summary import show
 
 
 @command(config_name="prepare", schema=PrepareConfig)
 def main(cfg: DictConfig) -> None:
     """A source of images, a network, what cuts the faces out, and the loop that embeds them."""
+    # Imported late: --help and a mistyped key are answered at once.
+    from experiments.extraction.extract import ExtractionSettings, extract
+    from experiments.extraction.summary import show
+
     source, extractor = instantiate(cfg.source), instantiate(cfg.extractor)
     aligner = build_aligner(cfg.alignment, source, extractor)
     settings, trainer = ExtractionSettings(**cfg.extraction), OmegaConf.to_container(cfg.trainer)

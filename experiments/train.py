@@ -1,31 +1,36 @@
 # SPDX-License-Identifier: MIT
 """Train one scenario and save an Identifier."""
 
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 
 from datamodules.errors import InputError
-from datamodules.splits import split_identities
 from experiments.coordination.command_line import command
-from experiments.coordination.coordinator import Cell, Coordinator
-from experiments.coordination.data import as_sizes, check_testable, dataset_name, open_data, subnets_for
-from experiments.coordination.evaluation import evaluate
-from experiments.coordination.failures import failure_table
-from experiments.coordination.run_folder import RunFolder, run_name
-from experiments.coordination.scenarios import make_scenario
 from experiments.coordination.schema import TrainConfig, check_trainer
-from lightning_modules.open_set import check_fpir, threshold_at_fpir
 
 
 @command("train", TrainConfig)
 def main(cfg: DictConfig) -> int:
     """Trains, evaluates, saves; returns 1 where a sub-network failed."""
+    # Imported late: --help and a mistyped key are answered at once.
+    import numpy as np
+
+    from datamodules.splits import split_identities
+    from experiments.coordination.coordinator import Cell, Coordinator
+    from experiments.coordination.data import as_sizes, check_testable, dataset_name, open_data, subnets_for
+    from experiments.coordination.evaluation import evaluate, index_agreement
+    from experiments.coordination.failures import failure_table
+    from experiments.coordination.run_folder import RunFolder, run_name
+    from experiments.coordination.scenarios import make_scenario
+    from lightning_modules.open_set import check_fpir, threshold_at_fpir
+
     console = Console()
     check_trainer(cfg.trainer)
-    scenario = make_scenario("scenario", cfg.scenario, cfg)
+    scenario, index = make_scenario("scenario", cfg.scenario, cfg), instantiate(cfg.index)
     sizes = as_sizes(cfg.n_identities, "n_identities")
     data = open_data(cfg, sizes)
     (n,) = sizes or [data.n_identities - round(data.n_identities * cfg.split.held_out)]
@@ -50,19 +55,23 @@ def main(cfg: DictConfig) -> int:
         if failed:
             console.print(failure_table(failed))
             return 1
-        identifier = coordinator.identifier(cell, scenario)
+        exact = coordinator.identifier(cell, scenario)
+        identifier = exact.with_index(index)
         _, splits, _ = coordinator.enrolled(cell)
         threshold = None
         if len(splits.unknown):
             scores = identifier.identify(data.embeddings[splits.unknown.rows]).score
             threshold = threshold_at_fpir(scores, cfg.fpir)
-            identifier = coordinator.identifier(cell, scenario, threshold)
+            identifier = replace(identifier, threshold=threshold)
         metrics, _ = evaluate(identifier, data, splits.test)
         identifier.save(out)
         run.note_files(*sorted(out.iterdir()))
+        agreement = index_agreement(exact, identifier, data, splits.test)
 
     shown = ", ".join(f"{name} {value:.2f} %" for name, value in metrics.items())
     console.print(f"{len(splits.test)} test probes: {shown}", highlight=False, soft_wrap=True)
+    if agreement is not None:
+        console.print(f"index: {agreement:.2f} % of them answered as without it", highlight=False, soft_wrap=True)
     if threshold is not None:
         accepted = identifier.identify(data.embeddings[splits.test.rows])
         missed = 100 * np.mean(accepted.index != splits.test.labels)

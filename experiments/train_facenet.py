@@ -59,6 +59,7 @@ def main(cfg: DictConfig) -> None:
                 "Training": loss_figure({name: one["history"] for name, one in records.items()}),
             },
             shown=["method", "knn_accuracy", "nmi", "accuracy", "accuracy_std", "auc", "eer"],
+            tracking=cfg.logger,
         )
 
 

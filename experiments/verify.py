@@ -38,6 +38,7 @@ def main(cfg: DictConfig) -> None:
             tables={"Over all folds": frame, "Fold by fold": folds_table(result)},
             figures={"ROC of all pairs": roc_figure({name: result})},
             shown=shown(frame),
+            tracking=cfg.logger,
         )
 
 

@@ -55,6 +55,7 @@ class ActiveHead(Head):
         place = torch.arange(self.rows_per_class, device=active_A.device)
         index = (active_A[:, None] * self.rows_per_class + place).flatten()
         part = Head(self.weight_CD[index], self.unit_rows, self.precision, self.max_logits_bytes, self.rows_per_class)
+        part.buffers = self.buffers
         self.chosen = index, part.weight_CD
         return part.loss(embedding_BD, torch.searchsorted(active_A, target_B), loss)
 

@@ -74,7 +74,13 @@ class Head(nn.Module):
 
 
 class Initialiser(ABC):
-    """How the class rows of a head start."""
+    """How the class rows of a head start.
+
+    Attributes:
+        informed: whether rows start where the samples of their class are, so that few steps suffice.
+    """
+
+    informed: bool = False
 
     @abstractmethod
     def rows(self, class_means_CD: Tensor, generator: torch.Generator) -> Tensor:
@@ -120,6 +126,8 @@ class RandomInit(Initialiser):
 
 class PrototypeInit(Initialiser):
     """Each class starts at its class mean: before any training the head is the nearest-class-mean classifier."""
+
+    informed = True
 
     def rows(self, class_means_CD: Tensor, generator: torch.Generator) -> Tensor:
         """The class means themselves; see `Initialiser.rows`."""

@@ -7,7 +7,7 @@ Axes: B probes, K identities, M clusters, D embedding dimension, S rows of all h
 import importlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from torch import Tensor
 from datamodules.errors import InputError
 from datamodules.files import atomic_folder, read_json, sha256, write_json
 from datamodules.partitioners.base import Partition
-from lightning_modules.decisions.base import Decided, Decision
+from datamodules.partitioners.samples import TrainingSamples
+from lightning_modules.decisions.base import Decided, Decision, Ranked
 from lightning_modules.fused import matmul_precision
+from lightning_modules.indexes import base as indexes
 from lightning_modules.routers.base import Router
 from lightning_modules.scores import Heads, ProbeScores, cluster_centres
 
@@ -59,6 +61,7 @@ class Identifier:
         heads: trained rows; None where the decision needs none.
         threshold: scores below it become unknown; None accepts every answer.
         provenance: facts about how it was trained, as JSON values.
+        index: how the nearest class means are found; None looks at all of them.
     """
 
     identities: tuple[str, ...]
@@ -69,6 +72,7 @@ class Identifier:
     heads: Heads | None = None
     threshold: float | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    index: indexes.ClassIndex | None = None
 
     def __post_init__(self):
         cure = "save the identifier again with experiments.train"
@@ -77,6 +81,10 @@ class Identifier:
         router_needs = self.router is not None and self.router.needs_heads and self.partition.n_clusters > 1
         if self.heads is None and (self.decision.needs_heads or router_needs):
             raise InputError("no trained heads", "heads, which router or decision need", cure)
+        for part in (self.router, self.decision):
+            if part is not None and not part.fits(self.partition, self.dim):
+                got = f"{type(part).__name__} fitted to other identities than these {self.partition.n_identities}"
+                raise InputError(got, "what was fitted with them", cure)
         finite = isinstance(self.threshold, (int, float)) and math.isfinite(self.threshold)
         if self.threshold is not None and not finite:
             raise InputError(f"threshold = {self.threshold!r}", "a finite number or None", cure)
@@ -88,7 +96,28 @@ class Identifier:
 
     def scores(self, probes_BD: Tensor) -> ProbeScores:
         """The scores of probes (B, D), of any length, against everything this identifier holds."""
-        return ProbeScores(probes_BD, self.class_means_KD, self.partition, self.heads, lambda: self._centres_MD)
+        scores = ProbeScores(
+            probes_BD, self.class_means_KD, self.partition, self.heads, lambda: self._centres_MD, self._search
+        )
+        scores.cluster_of_K = self._cluster_of_K  # made once: K numbers are much beside a search for one probe
+        return scores
+
+    def with_index(self, index: indexes.ClassIndex | None) -> "Identifier":
+        """This identifier with an index over its class means, built here; None takes the index away."""
+        return replace(self, index=index and index.fit(self.class_means_KD, self.partition))
+
+    @property
+    def uses_index(self) -> bool:
+        """Whether the nearest class means are found without looking at all of them."""
+        return self._search is not None
+
+    @cached_property
+    def _search(self) -> indexes.Search | None:
+        return self.index and self.index.open(self.class_means_KD, self.partition)
+
+    @cached_property
+    def _cluster_of_K(self) -> Tensor:
+        return torch.from_numpy(self.partition.cluster_of).long().to(self.class_means_KD.device)
 
     @cached_property
     def _centres_MD(self) -> Tensor:
@@ -100,6 +129,31 @@ class Identifier:
         if self.router is None or self.partition.n_clusters == 1:
             return torch.zeros((len(scores), 1), dtype=torch.long, device=scores.probes_BD.device)
         return self.router.route(scores)
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether router or decision have parameters that `fitted` finds."""
+        return self.decision.needs_fit or (self.router is not None and self.router.needs_fit)
+
+    def fitted(self, samples: TrainingSamples, val_BD: Tensor, truth_B: Tensor, seed: int) -> "Identifier":
+        """This identifier with the fitted parameters of its router, and then of its decision.
+
+        Args:
+            samples: the training samples.
+            val_BD: (B, D) validation probes of any length; may be none.
+            truth_B: (B,) int64 their identity.
+            seed: of everything random.
+        """
+        made = self
+        with matmul_precision("highest"):
+            if made.router is not None and made.router.needs_fit:
+                router = made.router.fit(self.class_means_KD, self.partition, samples, seed)
+                made = replace(made, router=router)
+            if made.decision.needs_fit:
+                scores = made.scores(val_BD)
+                clusters_BP = made.route(scores) if made.decision.needs_route else None
+                made = replace(made, decision=made.decision.fit(scores, clusters_BP, truth_B, samples))
+        return made
 
     @torch.inference_mode()
     def decide(self, probes_BD: Tensor) -> Decided:
@@ -115,6 +169,22 @@ class Identifier:
             scores = self.scores(probes_BD)
             clusters_BP = self.route(scores) if self.decision.needs_route else None
             return self.decision.decide(scores, clusters_BP)
+
+    @torch.inference_mode()
+    def rank(self, probes_BD: Tensor, most: int) -> tuple[Ranked, Tensor | None]:
+        """Candidates beyond the answer.
+
+        Args:
+            probes_BD: (B, D) embeddings of any length.
+            most: candidates at most.
+
+        Returns:
+            The candidates, and the (B, P) clusters looked into; None where the decision looks at all identities.
+        """
+        with matmul_precision("highest"):
+            scores = self.scores(probes_BD)
+            clusters_BP = self.route(scores) if self.decision.needs_route else None
+            return self.decision.rank(scores, clusters_BP, most), clusters_BP
 
     def identify(self, embeddings: np.ndarray | Tensor) -> Identification:
         """Names probes.
@@ -169,6 +239,9 @@ class Identifier:
             tensors["extra_memberships"] = torch.from_numpy(self.partition.extra.copy())
         if self.heads is not None:
             tensors["head_rows"] = self.heads.rows_SD.cpu().contiguous()
+        tensors |= indexes.tensors_of(self.index)
+        for name, part in (("router", self.router), ("decision", self.decision)):
+            tensors |= {f"{name}.{key}": value.cpu().contiguous() for key, value in _tensors(part).items()}
         with atomic_folder(path) as folder:
             safetensors.torch.save_file(tensors, folder / "identifier.safetensors")
             content = {
@@ -178,6 +251,7 @@ class Identifier:
                 "partition": self.partition.provenance,
                 "router": _describe(self.router),
                 "decision": _describe(self.decision),
+                "index": indexes.describe(self.index),
                 "threshold": self.threshold,
                 "sha256": sha256(folder / "identifier.safetensors"),
                 "versions": {"torch": torch.__version__, "numpy": np.__version__},
@@ -224,9 +298,9 @@ class Identifier:
                 content["partition"],
             )
             identities, means = tuple(content["identities"]), tensors["class_means"]
-            router = _restore(content["router"], Router, "lightning_modules.routers.")
-            decision = _restore(content["decision"], Decision, "lightning_modules.decisions.")
-            threshold = content["threshold"]
+            router = _restore(content["router"], Router, "lightning_modules.routers.", _of(tensors, "router"))
+            decision = _restore(content["decision"], Decision, "lightning_modules.decisions.", _of(tensors, "decision"))
+            index, threshold = indexes.restore(content.get("index"), tensors), content["threshold"]
         except InputError:
             raise
         except Exception as error:  # safetensors, KeyError, TypeError: whatever a foreign file provokes
@@ -245,14 +319,30 @@ class Identifier:
                 raise InputError(f"{folder}: head rows {tuple(rows.shape)}", f"({sizes.sum()}, {means.shape[1]})", cure)
             heads = Heads.pack(partition, list(torch.split(rows, (per_class * sizes).tolist())))
         facts = content.get("provenance", {})
-        return cls(identities, means, partition, decision, router, heads, threshold, facts)
+        return cls(identities, means, partition, decision, router, heads, threshold, facts, index)
 
 
 def _describe(part: Router | Decision | None) -> dict[str, Any] | None:
-    return part and {"class": f"{type(part).__module__}.{type(part).__qualname__}", "arguments": vars(part)}
+    if part is None:
+        return None
+    arguments = {key: value for key, value in _arguments(part).items() if not isinstance(value, Tensor)}
+    return {"class": f"{type(part).__module__}.{type(part).__qualname__}", "arguments": arguments}
 
 
-def _restore(description: dict[str, Any] | None, base: type, prefix: str) -> Any:
+def _arguments(part: Router | Decision | None) -> dict[str, Any]:
+    # A leading underscore marks what is computed from the arguments and kept.
+    return {} if part is None else {key: value for key, value in vars(part).items() if not key.startswith("_")}
+
+
+def _tensors(part: Router | Decision | None) -> dict[str, Tensor]:
+    return {key: value for key, value in _arguments(part).items() if isinstance(value, Tensor)}
+
+
+def _of(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
+
+
+def _restore(description: dict[str, Any] | None, base: type, prefix: str, tensors: dict[str, Tensor]) -> Any:
     # Only classes of our own packages: a foreign JSON must not choose what is imported.
     if description is None:
         return None
@@ -264,4 +354,4 @@ def _restore(description: dict[str, Any] | None, base: type, prefix: str) -> Any
         raise InputError(
             f"class {description['class']!r}", f"a {base.__name__}", "use a folder that this project wrote"
         )
-    return found(**description["arguments"])
+    return found(**description["arguments"], **tensors)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.partitioners.base import Partition
+from lightning_modules.indexes.base import Search
 
 BLOCK_ELEMENTS = 1 << 25  # similarities computed at a time: 128 MiB of float32
 
@@ -53,14 +54,16 @@ class ProbeScores:
         partition: who belongs to which cluster.
         heads: trained rows, or None where no sub-network was trained (KNN).
         centres: gives the (M, D) cluster centres; None computes them, which costs a pass over the class means.
+        search: of an index over the class means; None looks at all of them.
     """
 
     def __init__(self, probes_BD: Tensor, class_means_KD: Tensor, partition: Partition, heads: Heads | None,
-        centres: Callable[[], Tensor] | None = None,
+        centres: Callable[[], Tensor] | None = None, search: Search | None = None,
     ):  # fmt: skip
         self.probes_BD = F.normalize(probes_BD.float())
         self.class_means_KD, self.partition, self.heads = class_means_KD, partition, heads
         self.centres = centres or partial(cluster_centres, class_means_KD, partition)
+        self.search = search
         self._nearest: dict[int, tuple[Tensor, Tensor]] = {}
         self._head_best: tuple[Tensor, Tensor] | None = None
 
@@ -78,7 +81,7 @@ class ProbeScores:
         return self.probes_BD @ self.centres().T
 
     def nearest_classes(self, p: int = 1) -> tuple[Tensor, Tensor]:
-        """The p class means with the highest cosine.
+        """The p class means with the highest cosine, or those that the index finds.
 
         Args:
             p: candidates, 1 <= p; more than K gives K.
@@ -87,6 +90,8 @@ class ProbeScores:
             (B, P) cosines, descending, and (B, P) int64 identities.
         """
         p = min(p, len(self.class_means_KD))
+        if p not in self._nearest and self.search is not None:
+            self._nearest[p] = self.search(self.probes_BD, p)
         if p not in self._nearest:
             step = max(1, BLOCK_ELEMENTS // max(1, len(self)))
             best_BP, identity_BP = None, None

@@ -123,7 +123,10 @@ class StackedSubNetworks(LightningModule):
         """One optimiser step of every sub-network that has a batch left."""
         optimizer, trainer = self.trainer.optimizers[0], self.trainer
         if self.schedule != "constant":
-            for group, part in zip(optimizer.param_groups, trainer.train_dataloader.parts, strict=True):
+            parts = trainer.train_dataloader.parts
+            for group, part, active in zip(optimizer.param_groups, parts, batch.active_S, strict=True):
+                if not active:
+                    continue
                 done, steps = trainer.current_epoch * len(part) + batch_index, trainer.max_epochs * len(part)
                 group["lr"] = optimizer.defaults["lr"] * learning_rate_factor(self.schedule, done, steps)
         with torch.no_grad():

@@ -31,10 +31,12 @@ BASES = {
     "active_classes": "lightning_modules.active_classes.ActiveClasses",
     "router": "lightning_modules.routers.base.Router",
     "decision": "lightning_modules.decisions.base.Decision",
+    "index": "lightning_modules.indexes.base.ClassIndex",
     "partitioner": "datamodules.partitioners.base.Partitioner",
     "extractor": "datamodules.extractors.base.Extractor",
     "source": "datamodules.sources.base.Source",
     "alignment": "datamodules.alignment.Aligner",
+    "baseline": "lightning_modules.baselines.base.Baseline",
     "launcher": "experiments.coordination.launchers.base.Launcher",
     "logger": "experiments.coordination.tracking.Tracking",
 }
@@ -80,7 +82,9 @@ def test_keys_are_arguments_of_what_is_built_and_none_is_lacking(name):
     assert partial or needed <= set(keys)
 
 
-REACHING = [name for name in CHOICES if name.partition("/")[0] in ("loss", "partitioner", "router", "decision")]
+REACHING = [
+    name for name in CHOICES if name.partition("/")[0] in ("loss", "partitioner", "router", "decision", "index")
+]
 
 
 @pytest.mark.parametrize("name", REACHING)
@@ -168,7 +172,7 @@ def test_a_scenario_names_files_that_exist_and_can_be_built(name):
     for group in ("partitioner", "router", "decision", "loss", "init"):
         node = getattr(scenario, f"{group}_node", None) if group in ("router", "decision") else getattr(scenario, group)
         if node is not None:
-            assert node["_target_"] == content(f"{group}/{scenario.names[group]}")["_target_"]
+            assert node["_target_"] == content(f"{group}/{scenario.names[group].partition('(')[0]}")["_target_"]
 
 
 def test_the_paper_s_scenarios_are_there():

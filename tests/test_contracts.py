@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from torch.nn import functional as F
 
 from datamodules.class_means import normalise_rows
+from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
 from datamodules.splits import Split
@@ -342,3 +343,86 @@ def test_a_decision_is_saved_with_an_identifier(name, tmp_path):
     loaded = Identifier.load(tmp_path / "identifier")
     assert type(loaded.decision) is type(decision) and vars(loaded.decision) == vars(decision)
     assert loaded.identify(parts.probes).identity == identifier.identify(parts.probes).identity
+
+
+# Active classes -------------------------------------------------------------------------------------------------------
+
+
+@each("active_classes")
+@pytest.mark.parametrize("classes", [1, 5, 200])
+def test_a_choice_of_classes_has_those_of_the_batch_each_once_in_order_and_repeats_itself(name, classes):
+    target_B = torch.arange(12) % classes
+    rows_CD = F.normalize(torch.randn(classes, 6, generator=torch.Generator().manual_seed(0)))
+    before = target_B.clone(), rows_CD.clone()
+    chosen = [
+        build("active_classes", name).choose(
+            classes, target_B, rows_CD[target_B], rows_CD, torch.Generator().manual_seed(3)
+        )
+        for _ in range(2)
+    ]
+    assert torch.equal(target_B, before[0]) and torch.equal(rows_CD, before[1])
+    if chosen[0] is None:
+        assert chosen[1] is None
+        return
+    active_A = chosen[0]
+    assert torch.equal(active_A, chosen[1]) and active_A.dtype == torch.int64
+    assert set(target_B.tolist()) <= set(active_A.tolist()) <= set(range(classes))
+    assert (active_A.diff() > 0).all()
+
+
+def fitted(identifier, parts):
+    """Fitted to the class means as training samples and the probes, named by their nearest mean, as validation."""
+    samples = TrainingSamples(
+        np.repeat(parts.means, 2, axis=0), Split(np.arange(26), np.arange(26, dtype=np.int32) // 2)
+    )
+    truth = torch.from_numpy((parts.probes @ parts.means.T).argmax(axis=1))
+    return identifier.fitted(samples, torch.from_numpy(parts.probes), truth, seed=0)
+
+
+@each("decision")
+def test_a_fitted_decision_is_another_object_and_is_saved_with_what_it_found(name, tmp_path):
+    decision, parts = build("decision", name), Parts()
+    before = dict(vars(decision))
+    identifier = fitted(parts.identifier(NearestClass(2), decision), parts)
+    assert vars(decision) == before and type(identifier.decision) is type(decision)
+    assert (identifier.decision is decision) == (not decision.needs_fit)
+    identifier.save(tmp_path / "identifier")
+    loaded, asked = Identifier.load(tmp_path / "identifier"), parts.probes
+    assert loaded.identify(asked).identity == identifier.identify(asked).identity
+    assert loaded.identify(asked).score.tolist() == identifier.identify(asked).score.tolist()
+
+
+@each("router")
+def test_a_fitted_router_is_another_object_and_is_saved_with_what_it_found(name, tmp_path):
+    router, parts = build("router", name), Parts()
+    identifier = fitted(parts.identifier(router, Argmax()), parts)
+    assert (identifier.router is router) == (not router.needs_fit) and type(identifier.router) is type(router)
+    identifier.save(tmp_path / "identifier")
+    loaded = Identifier.load(tmp_path / "identifier")
+    assert loaded.identify(parts.probes).identity == identifier.identify(parts.probes).identity
+
+
+@each("decision")
+def test_ranks_begin_with_the_answer_and_name_nobody_twice(name):
+    decision, parts = build("decision", name), Parts()
+    scores = parts.scores()
+    clusters_BP = NearestClass(3).route(scores)
+    ranked, decided = decision.rank(scores, clusters_BP, 5), decision.decide(scores, clusters_BP)
+    assert torch.equal(ranked.identity_BT[:, 0], decided.identity_B) and ranked.identity_BT.shape[1] <= 5
+    torch.testing.assert_close(ranked.score_BT[:, 0], decided.score_B)
+    assert (ranked.score_BT[:, 1:] <= ranked.score_BT[:, :-1]).all()
+    for row in ranked.identity_BT.tolist():
+        named = [identity for identity in row if identity >= 0]
+        assert len(set(named)) == len(named) and set(row[len(named) :]) <= {-1}
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [("decision", "fused"), ("decision", "calibrated"), ("router", "learned_gate")]
+)
+def test_what_was_fitted_for_others_is_refused(group, name):
+    parts, other = Parts(), Parts(k=12, m=3)
+    router, decision = NearestClass(2), Argmax()
+    router, decision = (router, build(group, name)) if group == "decision" else (build(group, name), decision)
+    identifier = fitted(parts.identifier(router, decision), parts)
+    with pytest.raises(InputError, match="fitted"):
+        other.identifier(identifier.router, identifier.decision)

@@ -15,16 +15,20 @@ class RandomPartitioner(Partitioner):
     Args:
         sizes: "equal", sizes differ by at most one; or "binomial", each identity chooses a cluster independently, as
             the public MixMaxSim code does (a cluster that nobody chose gets one identity of the largest).
+        shuffle: which of the independent shuffles of a seed, from 0 on.
     """
 
-    def __init__(self, sizes: str = "equal"):
+    def __init__(self, sizes: str = "equal", shuffle: int = 0):
         if sizes not in ("equal", "binomial"):
             raise InputError(f"sizes = {sizes!r}", "'equal' or 'binomial'", "correct partitioner.sizes")
-        self.sizes = sizes
+        if shuffle < 0:
+            raise InputError(f"shuffle = {shuffle}", "a whole number from 0 on", "correct partitioner.shuffle")
+        self.sizes, self.shuffle = sizes, shuffle
 
     def assign(self, class_means_KD: np.ndarray, m: int, seed: int) -> np.ndarray:
         """Looks at the number of identities only; see `Partitioner.assign`."""
-        random, k = np.random.default_rng([seed, 3]), len(class_means_KD)
+        beside = [self.shuffle] if self.shuffle else []  # the first shuffle is that of earlier runs
+        random, k = np.random.default_rng([seed, 3, *beside]), len(class_means_KD)
         if self.sizes == "equal":
             return random.permutation(np.arange(k) % m)
         cluster_of = random.integers(m, size=k)

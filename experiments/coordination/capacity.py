@@ -14,6 +14,7 @@ import torch
 
 from datamodules.cluster_datamodule import RESIDENT_BYTES
 from datamodules.errors import InputError
+from experiments.coordination.steps import batch_size
 
 FLOAT = 4
 PROCESS_BYTES = 850 << 20  # interpreter, torch, Lightning: measured resident size before any data
@@ -80,8 +81,8 @@ def need(
     if not classes:
         return Need(0, 0, 0, 0, 0)
     c, n = max(zip(classes, samples, strict=True))
-    matrix = FLOAT * c * dim
-    outputs = 2 * FLOAT * max(trainer["batch_size"], VALIDATION_ROWS) * c
+    matrix, batch = FLOAT * c * dim, batch_size(trainer["batch_size"], n)
+    outputs = 2 * FLOAT * max(batch, VALIDATION_ROWS) * c
     data = min(n * dim * itemsize, RESIDENT_BYTES)
     on_device = (5 + moments) * matrix + outputs + data
     per_job = on_device + (5 + moments) * matrix + WORKING_BYTES
@@ -93,7 +94,7 @@ def need(
         memory=at_once * (per_job + PROCESS_BYTES),
         disk_per_job=checkpoints + 2 * matrix,
         disk=2 * FLOAT * dim * sum(classes) + at_once * checkpoints,
-        large_batch=trainer["batch_size"] > VALIDATION_ROWS and outputs > per_job / 2,
+        large_batch=batch > VALIDATION_ROWS and outputs > per_job / 2,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from hydra.utils import instantiate
 
 from datamodules.errors import InputError
@@ -22,12 +23,14 @@ from experiments.coordination.evaluation import (
     query_microseconds,
     training_columns,
 )  # fmt: skip
+from experiments.coordination.open_set_evaluation import answers, error_rows, open_set_rows, rank_rows
 from experiments.coordination.scenarios import Scenario, load_node
 from lightning_modules.routers.base import Router
 
 log = logging.getLogger(__name__)
 
 ROUTERS_OF_TABLE_1 = ("cluster_mean", "max_output", "nearest_class")
+DETAILS = ("history", "clusters", "routing", "identities", "errors", "cmc", "open_set", "det")
 HARDEST = 20  # identities kept per scenario and cell for the report
 
 
@@ -46,7 +49,7 @@ def evaluate_cell(
     for scenario in scenarios:
         jobs = coordinator.jobs(cell, scenario)
         partition, _ = coordinator.partition(cell, scenario)
-        file = coordinator.run.path / "cells" / f"{_cell_name(cell)}-{scenario.name}.json"
+        file = cell_file(coordinator, cell, scenario.name)
         state = [job.key for job in jobs[:1]] + [
             coordinator.fingerprint,
             partition.hash(),
@@ -54,7 +57,7 @@ def evaluate_cell(
             scenario.router_node,
             scenario.decision_node,
         ]
-        if any(job.identifier in failed for job in jobs) or _finished(file, state):
+        if any(job.identifier in failed for job in jobs) or finished(file, state):
             continue
         identifier = coordinator.identifier(cell, scenario)
         metrics, recall_K = evaluate(identifier, embedding_set, splits.test)
@@ -62,6 +65,7 @@ def evaluate_cell(
         labels = {
             "dataset": coordinator.dataset, "n_identities": cell.n_identities, "seed": cell.seed,
         }  # fmt: skip
+        own = any(getattr(scenario, part) != coordinator.run.config[part] for part in ("loss", "init", "optimizer"))
         row = {
             **labels,
             "extractor": embedding_set.meta.get("extractor", ""),
@@ -75,12 +79,20 @@ def evaluate_cell(
         }  # fmt: skip
         if partition.n_clusters > 1 and scenario.router is not None:
             row |= _both_cluster_accuracies(
-                coordinator, cell, scenario, identifier, scenario.router, scenario.names["router"]
+                coordinator, cell, scenario, identifier, identifier.router, scenario.names["router"]
             )
+        found = answers(identifier, embedding_set, splits.test)
+        of_scenario = {**labels, "n_subnets": cell.n_subnets, "scenario": scenario.name}
+        open_set, det = [], []
+        if len(splits.unknown):
+            open_set, det = open_set_rows(found, identifier, embedding_set, splits, **of_scenario)
         content = {
             "state": state,
             "row": row,
-            "history": history_rows(records, **labels, scenario_partition=scenario.names["partitioner"]),
+            "history": history_rows(
+                records, **labels,
+                scenario_partition=scenario.name if own else scenario.names["partitioner"],
+            ),
             "clusters": cluster_rows(
                 partition, means_KD, recall_K, **labels, n_subnets=cell.n_subnets,
                 partitioner=scenario.names["partitioner"],
@@ -88,19 +100,47 @@ def evaluate_cell(
             )
             if partition.n_clusters > 1 else [],
             "routing": _routing(coordinator, cell, scenario, identifier)
-            if partition.n_clusters > 1 and records else [],
-            "identities": _hardest(identifier.identities, recall_K, splits.test.labels, scenario.name),
+            if partition.n_clusters > 1 and records and not own else [],
+            "errors": error_rows(found, recall_K, identifier, **of_scenario),
+            "cmc": rank_rows(found, **of_scenario),
+            "open_set": open_set,
+            "det": det,
+            "identities": hardest(identifier.identities, recall_K, splits.test.labels, scenario.name),
         }  # fmt: skip
-        make_folder(file.parent)
-        write_sealed(file, content)
-        coordinator.run.note_files(file)
+        keep(coordinator, file, content)
 
 
-def _cell_name(cell: Cell) -> str:
-    return f"N{cell.n_identities}-m{cell.n_subnets}-seed{cell.seed}"
+def cell_file(coordinator: Coordinator, cell: Cell, name: str) -> Path:
+    """Where the results of a scenario or a baseline in a cell lie.
+
+    Args:
+        coordinator: of the run.
+        cell: which repetition.
+        name: of the scenario or baseline.
+    """
+    return coordinator.run.path / "cells" / f"N{cell.n_identities}-m{cell.n_subnets}-seed{cell.seed}-{name}.json"
 
 
-def _finished(file: Path, state: list[Any]) -> bool:
+def keep(coordinator: Coordinator, file: Path, content: dict[str, Any]) -> None:
+    """Writes a cell's file, whole or not at all.
+
+    Args:
+        coordinator: of the run.
+        file: see `cell_file`.
+        content: its state, and its rows of each table.
+    """
+    make_folder(file.parent)
+    write_sealed(file, content)
+    coordinator.run.note_files(file)
+
+
+def finished(file: Path, state: list[Any]) -> bool:
+    """Whether a cell's file holds the results of that state.
+
+    Args:
+        file: see `cell_file`.
+        state: what the results depend on.
+    """
     content = _read_cell(file)
     return content is not None and content.get("state") == json.loads(json.dumps(state))
 
@@ -119,7 +159,8 @@ def _both_cluster_accuracies(
     # Scenarios that share sub-networks share this too, and max-max over all training samples is the costliest part.
     partition, _ = coordinator.partition(cell, scenario)
     jobs = coordinator.jobs(cell, scenario) if router.needs_heads else []
-    key = (cell, name, *[job.key for job in jobs[:1]], partition.hash(), str(sorted(vars(router).items())))
+    settings = sorted((k, v) for k, v in vars(router).items() if not isinstance(v, torch.Tensor))
+    key = (cell, name, *[job.key for job in jobs[:1]], partition.hash(), str(settings))
     cache = coordinator.cluster_accuracies
     if key not in cache:
         embedding_set, splits, _ = coordinator.enrolled(cell)
@@ -142,7 +183,15 @@ def _routing(coordinator: Coordinator, cell: Cell, scenario: Scenario, identifie
     return rows
 
 
-def _hardest(identities: tuple[str, ...], recall_K: np.ndarray, test_labels: np.ndarray, scenario: str) -> list[dict]:
+def hardest(identities: tuple[str, ...], recall_K: np.ndarray, test_labels: np.ndarray, scenario: str) -> list[dict]:
+    """Rows of details/identities.csv: the identities of lowest recall.
+
+    Args:
+        identities: K names.
+        recall_K: recall of each in percent.
+        test_labels: identity of each test sample.
+        scenario: whose recall it is.
+    """
     samples = np.bincount(test_labels, minlength=len(identities))
     order = np.lexsort((-samples, np.nan_to_num(recall_K, nan=np.inf)))[:HARDEST]
     return [
@@ -151,14 +200,14 @@ def _hardest(identities: tuple[str, ...], recall_K: np.ndarray, test_labels: np.
     ]  # fmt: skip
 
 
-def write_results(run_folder: Path) -> pd.DataFrame:
+def write_results(run_folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Joins the cells of a run into results.csv and details/*.csv, each whole or not at all.
 
     Args:
         run_folder: with `cells/*.json`.
 
     Returns:
-        The table of results.csv.
+        The tables of results.csv and details/skipped.csv.
     """
     cells = [_read_cell(file) for file in sorted((run_folder / "cells").glob("*.json"))]
     cells = [cell for cell in cells if cell is not None]
@@ -167,8 +216,9 @@ def write_results(run_folder: Path) -> pd.DataFrame:
     frame = frame.astype({column: "Int64" for column in ("epochs", "parameters")})
     write_text(run_folder / "results.csv", frame.to_csv(index=False, float_format="%.10g"))
     make_folder(run_folder / "details")
-    for name in ("history", "clusters", "routing", "identities"):
-        details = pd.DataFrame([row for cell in cells for row in cell[name]]).drop_duplicates(ignore_index=True)
+    (run_folder / "details" / "skipped.csv").unlink(missing_ok=True)  # what could not be may be possible by now
+    for name in (*DETAILS, "skipped"):
+        details = pd.DataFrame([row for cell in cells for row in cell.get(name, [])]).drop_duplicates(ignore_index=True)
         if name == "clusters" and len(details):
             # Scenarios with one partition differ in recall; the one routed by class means stands for the partition.
             details = details.sort_values("order", kind="stable").drop(columns="order")
@@ -177,4 +227,4 @@ def write_results(run_folder: Path) -> pd.DataFrame:
             )
         if len(details):
             write_text(run_folder / "details" / f"{name}.csv", details.to_csv(index=False))
-    return frame
+    return frame, details

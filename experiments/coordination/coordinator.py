@@ -10,7 +10,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,18 @@ from experiments.coordination import capacity
 from experiments.coordination.data import dataset_name
 from experiments.coordination.job import Job, Recipe
 from experiments.coordination.ledger import Ledger
+from experiments.coordination.networks import enrolled_data
 from experiments.coordination.progress import Progress
 from experiments.coordination.run_folder import RunFolder
 from experiments.coordination.scenarios import Scenario
-from experiments.coordination.training import enrolled_data
+from experiments.coordination.stacking import WatchingStacks, reasons_by_job, stacked
+from experiments.coordination.steps import few_steps
 from lightning_modules.identifier import Identifier
 from lightning_modules.scores import Heads
 
 log = logging.getLogger(__name__)
+
+FIT_PROBES = 8192  # validation probes that routers and decisions are fitted to, drawn from all
 
 
 @dataclass(frozen=True)
@@ -161,13 +165,24 @@ class Coordinator:
         if missing:
             needed = self._need(missing)
             self.console.print(f"{len(missing)} sub-networks to train: {needed}", highlight=False, soft_wrap=True)
+            if warning := self._few_steps(missing):
+                self.console.print(warning, style="yellow", highlight=False, markup=False, soft_wrap=True)
             capacity.check(needed, self.run.path, self._on_gpu)
         with Progress(self.console, len(missing), self.trainer["max_epochs"]) as progress:
             if len(missing) < len(jobs):
                 progress.say(f"{len(jobs) - len(missing)} of {len(jobs)} sub-networks are trained already")
-            reasons = self.launcher.run(missing, ledger.watching(progress)) if missing else {}
+            work = stacked(missing)
+            watching = WatchingStacks(ledger.watching(progress), work)
+            reasons = reasons_by_job(work, self.launcher.run(work, watching)) if missing else {}
         ledger.close(reasons)
         return {job.identifier: (job.title, reasons[job.identifier]) for job in missing if job.identifier in reasons}
+
+    def _few_steps(self, jobs: list[Job]) -> str | None:
+        # About three fifths of what there is train: to know it exactly would cost a pass over the data for each cell.
+        each = len(self.embedding_set) / self.embedding_set.n_identities
+        uninformed = [job for job in jobs if not instantiate(job.recipe.init).informed]
+        samples = {job.title: max(1, round(0.6 * each * job.facts["classes"])) for job in uninformed}
+        return few_steps(self.trainer["batch_size"], self.trainer["max_epochs"], samples)
 
     @property
     def _on_gpu(self) -> bool:
@@ -182,24 +197,29 @@ class Coordinator:
         moments = max(capacity.moments_of(instantiate(dict(node))) for node in optimizers)
         return capacity.need(classes, samples, data.dim, data.embeddings.itemsize, self.trainer, at_once, moments)
 
-    def identifier(self, cell: Cell, scenario: Scenario, threshold: float | None = None) -> Identifier:
-        """Assembles the trained parts of a scenario."""
-        _, splits, means_KD = self.enrolled(cell)
+    def identifier(self, cell: Cell, scenario: Scenario) -> Identifier:
+        """Assembles the trained parts of a scenario, router and decision fitted to training and validation samples."""
+        embedding_set, splits, means_KD = self.enrolled(cell)
         partition, _ = self.partition(cell, scenario)
         jobs = self.jobs(cell, scenario)
         rows = [safetensors.torch.load_file(job.stem.with_suffix(".safetensors"))["rows"] for job in jobs]
-        return Identifier(
+        made = Identifier(
             identities=tuple(self.embedding_set.identities[label] for label in splits.enrolled),
             class_means_KD=torch.from_numpy(means_KD),
             partition=partition,
             decision=scenario.decision,
             router=scenario.router if partition.n_clusters > 1 else None,
             heads=Heads.pack(partition, rows) if jobs else None,
-            threshold=threshold,
             provenance={
                 "scenario": scenario.name, "dataset": self.dataset, "data_fingerprint": self.fingerprint,
                 "split": self._split_of(cell), **{k: v for k, v in scenario.names.items() if v},
                 "extractor": self.embedding_set.meta.get("extractor", ""),
                 "recipe": self.embedding_set.meta.get("recipe"), "data_path": str(self.embedding_set.path.resolve()),
+                "training": asdict(jobs[0].recipe) if jobs else None,
             },
         )  # fmt: skip
+        if not made.needs_fit:
+            return made
+        val_BD, truth_B = TrainingSamples(embedding_set.embeddings, splits.val).drawn(FIT_PROBES, cell.seed)
+        samples = TrainingSamples(embedding_set.embeddings, splits.train)
+        return made.fitted(samples, torch.from_numpy(val_BD), torch.from_numpy(truth_B.astype(np.int64)), cell.seed)

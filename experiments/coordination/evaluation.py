@@ -37,16 +37,36 @@ def evaluate(identifier: Identifier, embedding_set: EmbeddingSet, test: Split) -
         The metrics in percent, and (K,) recall of each identity in percent, NaN where it has no test sample.
     """
     metrics = IdentificationMetrics(identifier.partition.n_identities)
-    for rows, truth in _blocks(embedding_set, test):
+    for rows, truth in blocks(embedding_set, test):
         metrics.update(identifier.decide(rows).identity_B, truth)
     return {name: float(value) for name, value in metrics.compute().items()}, metrics.recall_K().numpy()
 
 
+def index_agreement(
+    exact: Identifier, identifier: Identifier, embedding_set: EmbeddingSet, test: Split
+) -> float | None:
+    """Share of test probes, in percent, that are named alike with and without an index; None where there is none.
+
+    Args:
+        exact: looks at all class means.
+        identifier: the same with an index.
+        embedding_set: the data.
+        test: the probes.
+    """
+    if not identifier.uses_index:
+        return None
+    alike = [
+        (exact.decide(rows).identity_B == identifier.decide(rows).identity_B).float()
+        for rows, _ in blocks(embedding_set, test)
+    ]
+    return 100 * float(torch.cat(alike).mean())
+
+
 def cluster_accuracy(identifier: Identifier, router: Router, embedding_set: EmbeddingSet, split: Split) -> float:
     """Share of samples, in percent, whose first choice of cluster holds their identity."""
-    member_of = _memberships(identifier.partition)
+    member_of = memberships(identifier.partition)
     hits = 0
-    for rows, truth in _blocks(embedding_set, split):
+    for rows, truth in blocks(embedding_set, split):
         with torch.inference_mode(), matmul_precision("highest"):
             cluster_B = router.route(identifier.scores(rows))[:, 0]
         hits += int(member_of(cluster_B.numpy(), truth.numpy()).sum())
@@ -129,7 +149,7 @@ def cluster_rows(
     return rows
 
 
-def _memberships(partition: Partition):
+def memberships(partition: Partition):
     if not partition.overlapping:
         return lambda cluster, identity: partition.cluster_of[identity] == cluster
     pairs = {(int(i), int(c)) for i, c in partition.extra} | set(enumerate(partition.cluster_of.tolist()))
@@ -138,7 +158,7 @@ def _memberships(partition: Partition):
     )
 
 
-def _blocks(embedding_set: EmbeddingSet, split: Split):
+def blocks(embedding_set: EmbeddingSet, split: Split):
     for start in range(0, len(split), PROBES_AT_ONCE):
         block = slice(start, start + PROBES_AT_ONCE)
         rows = np.array(embedding_set.embeddings[split.rows[block]], dtype=np.float32)

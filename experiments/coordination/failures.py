@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What a run that could not finish says at its end."""
 
+import pandas as pd
 from rich.table import Table
+from rich.text import Text
 
 
 def failure_table(failed: dict[str, tuple[str, str]]) -> Table:
@@ -15,4 +17,18 @@ def failure_table(failed: dict[str, tuple[str, str]]) -> Table:
     table.add_column("reason")
     for title, reason in failed.values():
         table.add_row(title, reason)
+    return table
+
+
+def skipped_table(skipped: pd.DataFrame) -> Table:
+    """A table of the rows that have no numbers, and why.
+
+    Args:
+        skipped: rows of details/skipped.csv.
+    """
+    table = Table(title="rows without numbers")
+    table.add_column("scenario")
+    table.add_column("reason", overflow="fold")
+    for scenario, reason in dict.fromkeys(zip(skipped["scenario"], skipped["reason"], strict=True)):
+        table.add_row(Text(scenario), Text(reason))
     return table

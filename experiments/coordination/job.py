@@ -40,7 +40,15 @@ class Recipe:
     )
 
     # What changes where or how fast a sub-network is trained, but not its weights, stays out of the key.
-    _not_in_key = ("accelerator", "threads", "max_logits_mb", "strategy", "devices", "checkpoint_every_n_epochs")
+    _not_in_key = (
+        "accelerator",
+        "threads",
+        "max_logits_mb",
+        "strategy",
+        "devices",
+        "checkpoint_every_n_epochs",
+        "stack",
+    )
 
     def key(self, data: str, partition: str) -> str:
         """A hash of recipe, data fingerprint and partition hash: equal keys mean equal weights."""
@@ -99,9 +107,11 @@ class Job:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> "Job":
-        """The job that `to_json` wrote."""
+    def from_json(cls, text: str) -> "Job | Stack":
+        """The job, or stack of jobs, that `to_json` wrote."""
         content = json.loads(text)
+        if "stack" in content:
+            return Stack(tuple(cls.from_json(json.dumps(job)) for job in content["stack"]))
         return cls(**{**content, "recipe": Recipe(**content["recipe"])})
 
     def finish(self, weights: dict[str, Tensor], record: dict[str, Any]) -> dict[str, Any]:
@@ -159,3 +169,38 @@ class Job:
         record = {**record, "sha256": sha256(file)}
         write_sealed(self.stem.with_suffix(".json"), record)
         return record
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Jobs of one recipe that are trained together; to a launcher it is one job.
+
+    Attributes:
+        jobs: at least two.
+    """
+
+    jobs: tuple[Job, ...]
+
+    @property
+    def title(self) -> str:
+        """The first job's, up to the last cluster."""
+        return f"{self.jobs[0].title} to {self.jobs[-1].cluster}"
+
+    @property
+    def recipe(self) -> Recipe:
+        """Of all jobs."""
+        return self.jobs[0].recipe
+
+    @property
+    def run_folder(self) -> str:
+        """Of all jobs."""
+        return self.jobs[0].run_folder
+
+    @property
+    def identifier(self) -> str:
+        """Differs from that of each job."""
+        return f"{self.jobs[0].identifier}+{len(self.jobs) - 1}"
+
+    def to_json(self) -> str:
+        """The stack as JSON."""
+        return json.dumps({"stack": [asdict(job) for job in self.jobs]})

@@ -17,6 +17,19 @@ from rich.progress import Progress as RichProgress
 SECONDS_BETWEEN_LINES = 20.0
 
 
+class Silent:
+    """Shows nothing; for whoever trains where nobody looks."""
+
+    def job_starts(self, title: str) -> None:
+        """Nothing; see `Progress.job_starts`."""
+
+    def epoch(self, title: str, done: int, of: int, values: dict[str, float]) -> None:
+        """Nothing; see `Progress.epoch`."""
+
+    def job_ends(self, title: str) -> None:
+        """Nothing; see `Progress.job_ends`."""
+
+
 class Progress:
     """Shows which scenario, sub-network and epoch a run is at, and the time left.
 

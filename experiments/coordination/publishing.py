@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
+from hydra.utils import instantiate
 from matplotlib.figure import Figure
 from pandas.api.types import is_numeric_dtype
 from rich.console import Console
@@ -25,8 +26,11 @@ def publish(
     tables: Mapping[str, pd.DataFrame],
     figures: Mapping[str, Path | Figure],
     shown: list[str],
+    tracking: Mapping,
 ) -> None:
     """Writes results.csv, report.md, report.html and figures into the run folder, and prints the main columns.
+
+    The same table and figures go to the tracking.
 
     Args:
         run: the opened run folder.
@@ -36,9 +40,12 @@ def publish(
         tables: from caption to table.
         figures: from caption to figure.
         shown: the columns to print.
+        tracking: node of the logger.
     """
     write_text(run.path / "results.csv", results.to_csv(index=False))
     write_simple_report(run.path, title, verdict, tables, figures, run.manifest)
+    pictures = sorted((run.path / "figures").glob("*.png"))
+    instantiate(tracking).summarise(run.path.name, run.path, run.config, results, pictures)
     console = Console()
     console.print(terminal_table(results[shown]))
     console.print(f"report: {run.path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)

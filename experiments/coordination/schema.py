@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING, DictConfig
-from pytorch_lightning.accelerators import AcceleratorRegistry
 
 from datamodules.errors import InputError
+from experiments.coordination.steps import check_batch_size
 from experiments.picture_identification.config import PicturesConfig
 from lightning_modules.schedules import SCHEDULES
 
@@ -21,7 +21,7 @@ class TrainerConfig:
     """How one sub-network is trained."""
 
     max_epochs: int = 50  # passes over the cluster's training samples
-    batch_size: int = 256  # samples per step, shared by the devices that train a sub-network
+    batch_size: Any = 256  # samples per step, shared by a sub-network's devices; auto: fewer where samples are few
     matmul: str = "medium"  # products in training: highest (float32), high (TF32), medium (bfloat16 operands)
     schedule: str = "constant"  # learning rate over the fit: constant, linear (to 0) or cosine (to 0)
     max_logits_mb: int = 1024  # bound on the batch x classes matrix, MiB; larger heads go through it in chunks
@@ -30,6 +30,7 @@ class TrainerConfig:
     strategy: str = "auto"  # for devices > 1: ddp (each a share of the batch), model_parallel (of classes)
     check_val_every_n_epoch: int = 1  # epochs between two validations
     checkpoint_every_n_epochs: int = 1  # epochs between two checkpoints, the most that a crash costs
+    stack: Any = "auto"  # sub-networks trained in one step, with the same result; auto: 1 on a CPU, 16 on a GPU
     threads: int | None = None  # CPU threads; None leaves torch's choice
 
 
@@ -44,7 +45,6 @@ def check_trainer(trainer: DictConfig) -> None:
     """
     for key in (
         "max_epochs",
-        "batch_size",
         "max_logits_mb",
         "devices",
         "check_val_every_n_epoch",
@@ -53,11 +53,16 @@ def check_trainer(trainer: DictConfig) -> None:
     ):
         if trainer[key] is not None and trainer[key] < 1:
             raise InputError(f"trainer.{key} = {trainer[key]}", "at least 1", f"correct trainer.{key}")
+    check_batch_size(trainer.batch_size)
+    from pytorch_lightning.accelerators import AcceleratorRegistry  # late: it brings torch, and --help needs neither
+
     accelerators = ("auto", "gpu", *AcceleratorRegistry.available_accelerators())
     if trainer.accelerator not in accelerators:
         raise InputError(
             f"trainer.accelerator = {trainer.accelerator}", f"one of {', '.join(accelerators)}", "correct it"
         )
+    if trainer.stack != "auto" and not (isinstance(trainer.stack, int) and trainer.stack >= 1):
+        raise InputError(f"trainer.stack = {trainer.stack}", "auto, or at least 1", "correct trainer.stack")
     if trainer.schedule not in SCHEDULES:
         raise InputError(
             f"trainer.schedule = {trainer.schedule}", f"one of {', '.join(SCHEDULES)}", "correct trainer.schedule"
@@ -117,6 +122,7 @@ class TrainConfig(TrainingConfig):
     n_identities: Any = None
     n_subnets: Any = "auto"
     seed: int = 0
+    index: Any = MISSING  # how the nearest class means are found
     fpir: float = 0.01  # false-positive identification rate at which `unknown` is decided; needs split.held_out > 0
     out: str | None = None  # the Identifier folder; None writes <run folder>/identifier
 
@@ -129,5 +135,15 @@ class IdentifyConfig(PicturesConfig):
     embeddings: str | None = None  # an .npy file of embeddings, or an EmbeddingSet folder
     out: str = "identities.csv"  # CSV to write
     threshold: float | None = None  # scores below become unknown; None takes the identifier's own
+    index: Any = None  # how the nearest class means are found; None takes the identifier's own
     device: str = "cpu"  # where to compute
+    overwrite: bool = False  # whether an existing `out` may be replaced
+
+
+@dataclass
+class ExportConfig:
+    """experiments.export"""
+
+    identifier: str = MISSING  # Identifier folder
+    out: str = MISSING  # ONNX file to write
     overwrite: bool = False  # whether an existing `out` may be replaced

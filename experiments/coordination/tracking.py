@@ -3,8 +3,10 @@
 
 import hashlib
 import logging
+import math
 import netrc
 import os
+import shutil
 import socket
 from abc import ABC, abstractmethod
 from functools import lru_cache
@@ -12,10 +14,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.loggers.logger import Logger
 
 from experiments.coordination.job import Job
+from experiments.reporting.wording import is_percent
 
 log = logging.getLogger(__name__)
 REACHABLE_SECONDS = 10.0
@@ -58,7 +61,15 @@ class CSVTracking(Tracking):
 
     def open(self, job: Job) -> Logger:
         """A CSVLogger that writes `<run folder>/csv/<key>/<cluster>/metrics.csv`."""
-        return CSVLogger(Path(job.run_folder) / "csv", name=job.key, version=f"{job.cluster:05d}")
+        return _CSVLogger(Path(job.run_folder) / "csv", name=job.key, version=f"{job.cluster:05d}")
+
+
+class _CSVLogger(CSVLogger):
+    """Lightning's starts its file anew; this one first repeats what an earlier process had logged."""
+
+    def restore(self, records: list[dict[str, float]]) -> None:
+        for record in records:
+            self.log_metrics(record, step=int(record["epoch"]))
 
 
 class WandbTracking(Tracking):
@@ -88,20 +99,25 @@ class WandbTracking(Tracking):
         settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=60)
         where = {"project": self.project, "entity": self.entity, "tags": self.tags, "dir": str(run_folder)}
         mode = self.mode
+        earlier = list(Path(run_folder).glob(f"wandb/offline-run-*-{arguments['id']}"))
         try:
             resume = "allow" if mode == "online" else None
-            return wandb.init(mode=mode, resume=resume, settings=settings, **where, **arguments)
+            run = wandb.init(mode=mode, resume=resume, settings=settings, **where, **arguments)
         except wandb.errors.Error as error:
             if mode != "online":
                 raise
             # A refused key or a server that went away must not cost the training.
             log.warning("W&B: %s; this run is kept offline in the run folder", " ".join(str(error).split()))
-            return wandb.init(mode="offline", settings=settings, **where, **arguments)
+            run = wandb.init(mode="offline", settings=settings, **where, **arguments)
+        if run.offline:
+            # Two offline folders of one run would overwrite each other when they are sent: the new one repeats all.
+            for folder in earlier:
+                shutil.rmtree(folder, ignore_errors=True)
+        return run
 
     def open(self, job: Job) -> Logger:
         """A WandbLogger on a run of its own, in the group of the comparison, with an id that survives a resume."""
         import wandb
-        from pytorch_lightning.loggers import WandbLogger
 
         wandb.finish()  # a second logger would join the run that is open in this process
         recipe = {"loss": job.recipe.loss, "init": job.recipe.init, "optimizer": job.recipe.optimizer}
@@ -111,7 +127,7 @@ class WandbTracking(Tracking):
         )  # fmt: skip
         run.define_metric("epoch")
         run.define_metric("*", step_metric="epoch")
-        return WandbLogger(experiment=run)
+        return _OfflineLogger(experiment=run) if run.offline else WandbLogger(experiment=run)
 
     def close(self) -> None:
         """Finishes the open W&B run."""
@@ -120,7 +136,7 @@ class WandbTracking(Tracking):
         wandb.finish()
 
     def summarise(self, run: str, run_folder: Path, config: dict[str, Any], table: Any, figures: list[Path]) -> None:
-        """One W&B run of type "summary": the table, the figures, and accuracy and F1 per scenario as summary values."""
+        """One W&B run of type "summary": the table, the figures, and `summary_values`."""
         import wandb
 
         wandb.finish()
@@ -135,11 +151,38 @@ class WandbTracking(Tracking):
         opened.log({"comparison": wandb.Table(dataframe=table.astype(object).where(table.notna(), None))})
         for figure in figures:
             opened.log({f"figures/{figure.stem}": wandb.Image(str(figure))})
-        means = table.groupby(["n_identities", "scenario"])[["accuracy", "f1"]].mean()
-        for (n, scenario), row in means.iterrows():
-            for metric, value in row.items():
-                opened.summary[f"{metric}_percent/N={n}/{scenario}"] = value
+        opened.summary.update(summary_values(table))
         wandb.finish()
+
+
+class _OfflineLogger(WandbLogger):
+    """On a resume it repeats the epochs of the process before; online, W&B's server has them."""
+
+    def restore(self, records: list[dict[str, float]]) -> None:
+        for record in records:
+            self.log_metrics(record)
+
+
+def summary_values(table: Any) -> dict[str, float]:
+    """Means over seeds, from `<metric>_<unit>/<row>` to value; metrics without a unit keep their name.
+
+    Args:
+        table: pandas DataFrame of results.csv; of a comparison accuracy and F1 are taken, else every metric.
+    """
+    if "scenario" in table:
+        means = table.groupby(["n_identities", "scenario"])[["accuracy", "f1"]].mean()
+        named = {f"N={n}/{scenario}": row for (n, scenario), row in means.iterrows()}
+    else:
+        keys = [key for key in ("dataset", "method", "loss") if key in table]
+        numbers = table.drop(columns=[*keys, "seed"], errors="ignore").select_dtypes("number")
+        means = numbers.groupby([table[key] for key in keys], sort=False).mean()
+        named = {"/".join(name if isinstance(name, tuple) else (name,)): row for name, row in means.iterrows()}
+    return {
+        f"{metric}_percent/{name}" if is_percent(metric) else f"{metric}/{name}": float(value)
+        for name, row in named.items()
+        for metric, value in row.items()
+        if not math.isnan(value)
+    }
 
 
 def _mode_here() -> str:

@@ -26,7 +26,7 @@ def main() -> None:
     quieten()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
-    from experiments.coordination.training import train
+    from experiments.coordination.stacking import train
 
     def say(**event: object) -> None:
         events.write(json.dumps(event) + "\n")

@@ -3,16 +3,18 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from datamodules.alignment import Aligner, Resize
 from datamodules.errors import InputError
-from datamodules.extractors.base import Extractor
-from datamodules.sources.base import Source
+
+if TYPE_CHECKING:
+    from datamodules.alignment import Aligner
+    from datamodules.extractors.base import Extractor
+    from datamodules.sources.base import Source
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -51,7 +53,7 @@ class PrepareConfig:
     trainer: DevicesConfig = field(default_factory=DevicesConfig)
 
 
-def build_aligner(node: DictConfig | None, source: Source | None, extractor: Extractor) -> Aligner:
+def build_aligner(node: DictConfig | None, source: "Source | None", extractor: "Extractor") -> "Aligner":
     """The aligner that was asked for, else none for aligned images, else the extractor's own.
 
     Args:
@@ -63,6 +65,8 @@ def build_aligner(node: DictConfig | None, source: Source | None, extractor: Ext
         size = extractor.image_size if OmegaConf.is_missing(node, "image_size") else node.image_size
         return instantiate(node, image_size=size)
     if source is not None and source.aligned:
+        from datamodules.alignment import Resize  # late: it brings torch, and --help does not need it
+
         return Resize(extractor.image_size)
     return extractor.default_aligner()
 

@@ -29,5 +29,6 @@ class ClusterImagesConfig:
     layers: list[str] | None = None  # whose feature maps are drawn; None takes three, from the first to the last
     extraction: ExtractionConfig = field(default_factory=lambda: ExtractionConfig(dtype="float32"))
     trainer: DevicesConfig = field(default_factory=DevicesConfig)
+    logger: Any = MISSING
     name: str | None = None  # run folder <runs_dir>/<name>; None makes one of the settings
     runs_dir: str = "runs"  # where run folders lie

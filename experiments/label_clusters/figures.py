@@ -35,7 +35,7 @@ def f1_figure(frame: pd.DataFrame) -> Figure:
             axis.set_yticks(range(len(methods)), [name.replace("_", " ") for name in methods])
             axis.invert_yaxis()
             axis.set_title(dataset)
-            axis.set_xlabel("F1, %")
+            axis.set_xlabel("F1, % (hatched: leaky)" if leaky else "F1, %")
             axis.grid(axis="y", visible=False)
         figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure

@@ -16,10 +16,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import InputError
+from datamodules.extractors.base import seeded
 from datamodules.partitioners.base import Partition, Partitioner
 from experiments.coordination.command_line import CONFIGS
 from experiments.label_clusters.task import Task
-from experiments.label_clusters.training import train_label_cluster
+from experiments.label_clusters.training import network_seed, train_label_cluster
 from lightning_modules.baselines.multilabel_base import LabelScorer
 from lightning_modules.baselines.multilabel_separate import SeparatePerceptrons
 from lightning_modules.multilabel import Perceptron
@@ -110,31 +111,40 @@ class SeparateNetworks(NetworkMethod):
     """Binary relevance with the same perceptron: a network of its own for each label, trained with all rows.
 
     Args:
-        labels_per_stack: networks trained together; it changes speed and memory, and which networks end together.
+        labels_per_stack: networks trained together; it changes speed and memory, and the random numbers of dropout,
+            but neither initial weights nor the order of the batches nor when each network ends.
     """
 
-    def __init__(self, labels_per_stack: int = 32):
+    def __init__(self, labels_per_stack: int = 16):
         if labels_per_stack < 1:
             raise InputError(f"labels_per_stack = {labels_per_stack}", "at least 1", "correct it")
         self.labels_per_stack = labels_per_stack
 
     def run(self, task: Task) -> Outcome:
         """See `NetworkMethod.run`."""
-        labels_NL, build = task.data.labels, partial(_perceptron, task, kind=SeparatePerceptrons)
+        labels_NL = task.data.labels
         stacks = np.array_split(np.arange(labels_NL.shape[1]), -(-labels_NL.shape[1] // self.labels_per_stack))
         scores_NL, records = np.zeros(labels_NL.shape, np.float32), []
         for number, columns in enumerate(stacks):
             title = f"binary relevance networks {columns[0]} to {columns[-1]}"
             scores_NL[:, columns], record = train_label_cluster(
-                task, labels_NL[:, columns], number, title, "separate", build, drop_rows=False
+                task, labels_NL[:, columns], number, title, "alone", partial(_stack, task, columns), False, stream=0
             )
             records.append(record)
         return Outcome(scores_NL, {**_facts(records), "networks": labels_NL.shape[1]})
 
 
-def _perceptron(task: Task, inputs: int, outputs: int, kind: type = Perceptron) -> Perceptron | SeparatePerceptrons:
+def _perceptron(task: Task, inputs: int, outputs: int) -> Perceptron:
     settings = task.settings
-    return kind(inputs, outputs, settings.hidden, settings.hidden_layers, settings.dropout)
+    return Perceptron(inputs, outputs, settings.hidden, settings.hidden_layers, settings.dropout)
+
+
+def _stack(task: Task, columns: np.ndarray, inputs: int, outputs: int) -> SeparatePerceptrons:
+    singles = []
+    for label in columns:
+        with seeded(network_seed(task.seed, int(label))):
+            singles.append(_perceptron(task, inputs, 1))
+    return SeparatePerceptrons(singles, task.settings.dropout)
 
 
 def _has_label(labels_NL: np.ndarray, partition: Partition) -> np.ndarray:

@@ -80,7 +80,7 @@ def settings_table(frame: pd.DataFrame, opened: Opened) -> pd.DataFrame:
 
 
 def metrics_table(frame: pd.DataFrame, dataset: str, settings: Settings) -> pd.DataFrame:
-    """Honest rows at the fixed threshold, their F1 at a validated one, and what the paper states.
+    """Honest rows at the fixed threshold, their F1 at a validated one, and what the paper states; why a row is empty.
 
     Args:
         frame: results.csv.
@@ -90,7 +90,10 @@ def metrics_table(frame: pd.DataFrame, dataset: str, settings: Settings) -> pd.D
     own = _of(frame, dataset).loc[lambda each: each["protocol"] == "honest"]
     columns = [*EXAMPLE_BASED, "validated_threshold", "validated_f1", "train_seconds"]
     table = _means(own, [column for column in columns if column in own])
-    return pd.concat([table, _published(settings)], ignore_index=True)
+    if "note" in own and own["note"].fillna("").ne("").any():
+        table["note"] = own.groupby("method", sort=False)["note"].first().to_numpy()
+    found = pd.concat([table, _published(settings)], ignore_index=True)
+    return found.fillna({"note": ""}) if "note" in found else found
 
 
 def ranking_table(frame: pd.DataFrame, dataset: str) -> pd.DataFrame:

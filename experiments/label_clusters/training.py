@@ -27,6 +27,7 @@ from datamodules.extractors.base import seeded
 from datamodules.label_cluster_datamodule import LabelClusterDataModule
 from experiments.coordination.job import Job, Recipe
 from experiments.label_clusters.task import Task
+from lightning_modules.baselines.multilabel_separate import SeparatePerceptrons, SeparateTraining
 from lightning_modules.multilabel import LabelNetwork, probabilities
 
 Build = Callable[[int, int], nn.Module]  # from numbers of inputs and labels to a network
@@ -70,12 +71,19 @@ def make_job(task: Task, labels_NL: np.ndarray, number: int, title: str, kind: s
 
 
 def train_label_cluster(
-    task: Task, labels_NL: np.ndarray, number: int, title: str, kind: str, build: Build, drop_rows: bool
+    task: Task,
+    labels_NL: np.ndarray,
+    number: int,
+    title: str,
+    kind: str,
+    build: Build,
+    drop_rows: bool,
+    stream: int | None = None,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Trains one network, or reads it where it is finished, and asks it for all rows.
 
     Leaves `<stem>.safetensors` (the weights) and, after it, `<stem>.json`, which makes the job finished. Initial
-    weights, dropout and batch order depend on (seed, number) alone.
+    weights and dropout depend on (seed, number) alone, the order of the batches on (seed, stream).
 
     Args:
         task: data, split, settings and run folder.
@@ -85,6 +93,7 @@ def train_label_cluster(
         kind: what `build` makes, for the key of the job.
         build: makes the network.
         drop_rows: leave out rows without a label of it, in training and validation.
+        stream: of the order of the batches; None takes the number.
 
     Returns:
         (N, L) float32 probabilities, and the record: epochs, seconds, parameters.
@@ -96,21 +105,41 @@ def train_label_cluster(
     record, weights = job.record() or job.restore(), job.stem.with_suffix(".safetensors")
     if task.trainer.threads:
         torch.set_num_threads(task.trainer.threads)
-    with seeded(int(np.random.SeedSequence([task.seed, number, 7]).generate_state(1, np.uint64)[0] >> 1)):
+    with seeded(network_seed(task.seed, number)):
         network = build(task.inputs.shape[1], labels_NL.shape[1])
         if record is None:
             data = LabelClusterDataModule(
-                task.inputs, labels_NL, task.split, drop_rows, task.settings.batch_size, task.seed, number
+                task.inputs,
+                labels_NL,
+                task.split,
+                drop_rows,
+                task.settings.batch_size,
+                task.seed,
+                number if stream is None else stream,
             )
             record = _fit(job, network, data, task)
     network.load_state_dict(safetensors.torch.load_file(weights))
     return probabilities(network, task.inputs).numpy(), record
 
 
+def network_seed(seed: int, number: int) -> int:
+    """The seed of the initial weights of a network, and of its dropout.
+
+    Args:
+        seed: of the task.
+        number: of the network.
+    """
+    return int(np.random.SeedSequence([seed, number, 7]).generate_state(1, np.uint64)[0] >> 1)
+
+
 def _fit(job: Job, network: nn.Module, data: LabelClusterDataModule, task: Task) -> dict[str, Any]:
     started, settings = time.perf_counter(), task.settings
     history, tracking = History(), instantiate(job.tracking)
-    best = [KeepBest(patience=settings.patience)] if settings.patience else []
+    if stack := isinstance(network, SeparatePerceptrons):
+        module, best = SeparateTraining(network, settings.learning_rate, settings.patience), []
+    else:
+        module = LabelNetwork(network, settings.learning_rate)
+        best = [KeepBest(patience=settings.patience)] if settings.patience else []
     tracker = tracking.open(job)
     trainer = pl.Trainer(
         max_epochs=settings.epochs,
@@ -129,7 +158,7 @@ def _fit(job: Job, network: nn.Module, data: LabelClusterDataModule, task: Task)
         log_every_n_steps=10**9,  # values are logged once per epoch
     )  # fmt: skip
     try:
-        trainer.fit(LabelNetwork(network, settings.learning_rate), datamodule=data)
+        trainer.fit(module, datamodule=data)
     except SystemExit:  # Lightning's way to answer Ctrl-C; it also leaves further ones ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
@@ -140,8 +169,8 @@ def _fit(job: Job, network: nn.Module, data: LabelClusterDataModule, task: Task)
         "title": job.title,
         "rows": len(data.train[0]),
         "parameters": sum(value.numel() for value in state.values()),
-        "epochs": len(history.records),
-        "best_epoch": best[0].best_epoch + 1 if best else len(history.records),
+        "epochs": float(module.epochs_L.double().mean()) if stack else len(history.records),
+        **({"best_epoch": best[0].best_epoch + 1} if best else {}),
         "seconds": time.perf_counter() - started,
         "history": history.records,
     }

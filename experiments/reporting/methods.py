@@ -15,6 +15,19 @@ _TITLES = {
     "clustered_maxmax": "Clustered + max-max",
     "clustered_nearest": "Clustered + nearest class",
     "clustered_fused": "Clustered + fused",
+    "partial_fc": "Partial FC",
+    "hf_softmax": "HF-Softmax (active classes)",
+    "f2c": "F2C (dynamic class pool)",
+    "multi_cognition": "Multi-cognition softmax",
+    "mix_max_sim": "MixMaxSim",
+    "dense_codes": "Output codes, dense",
+    "sparse_codes": "Output codes, sparse",
+    "label_mapping": "Label mapping, coprime",
+    "label_mapping_mixed": "Label mapping, mixed radix",
+    "faiss_ivf": "FAISS IVF, m lists, 1 probed",
+    "faiss_ivf_wide": "FAISS IVF, 16 lists, 4 probed",
+    "linear_svc": "LinearSVC",
+    "logistic_regression": "Logistic regression",
 }
 _PARTITIONERS = {"random": "random partition (ISM)", "kmeans": "k-means partition"}
 _ROUTERS = {"cluster_mean": "cluster mean", "max_output": "max-max", "nearest_class": "nearest class"}
@@ -70,11 +83,15 @@ def scenario_title(scenario: str) -> str:
     """The name of a scenario as a reader sees it.
 
     Args:
-        scenario: as in results.csv; one that is unknown here is made readable from its name.
+        scenario: as in results.csv; one that is unknown here is made readable from its name, and `group=file` is the
+            proposal with that choice exchanged.
 
-    >>> scenario_title("clustered_nearest"), scenario_title("partial_fc")
-    ('Clustered + nearest class', 'Partial fc')
+    >>> scenario_title("clustered_nearest"), scenario_title("of_my_own")
+    ('Clustered + nearest class', 'Of my own')
     """
+    group, exchanged, name = scenario.partition("=")
+    if exchanged:
+        return f"Proposal, {group} {_readable(name, {})}"
     return _readable(scenario, _TITLES)
 
 

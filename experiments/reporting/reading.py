@@ -95,7 +95,40 @@ DETAILS = {
         percent=("cluster_accuracy_train", "cluster_accuracy_test"),
         required=("dataset", "n_identities", "n_subnets", "partitioner", "router", "seed"),
     ),
-}
+    "errors": Schema(
+        text=("dataset", "scenario"),
+        whole=("n_identities", "n_subnets", "seed", "worst_cluster"),
+        percent=("correct", "wrong_cluster", "wrong_class", "worst_cluster_recall"),
+        required=("dataset", "n_identities", "n_subnets", "scenario", "seed", "correct"),
+    ),
+    "cmc": Schema(
+        text=("dataset", "scenario"),
+        whole=("n_identities", "n_subnets", "seed", "rank"),
+        percent=("identification_rate",),
+        required=("dataset", "n_identities", "n_subnets", "scenario", "seed", "rank", "identification_rate"),
+    ),
+    "open_set": Schema(
+        text=("dataset", "scenario", "score", "unresolved"),
+        whole=("n_identities", "n_subnets", "seed", "mated", "non_mated"),
+        percent=(
+            "fpir", "fpir_seen", "tpir", "tpir_low", "tpir_high", "fnir", "wrong_cluster", "wrong_class",
+            "under_threshold",
+        ),
+        number=("threshold",),
+        required=("dataset", "n_identities", "n_subnets", "scenario", "seed", "score", "fpir"),
+    ),
+    "det": Schema(
+        text=("dataset", "scenario", "score"),
+        whole=("n_identities", "n_subnets", "seed"),
+        percent=("fpir", "fnir"),
+        required=("dataset", "n_identities", "n_subnets", "scenario", "seed", "score", "fpir", "fnir"),
+    ),
+    "skipped": Schema(
+        text=("dataset", "scenario", "reason"),
+        whole=("n_identities", "seed"),
+        required=("dataset", "n_identities", "scenario", "seed", "reason"),
+    ),
+}  # fmt: skip
 
 _MEANING = {
     "whole": "a whole number from 0 on",

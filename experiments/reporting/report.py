@@ -16,6 +16,7 @@ from experiments.reporting.canvas import to_png
 from experiments.reporting.document import Block, Document, Picture, Section, Table, frame_table
 from experiments.reporting.figures import result_pictures
 from experiments.reporting.methods import is_synthetic, label_methods
+from experiments.reporting.open_set_figures import error_sections
 from experiments.reporting.provenance import facts, provenance_section
 from experiments.reporting.render import save
 from experiments.reporting.runs import Run, merge_runs, read_run
@@ -128,7 +129,7 @@ def _fold_if_long(table: Table) -> Table:
 
 
 def _detail_sections(details: Mapping[str, pd.DataFrame]) -> list[Section]:
-    sections = []
+    sections = error_sections(details)
     if "history" in details:
         history = details["history"]
         pictures = training_figures.convergence_pictures(history)
@@ -145,6 +146,8 @@ def _detail_sections(details: Mapping[str, pd.DataFrame]) -> list[Section]:
     sections.append(Section("Clusters", _present(*clusters)))
     if "identities" in details:
         sections.append(Section("Hardest identities", (training_tables.hardest_table(details["identities"]),)))
+    if "skipped" in details:
+        sections.append(Section("Not run", (training_tables.skipped_table(details["skipped"]),)))
     return sections
 
 

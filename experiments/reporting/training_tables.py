@@ -157,3 +157,19 @@ def hardest_table(identities: pd.DataFrame, count: int = 20) -> Table:
         "Mean over seeds where an identity occurs for several. First those that are hard for the most "
         "scenarios; a dash: not among that scenario's hardest.",
     )
+
+
+def skipped_table(skipped: pd.DataFrame) -> Table:
+    """Which rows of the comparison have no numbers, and why.
+
+    Args:
+        skipped: details/skipped.csv.
+    """
+    groups = skipped.assign(data=skipped["dataset"].map(data_title)).groupby(
+        ["scenario", "data", "n_identities", "reason"], sort=True
+    )
+    body = tuple(
+        (Cell(scenario_title(scenario)), Cell(data), number_cell(wording.whole(n), n), Cell(reason))
+        for scenario, data, n, reason in groups.groups
+    )
+    return Table("Rows without numbers", ("Scenario", "Data", "N", "Reason"), body)

@@ -7,8 +7,25 @@ from experiments.reporting.statistics import Interval
 
 NOTHING = "–"
 PERCENT_COLUMNS = frozenset(
-    {"accuracy", "precision", "recall", "f1", "cluster_accuracy_train", "cluster_accuracy_test"}
-)
+    {
+        "accuracy", "precision", "recall", "f1", "cluster_accuracy_train", "cluster_accuracy_test",
+        "micro_f1", "macro_f1", "precision_at_1", "precision_at_3", "precision_at_5", "hamming_loss",
+        "knn_accuracy", "pair_f1", "eer",
+    }
+)  # fmt: skip
+
+
+def is_percent(column: str) -> bool:
+    """Whether a column of results.csv is in percent, by its name.
+
+    Args:
+        column: validated_<metric> and <metric>_std are as <metric> is.
+
+    >>> is_percent("validated_f1"), is_percent("val_at_far_0.001_std"), is_percent("auc")
+    (True, True, False)
+    """
+    name = column.lower().removeprefix("validated_").removesuffix("_std")
+    return name in PERCENT_COLUMNS or name.startswith(("val_at_far_", "far_measured_"))
 
 
 def _minus(text: str) -> str:
@@ -156,7 +173,7 @@ def any_number(column: str, value: float) -> str:
     >>> any_number("train_seconds", 12.345), any_number("epoch", 1200), any_number("threshold", 1 / 3)
     ('12.3', '1,200', '0.3333')
     """
-    if column.lower() in PERCENT_COLUMNS:
+    if is_percent(column) and column != "hamming_loss":  # whose 0.56 and 0.5634 differ
         return percent(float(value))
     if "seconds" in column.lower():
         return three_digits(float(value))

@@ -4,7 +4,9 @@
 import torch
 from torch import Tensor
 
-from lightning_modules.decisions.base import Decided, Decision
+from lightning_modules.decisions.base import Decided, Decision, Ranked
+from lightning_modules.decisions.inside import outputs_of, ranked_inside
+from lightning_modules.onnx_graph import OnnxScores
 from lightning_modules.scores import ProbeScores
 
 
@@ -19,3 +21,21 @@ class Argmax(Decision):
         return Decided(
             identity_BP.gather(1, place_B1).squeeze(1), score_B1.squeeze(1), clusters_BP.gather(1, place_B1).squeeze(1)
         )
+
+    def decide_onnx(self, scores: OnnxScores, clusters: list[str]) -> tuple[str, str, str]:
+        """The same of ONNX values, over all heads; see `Decision.decide_onnx`."""
+        found = [scores.best_in_cluster(cluster_B) for cluster_B in clusters]
+        outputs, identities = ([one[part] for one in found] for part in (0, 1))
+        if len(found) == 1:
+            return identities[0], outputs[0], clusters[0]
+        place_B = scores.argmax(scores.stack(outputs))
+        return scores.pick(identities, place_B), scores.pick(outputs, place_B), scores.pick(clusters, place_B)
+
+    def rank(self, scores: ProbeScores, clusters_BP: Tensor, most: int) -> Ranked:
+        """The highest outputs of the routed heads; see `Decision.rank`."""
+
+        def candidates(cluster, which_b):
+            for block, output_bC, _ in outputs_of(scores, cluster, which_b):
+                yield block, *output_bC.topk(min(most, output_bC.shape[1]), dim=1)
+
+        return ranked_inside(scores, clusters_BP, most, candidates)

@@ -3,7 +3,8 @@
 
 from torch import Tensor
 
-from lightning_modules.decisions.base import Decided, Decision
+from lightning_modules.decisions.base import Decided, Decision, Ranked
+from lightning_modules.onnx_graph import OnnxScores
 from lightning_modules.scores import ProbeScores
 
 
@@ -21,3 +22,14 @@ class NearestMean(Decision):
         cosine_B1, identity_B1 = scores.nearest_classes(1)
         identity_B = identity_B1.squeeze(1)
         return Decided(identity_B, cosine_B1.squeeze(1), scores.cluster_of_K[identity_B])
+
+    def decide_onnx(self, scores: OnnxScores, clusters: list[str] | None) -> tuple[str, str, str]:
+        """The same of ONNX values; see `Decision.decide_onnx`."""
+        cosine_BP, identity_BP = scores.nearest_classes(2)  # two are looked for anyway, for the runner-up
+        identity_B = scores.column(identity_BP, 0)
+        return identity_B, scores.column(cosine_BP, 0), scores.cluster_of(identity_B)
+
+    def rank(self, scores: ProbeScores, clusters_BP: Tensor, most: int) -> Ranked:
+        """The highest cosines; see `Decision.rank`."""
+        cosine_BT, identity_BT = scores.nearest_classes(most)
+        return Ranked(identity_BT, cosine_BT)

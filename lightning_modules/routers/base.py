@@ -5,17 +5,45 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from datamodules.errors import InputError
+from datamodules.partitioners.base import Partition
+from datamodules.partitioners.samples import TrainingSamples
+from lightning_modules.onnx_graph import OnnxScores
 from lightning_modules.scores import ProbeScores
 
 
 class Router(ABC):
-    """Base of all routers; holds hyper-parameters only, as plain numbers and strings, so that it is saved as JSON.
+    """Base of all routers: hyper-parameters as plain numbers and strings, fitted ones as numbers or tensors.
+
+    All are arguments of the constructor under the attribute's own name, so that a router is saved and made again.
 
     Attributes:
+        needs_fit: whether `fit` must be called before `route`.
         needs_heads: whether all M heads are evaluated to find the cluster, not only the one that is found.
     """
 
+    needs_fit: bool = False
     needs_heads: bool = False
+
+    def fit(self, class_means_KD: Tensor, partition: Partition, samples: TrainingSamples, seed: int) -> "Router":
+        """This router with its fitted parameters; itself is not changed.
+
+        Args:
+            class_means_KD: (K, D) float32 unit class means.
+            partition: who belongs to which cluster.
+            samples: the training samples.
+            seed: of everything random.
+        """
+        return self
+
+    def fits(self, partition: Partition, dim: int) -> bool:
+        """Whether what `fit` found was found for such identities; checked when an identifier is made or loaded.
+
+        Args:
+            partition: of the identities.
+            dim: D.
+        """
+        return True
 
     @abstractmethod
     def route(self, scores: ProbeScores) -> Tensor:
@@ -27,3 +55,17 @@ class Router(ABC):
         Returns:
             (B, P) int64 clusters in [0, M), best first, each at most once; -1 fills up where there are fewer.
         """
+
+    def route_onnx(self, scores: OnnxScores) -> list[str]:
+        """Adds what `route` does to an ONNX graph; a router that does not state it cannot be exported.
+
+        Args:
+            scores: values of the graph.
+
+        Returns:
+            P names of (B,) int64 clusters in [0, M), best first; repetitions are allowed.
+
+        Raises:
+            InputError: no export is stated.
+        """
+        raise InputError(f"router {type(self).__name__}", "one that states route_onnx", "it cannot be exported to ONNX")

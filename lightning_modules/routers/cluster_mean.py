@@ -3,6 +3,7 @@
 
 from torch import Tensor
 
+from lightning_modules.onnx_graph import OnnxScores
 from lightning_modules.routers.base import Router
 from lightning_modules.scores import ProbeScores
 
@@ -13,3 +14,7 @@ class ClusterMean(Router):
     def route(self, scores: ProbeScores) -> Tensor:
         """argmax over (B, M) cosines with the centres; see `Router.route`."""
         return scores.centre_cosine_BM.argmax(1, keepdim=True)
+
+    def route_onnx(self, scores: OnnxScores) -> list[str]:
+        """The same of ONNX values; see `Router.route_onnx`."""
+        return [scores.argmax(scores.centre_cosine_BM)]

@@ -3,6 +3,7 @@
 
 from torch import Tensor
 
+from lightning_modules.onnx_graph import OnnxScores
 from lightning_modules.routers.base import Router
 from lightning_modules.scores import ProbeScores
 
@@ -31,3 +32,10 @@ class MaxOutput(Router):
         if self.score == "cosine":
             return scores.head_best[0].argmax(1, keepdim=True)
         return scores.head_log_odds(self.scale).argmax(1, keepdim=True)
+
+    def route_onnx(self, scores: OnnxScores) -> list[str]:
+        """The same of ONNX values; see `Router.route_onnx`."""
+        if self.score == "probability":
+            return [scores.argmax(scores.head_log_odds(self.scale))]
+        # The rows of all heads stand in the order of the clusters: the first of the largest is in the first cluster.
+        return [scores.lookup(scores.cluster_of_S, scores.argmax(scores.output_BS))]

@@ -9,8 +9,15 @@ from pathlib import Path
 
 import hydra
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+
+from datamodules.class_means import class_means
+from datamodules.embedding_set import EmbeddingSet
+from datamodules.partitioners.random import RandomPartitioner
+from datamodules.splits import split_identities
+from experiments.coordination.job import Job, Recipe
+from experiments.coordination.schema import TrainerConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("trainer.accelerator=cpu", "trainer.threads=1", "trainer.max_epochs=2", "trainer.batch_size=16", "logger=none")
@@ -51,3 +58,38 @@ def coordinate(tmp_path, quick, compose):
             yield coordinator, {scenario.name: scenario for scenario in load_scenarios(cfg.scenarios, cfg)}
 
     return opened
+
+
+@pytest.fixture
+def make_jobs(set_folder, tmp_path):
+    """`make_jobs(run_name, **recipe)`: two jobs of six epochs on a random partition of the toy set."""
+    toy = EmbeddingSet.open(set_folder)
+    split = {"n_identities": 16, "seed": 0, "max_test_images": 5, "held_out": 0.0}
+    splits = split_identities(toy, **split)
+    partition = RandomPartitioner().fit(class_means(toy.embeddings, splits.train, 16), 2, 0)
+    partition.save(tmp_path / "partition")
+
+    def make(run: str, loss=None, tracking=None, **settings) -> list[Job]:
+        trainer = OmegaConf.to_container(
+            OmegaConf.structured(TrainerConfig(**{"max_epochs": 6, "batch_size": 8, "accelerator": "cpu", **settings}))
+        )
+        recipe = Recipe(
+            loss=loss or {"_target_": "lightning_modules.losses.arcface.ArcFace"},
+            init={"_target_": "lightning_modules.heads.RandomInit"},
+            optimizer={"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.01, "betas": [0.9, 0.99]},
+            trainer=trainer,
+            seed=0,
+        )
+        folder = tmp_path / run
+        folder.mkdir(exist_ok=True)
+        return [
+            Job(
+                run=run, run_folder=str(folder), data=str(set_folder), split=split,
+                partition=str(tmp_path / "partition"), cluster=cluster, recipe=recipe, key="key",
+                title=f"cluster {cluster}",
+                tracking=tracking or {"_target_": "experiments.coordination.tracking.NoTracking"}, facts={},
+            )
+            for cluster in range(2)
+        ]  # fmt: skip
+
+    return make

@@ -13,7 +13,8 @@ ANIMALS = Path(__file__).resolve().parents[2] / "../shared/data/animals"
 
 
 def run(monkeypatch, root, runs, *words):
-    monkeypatch.setattr(sys, "argv", ["cluster_images", f"source.root={root}", f"runs_dir={runs}", "name=one", *words])
+    standard = [f"source.root={root}", f"runs_dir={runs}", "name=one", "logger=none"]
+    monkeypatch.setattr(sys, "argv", ["cluster_images", *standard, *words])
     with pytest.raises(SystemExit) as ended:
         main()
     return ended.value.code

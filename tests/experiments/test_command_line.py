@@ -113,7 +113,7 @@ def test_a_set_of_single_images_cannot_be_compared(compare, tmp_path, people):
 
 
 def test_bad_input_can_be_mended_under_the_same_name(compare, tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.compare.write_report", lambda folder: None)
+    monkeypatch.setattr("experiments.reporting.report.write_report", lambda folder: None)
     compare("split.held_out=0.9", "n_identities=10").assert_refused()
     assert compare("scenarios=[knn]").code == 0
 

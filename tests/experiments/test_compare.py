@@ -11,7 +11,6 @@ from sklearn.metrics import precision_recall_fscore_support
 from sklearn.neighbors import NearestCentroid
 from sklearn.preprocessing import normalize
 
-import experiments.compare
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.files import sha256
 from datamodules.splits import split_identities
@@ -37,7 +36,7 @@ def runs(tmp_path_factory, call, quick):
             ends.append(call("compare", *quick, f"runs_dir={runs_dir}", "name=toy", "seeds=2"))
             assert ends[-1].code == 0, ends[-1].err
             folders.append(runs_dir / "toy")
-            patch.setattr(experiments.compare, "write_report", lambda folder: None)
+            patch.setattr("experiments.reporting.report.write_report", lambda folder: None)
     return *folders, ends[0]
 
 
@@ -49,7 +48,7 @@ def results(runs):
 @pytest.fixture
 def no_report(monkeypatch):
     """Drawing takes seconds and is not what these tests are about."""
-    monkeypatch.setattr(experiments.compare, "write_report", lambda folder: None)
+    monkeypatch.setattr("experiments.reporting.report.write_report", lambda folder: None)
 
 
 @pytest.fixture

@@ -5,25 +5,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
-from omegaconf import OmegaConf
 
 from callbacks.epoch_checkpoint import epoch_files, read_checkpoint
-from datamodules.class_means import class_means
-from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
-from datamodules.partitioners.random import RandomPartitioner
-from datamodules.splits import split_identities
 from experiments.coordination import training
-from experiments.coordination.job import Job, Recipe
+from experiments.coordination.job import Job
 from experiments.coordination.launchers.in_process import InProcess
 from experiments.coordination.launchers.processes import Processes
-from experiments.coordination.schema import TrainerConfig
 
 EPOCHS = 6
 
@@ -45,38 +40,8 @@ class Silent:
 
 
 @pytest.fixture
-def jobs(set_folder, tmp_path):
-    """`jobs(run_name, **recipe)`: two jobs on a random partition of the toy set."""
-    toy = EmbeddingSet.open(set_folder)
-    split = {"n_identities": 16, "seed": 0, "max_test_images": 5, "held_out": 0.0}
-    splits = split_identities(toy, **split)
-    partition = RandomPartitioner().fit(class_means(toy.embeddings, splits.train, 16), 2, 0)
-    partition.save(tmp_path / "partition")
-
-    def make(run: str, loss=None, **settings) -> list[Job]:
-        trainer = OmegaConf.to_container(
-            OmegaConf.structured(TrainerConfig(max_epochs=EPOCHS, batch_size=8, accelerator="cpu", **settings))
-        )
-        recipe = Recipe(
-            loss=loss or {"_target_": "lightning_modules.losses.arcface.ArcFace"},
-            init={"_target_": "lightning_modules.heads.RandomInit"},
-            optimizer={"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.01, "betas": [0.9, 0.99]},
-            trainer=trainer,
-            seed=0,
-        )
-        folder = tmp_path / run
-        folder.mkdir(exist_ok=True)
-        return [
-            Job(
-                run=run, run_folder=str(folder), data=str(set_folder), split=split,
-                partition=str(tmp_path / "partition"), cluster=cluster, recipe=recipe, key="key",
-                title=f"cluster {cluster}",
-                tracking={"_target_": "experiments.coordination.tracking.NoTracking"}, facts={},
-            )
-            for cluster in range(2)
-        ]  # fmt: skip
-
-    return make
+def jobs(make_jobs):
+    return make_jobs
 
 
 def rows(job: Job) -> torch.Tensor:
@@ -135,6 +100,65 @@ def test_ray_gives_the_same_weights(jobs, undisturbed):
     done = jobs("ray")
     assert Ray().run(done, Silent()) == {}
     assert all(torch.equal(rows(job), expected) for job, expected in zip(done, undisturbed, strict=True))
+
+
+def ancestors(process: int) -> list[int]:
+    found = [process]
+    while found[-1] > 1:
+        status = Path(f"/proc/{found[-1]}/stat")
+        if not status.exists():
+            break
+        found.append(int(status.read_text().rpartition(")")[2].split()[1]))
+    return found
+
+
+@pytest.mark.slow
+def test_a_killed_ray_worker_is_replaced_and_its_job_goes_on(jobs, undisturbed):
+    pytest.importorskip("ray")
+    from experiments.coordination.launchers.ray import Ray
+
+    done, killed = jobs("ray"), []
+
+    def kill():
+        while not any(epoch_files(job.stem) for job in done):
+            time.sleep(0.01)
+        found = subprocess.run(["pgrep", "-f", "^ray::_train"], capture_output=True, text=True)
+        for process in map(int, found.stdout.split()):
+            if os.getpid() in ancestors(process):  # others may use Ray on this machine
+                os.kill(process, signal.SIGKILL)
+                killed.append(process)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    assert Ray(retries=1).run(done, Silent()) == {}
+    killer.join()
+    assert killed
+    assert all(torch.equal(rows(job), expected) for job, expected in zip(done, undisturbed, strict=True))
+
+
+@pytest.mark.slow
+def test_a_ray_task_trains_on_several_devices_of_its_node(jobs, undisturbed):
+    ray = pytest.importorskip("ray")
+    from experiments.coordination.launchers.ray import Ray
+
+    done = jobs("ray", devices=2, strategy="ddp")
+    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False,
+             runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}})  # fmt: skip
+    try:
+        assert Ray(num_gpus=0.5).run(done, Silent()) == {}
+    finally:
+        ray.shutdown()
+    for job, expected in zip(done, undisturbed, strict=True):
+        torch.testing.assert_close(rows(job), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_job_that_no_node_here_could_start_is_refused(jobs):
+    pytest.importorskip("ray")
+    from experiments.coordination.launchers.ray import Ray
+
+    with pytest.raises(InputError, match="num_gpus"):
+        Ray(num_gpus=64).run(jobs("ray"), Silent())
 
 
 @pytest.mark.parametrize("epochs", [1, 3, EPOCHS])

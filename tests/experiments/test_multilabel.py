@@ -46,8 +46,11 @@ def test_a_run_leaves_results_report_and_figures_and_goes_on_where_it_stopped(ca
 def test_two_data_sets_in_one_run(call, mat, tmp_path):
     other = mat.with_name("other.mat")
     other.write_bytes(mat.read_bytes())
-    words = (f"runs_dir={tmp_path / 'runs'}", "name=two", "methods=[binary_relevance,ml_knn]", *QUICK)
-    assert call("multilabel", f"data.path=[{mat},{other}]", *words).code == 0
+    words = (f"data.path=[{mat},{other}]", f"runs_dir={tmp_path / 'runs'}", "name=two", *QUICK)
+    assert call("multilabel", *words, "methods=[ml_knn]").code == 0
+    first = sorted(tmp_path.glob("runs/two/finished/*"))
+    assert call("multilabel", *words, "methods=[binary_relevance,ml_knn]").code == 0  # one more goes into the same run
+    assert len(first) == 2 and set(first) < set(tmp_path.glob("runs/two/finished/*"))
     frame = pd.read_csv(tmp_path / "runs/two/results.csv")
     assert frame["dataset"].tolist() == ["made", "made", "other", "other"]
     assert frame["f1"].tolist()[:2] == frame["f1"].tolist()[2:]

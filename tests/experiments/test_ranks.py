@@ -17,9 +17,12 @@ from datamodules.errors import InputError
 from experiments.coordination import training
 from experiments.coordination.launchers.in_process import InProcess
 from experiments.coordination.launchers.ranks import Place, Ranks, _Group, place
+from experiments.coordination.progress import Silent
+from tests.experiments.offline_runs import offline_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("ranks_command.py")
+WANDB = {"_target_": "experiments.coordination.tracking.WandbTracking", "project": "tests"}
 SAMPLED = {"_target_": "lightning_modules.active_classes.SampledClasses", "sample_rate": 0.5}
 BAD = {"_target_": "lightning_modules.losses.arcface.ArcFace", "margin": 9.0}
 
@@ -34,7 +37,7 @@ def other_recipe(job, number, **changes):
 
 def environment(**more):
     mine = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "WANDB_"))}
-    return {**mine, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
+    return {**mine, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", **more}
 
 
 def result_of(folder, jobs, commands):
@@ -73,14 +76,15 @@ def srun(devices):
     return commands
 
 
-def test_ranks_under_torchrun_train_what_one_process_trains(make_jobs, tmp_path):
+def test_ranks_under_torchrun_train_what_one_process_trains(make_jobs, tmp_path, monkeypatch):
     """Each rank takes jobs; a bad one costs no other; jobs of a second call find the same ranks."""
 
     def all_jobs(run):
-        good = make_jobs(run, tracking="wandb")
+        good = make_jobs(run, tracking=WANDB if run == "torchrun" else None)
         sampled = other_recipe(good[0], 1, active_classes=SAMPLED)
         return [good[0], other_recipe(good[0], 2, loss=BAD), sampled, good[1]]
 
+    monkeypatch.setenv("WANDB_MODE", "offline")
     alone, jobs = all_jobs("alone"), all_jobs("torchrun")
     expected = InProcess().run([job for job in alone if job.recipe.loss != BAD], Silent())
     assert expected == {}
@@ -94,6 +98,9 @@ def test_ranks_under_torchrun_train_what_one_process_trains(make_jobs, tmp_path)
     ends = [call[1] for call in result["told"] if call[0] == "ends"]
     assert sorted(ends) == sorted(job.title for job in jobs) and ends[-1] == jobs[-1].title
     assert ["epoch", jobs[-1].title, 6, 6] in result["told"]
+    runs = offline_runs(tmp_path / "torchrun")
+    assert [run["id"] for run in runs] == sorted(job.identifier for job in jobs if job.recipe.loss != BAD)
+    assert all(run["epochs"] == list(range(6)) and run["group"] == "torchrun" for run in runs)
     log = (tmp_path / "torchrun" / "log.txt").read_text()
     assert "rank 1: " in log
 
@@ -163,19 +170,6 @@ def test_another_launcher_refuses_to_run_several_times_at_once(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="launcher=torchrun"):
         InProcess().serve(1)
-
-
-class Silent:
-    """Stands for `Progress`."""
-
-    def job_starts(self, title):
-        """Nothing."""
-
-    def job_ends(self, title):
-        """Nothing."""
-
-    def epoch(self, title, done, of, values):
-        """Nothing."""
 
 
 def stop_after(job, epochs):

@@ -144,15 +144,45 @@ def test_a_server_that_refuses_the_key_costs_no_training(no_key, jobs):
     assert WandbTracking().open(jobs[0]) is not None and modes == ["online", "offline"]
 
 
+def test_a_summary_says_of_every_row_its_metrics_and_their_units(no_key, tmp_path):
+    opened = MagicMock(spec=wandb.sdk.wandb_run.Run, summary={})
+    arguments = {}
+    no_key.setattr(wandb, "init", lambda **given: arguments.update(given) or opened)
+    rows = {
+        "dataset": ["lfw"] * 3,
+        "seed": [0, 1, 0],
+        "method": ["ours", "ours", "theirs"],
+        "f1": [40.0, 42.0, 30.0],
+        "validated_f1": [50.0, 50.0, float("nan")],
+        "nmi": [0.5, 0.7, 0.25],
+        "train_seconds": [1.0, 3.0, 9.0],
+        "note": ["", "", "slow"],
+    }
+    WandbTracking().summarise("run", tmp_path, {"a": 1}, pd.DataFrame(rows), [])
+    assert (arguments["group"], arguments["job_type"], arguments["config"]) == ("run", "summary", {"a": 1})
+    assert opened.summary == pytest.approx(
+        {
+            "f1_percent/lfw/ours": 41.0,
+            "validated_f1_percent/lfw/ours": 50.0,
+            "nmi/lfw/ours": 0.6,
+            "train_seconds/lfw/ours": 2.0,
+            "f1_percent/lfw/theirs": 30.0,
+            "nmi/lfw/theirs": 0.25,
+            "train_seconds/lfw/theirs": 9.0,
+        }
+    )
+
+
 # The command, but for its report: drawing takes seconds. One figure stands for those of the report.
 COMPARE = """
 import base64
 import experiments.compare as compare
+import experiments.reporting.report as report
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 def write_report(folder):
     (folder / "figures").mkdir()
     (folder / "figures" / "dot.png").write_bytes(base64.b64decode(DOT))
-compare.write_report = write_report
+report.write_report = write_report
 compare.main()
 """
 

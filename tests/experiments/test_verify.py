@@ -32,6 +32,7 @@ def run(monkeypatch, folder, *words):
         f"pairs={folder / 'pairs.txt'}",
         f"runs_dir={folder / 'runs'}",
         "name=one",
+        "logger=none",
     ]
     monkeypatch.setattr(sys, "argv", ["verify", *standard, *words])
     with pytest.raises(SystemExit) as ended:

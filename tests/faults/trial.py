@@ -16,7 +16,8 @@ import pandas as pd
 from callbacks import epoch_checkpoint
 from datamodules.files import LEFTOVERS, read_sealed, sha256
 from experiments import compare
-from experiments.coordination import run_folder
+from experiments.coordination import comparison, rivals, run_folder
+from experiments.reporting import report, terminal
 from tests.faults.tally import begun, repeated
 
 MEASURED = ["epoch_seconds_serial", "epoch_seconds_parallel", "train_seconds", "peak_memory_mb", "query_microseconds"]
@@ -27,6 +28,9 @@ SETTINGS = (
     f"trainer.max_epochs={EPOCHS}", "trainer.batch_size=32", "trainer.accelerator=cpu", "trainer.threads=1",
     "optimizer.lr=0.02", "logger=none", "logger._target_=tests.faults.tally.Tally",
 )  # fmt: skip
+
+
+IMPORTED = (comparison, rivals, terminal)  # what the command imports when it runs, so that no coordinator need to
 
 
 class Failed(Exception):
@@ -82,7 +86,7 @@ class Trial:
             sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
             faulthandler.dump_traceback_later(SECONDS - 10)  # where it hangs, if it does
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            compare.write_report = lambda folder: None  # seconds of figures, which no fault of the drill is about
+            report.write_report = lambda folder: None  # seconds of figures, which no fault of the drill is about
             run_folder.SECONDS_BETWEEN_NOTES = epoch_checkpoint.UNSYNCED_SECONDS = -1.0  # the same steps in every run
             settings = (*SETTINGS, f"data.path={self.data}", f"runs_dir={self.run.parent}", f"name={self.run.name}")
             sys.argv = ["experiments/compare.py", *settings, f"+logger.file={self.tally}", *arguments]

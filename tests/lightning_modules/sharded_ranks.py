@@ -20,7 +20,7 @@ from lightning_modules.sharded_head import ShardedHead, gather_batch, gather_row
 
 LOSSES = {"arcface": ArcFace(), "cosface": CosFace(), "d_softmax": DSoftmax(), "softmax": Softmax()}
 BOUNDS = {"whole": 1 << 30, "chunks": 4 * 24 * 2}  # bytes; two classes at a time
-CHOICES = {"all": EveryClass(), "sampled": SampledClasses(0.4), "targets": SampledClasses(0.0)}
+CHOICES = {"all": EveryClass(), "sampled": SampledClasses(0.8), "targets": SampledClasses(0.0)}
 CLASSES, STEPS = 11, 20
 ADAM = partial(torch.optim.Adam, lr=0.01, betas=(0.9, 0.99))
 

@@ -20,7 +20,7 @@ from lightning_modules.losses.sub_center_arcface import SubCenterArcFace
 
 OPTIMIZERS = [
     partial(torch.optim.Adam, lr=0.01, betas=(0.9, 0.99)),
-    partial(torch.optim.Adam, lr=0.01, amsgrad=True, weight_decay=0.1),
+    partial(torch.optim.Adam, lr=0.01, amsgrad=True, weight_decay=0.1, fused=True),
     partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.01),
     partial(torch.optim.Adagrad, lr=0.05, initial_accumulator_value=0.1),
 ]

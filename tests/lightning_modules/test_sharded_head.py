@@ -4,7 +4,6 @@
 Axes: B batch, C classes, D embedding dimension.
 """
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -22,12 +21,10 @@ from lightning_modules.losses.arcface import ArcFace
 from lightning_modules.losses.magface import MagFace
 from lightning_modules.losses.uniface import UniFace
 from lightning_modules.sharded_head import ShardedHead, shard
+from tests.lightning_modules import sharded_ranks as ranks
 
 SCRIPT = Path(__file__).with_name("sharded_ranks.py")
 ROOT = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location("sharded_ranks", SCRIPT)
-ranks = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(ranks)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +60,7 @@ def test_several_adam_steps_end_where_one_process_ends(two, name):
     for found in two:
         torch.testing.assert_close(found[f"{name}/losses"], losses, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(found[f"{name}/rows"], head.rows().detach(), rtol=0, atol=1e-5)
-    assert (head.rows() - F.normalize(weight_CD)).abs().max() > 0.05  # they have moved
+    assert (head.rows() - F.normalize(weight_CD)).abs().max() > 0.02  # they have moved
 
 
 def test_the_best_class_is_found_over_all_ranks_the_first_of_equals(two):

@@ -10,7 +10,7 @@ from datamodules.files import disk_error
 from experiments.coordination.job import Job
 from experiments.coordination.launchers.base import Launcher
 from experiments.coordination.progress import Progress
-from experiments.coordination.training import train
+from experiments.coordination.stacking import train
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from experiments.coordination.job import Job
 from experiments.coordination.launchers.base import Launcher
 from experiments.coordination.launchers.gpus import visible_gpus
 from experiments.coordination.progress import Progress
-from experiments.coordination.training import train
+from experiments.coordination.stacking import train
 
 log = logging.getLogger(__name__)
 
@@ -144,9 +144,9 @@ def place(started_by: str) -> Place:
     env = os.environ
     try:
         if started_by == "slurm":
-            slurm = SLURMEnvironment()
             world, nodes = int(env["SLURM_NTASKS"]), int(env["SLURM_NNODES"])
-            address, port = slurm.main_address, slurm.main_port
+            address = env.get("MASTER_ADDR") or SLURMEnvironment.resolve_root_node_address(env["SLURM_NODELIST"])
+            port = int(env.get("MASTER_PORT") or 15000 + int(env["SLURM_JOB_ID"]) % 10000)
             return Place(int(env["SLURM_PROCID"]), world, int(env["SLURM_LOCALID"]), world // nodes, address, port)
         return Place(
             int(env["RANK"]), int(env["WORLD_SIZE"]), int(env["LOCAL_RANK"]), int(env["LOCAL_WORLD_SIZE"]),
@@ -272,6 +272,8 @@ class _Group:
         try:
             train(job, report)
         except Exception as error:
+            if (disk := disk_error(error)) is not None:
+                raise disk from error
             log.exception("%s failed", job.title)
             if (disk := disk_error(error)) is not None:
                 raise disk from None  # the next job would meet the same disk

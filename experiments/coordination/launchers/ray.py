@@ -14,7 +14,7 @@ from datamodules.errors import InputError
 from datamodules.files import disk_error
 from experiments.coordination.job import Job
 from experiments.coordination.launchers.base import Launcher
-from experiments.coordination.progress import Progress
+from experiments.coordination.progress import Progress, Silent
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,8 @@ class Ray(Launcher):
 
     Args:
         address: of the cluster, such as "auto" or "ray://head:10001"; None starts a local one.
-        num_gpus: GPUs per job; a share lets several small sub-networks use one GPU.
+        num_gpus: GPUs per job; a share lets several small sub-networks use one GPU, and a job that trains on k
+            devices takes k.
         num_cpus: CPU cores, and threads, per job.
         retries: times Ray tries a job again after its worker or node died.
     """
@@ -41,6 +42,14 @@ class Ray(Launcher):
     def at_once(self, devices: int) -> int:
         """As many as this machine has cores for; other nodes of a cluster are not looked at. See `Launcher.at_once`."""
         return max(1, (os.cpu_count() or 1) // self.num_cpus)
+
+    def _refuse_what_never_starts(self, cluster: dict[str, float]) -> None:
+        for name, wanted in (("GPU", self.num_gpus), ("CPU", self.num_cpus)):
+            if self.address is None and wanted > cluster.get(name, 0):
+                raise InputError(
+                    f"launcher.num_{name.lower()}s = {wanted} per job", f"at most the {cluster.get(name, 0):g} here",
+                    f"a smaller launcher.num_{name.lower()}s, or the address of a cluster",
+                )  # fmt: skip
 
     def run(self, jobs: Iterable[Job], progress: Progress) -> dict[str, str]:
         """Submits every job and waits; see `Launcher.run`. Progress is told per sub-network, not per epoch."""
@@ -65,6 +74,7 @@ class Ray(Launcher):
             if on_term is not None and threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, on_term)  # Ray has put one in its place that aborts the process
         try:
+            self._refuse_what_never_starts(ray.cluster_resources())
             task = ray.remote(num_cpus=self.num_cpus, num_gpus=self.num_gpus, max_retries=self.retries)(_train)
             waiting = {}
             for job in jobs:
@@ -89,12 +99,17 @@ class Ray(Launcher):
                 ray.shutdown()
 
 
-def _train(job: str) -> str:
+def _train(text: str) -> str:
     # An exception of ours is an answer, not a lost worker: Ray must not try it again.
-    from experiments.coordination.training import train
+    from experiments.coordination.launchers.processes import Processes
+    from experiments.coordination.stacking import train
 
+    job = Job.from_json(text)
     try:
-        train(Job.from_json(job))
+        if job.recipe.trainer["devices"] > 1:  # a group of processes on the task's node, with the task's GPUs
+            failed = Processes(workers=1, retries=0).run([job], Silent())
+            return failed.get(job.identifier, "")
+        train(job)
     except Exception as error:
         if (disk := disk_error(error)) is not None:
             raise disk from None  # it may be the error itself

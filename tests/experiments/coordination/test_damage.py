@@ -11,7 +11,6 @@ import pytest
 import safetensors.torch
 import torch
 
-import experiments.compare
 from callbacks.epoch_checkpoint import write_checkpoint
 from datamodules.errors import DiskError
 from datamodules.files import sha256
@@ -26,7 +25,7 @@ def finished(tmp_path_factory, call, quick):
     """A finished run folder; not to be changed."""
     runs_dir = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiments.compare, "write_report", lambda folder: None)
+        patch.setattr("experiments.reporting.report.write_report", lambda folder: None)
         assert call("compare", *quick, f"runs_dir={runs_dir}", *ARGUMENTS).code == 0
     return runs_dir / "run"
 
@@ -34,7 +33,7 @@ def finished(tmp_path_factory, call, quick):
 @pytest.fixture
 def again(tmp_path, finished, call, quick, monkeypatch):
     """A copy of the run in `<tmp_path>/run`, and `again()`, which repeats the command on it."""
-    monkeypatch.setattr(experiments.compare, "write_report", lambda folder: None)
+    monkeypatch.setattr("experiments.reporting.report.write_report", lambda folder: None)
     shutil.copytree(finished, tmp_path / "run")
     return lambda *more: call("compare", *quick, f"runs_dir={tmp_path}", *ARGUMENTS, *more)
 

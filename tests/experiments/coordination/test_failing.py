@@ -40,7 +40,7 @@ def arguments(tmp_path, quick):
 def test_nan_data_of_one_cluster_stop_no_other_and_a_resume_tries_that_one_alone(
     tmp_path, call, arguments, people, monkeypatch, launcher
 ):
-    monkeypatch.setattr("experiments.compare.write_report", lambda folder: None)
+    monkeypatch.setattr("experiments.reporting.report.write_report", lambda folder: None)
     EmbeddingSet.write(tmp_path / "data", *people(n_identities=16))
     stored = np.load(tmp_path / "data" / "embeddings.npy", mmap_mode="r+")
     stored[:3] = np.nan  # of the first identity, which is in one of the random clusters

@@ -23,7 +23,16 @@ def test_rows_go_across_and_a_single_one_down():
 def test_a_run_is_published_as_csv_and_report(tmp_path, capsys):
     frame = pd.DataFrame({"loss": ["square"], "nmi": [0.5], "hidden": [7]})
     with RunFolder(tmp_path / "run", OmegaConf.create({"k": 3})) as run:
-        publish(run, frame, "Title", "The verdict.", {"All": frame}, {}, ["nmi"])
+        publish(
+            run,
+            frame,
+            "Title",
+            "The verdict.",
+            {"All": frame},
+            {},
+            ["nmi"],
+            {"_target_": "experiments.coordination.tracking.NoTracking"},
+        )
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "run/results.csv"), frame)
     report = (tmp_path / "run/report.md").read_text()
     assert "The verdict." in report and "k: 3" in report

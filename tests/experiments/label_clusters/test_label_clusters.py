@@ -23,7 +23,9 @@ from experiments.label_clusters.progress import MethodProgress
 from experiments.label_clusters.results import method_rows
 from experiments.label_clusters.tables import gains, report_tables, sentence
 from experiments.label_clusters.task import Task
+from experiments.label_clusters.training import train_label_cluster
 from lightning_modules.baselines.multilabel_linear import BinaryRelevance, LabelPowerset
+from lightning_modules.multilabel import Perceptron
 from lightning_modules.multilabel_metrics import all_metrics, own_clusters
 
 NO_TRACKING = {"_target_": "experiments.coordination.tracking.NoTracking"}
@@ -155,10 +157,22 @@ def test_features_are_added_up_by_cluster(task):
     np.testing.assert_array_equal(by_share.scores, LabelClusters(RandomPartitioner()).run(made).scores)
 
 
-def test_separate_networks_are_one_per_label_and_stacks_only_group_them(task):
-    found = SeparateNetworks(labels_per_stack=4).run(task())
-    assert found.facts["networks"] == 6 and len(list(task().run.path.glob("subnetworks/*/*.safetensors"))) == 2
-    assert found.scores.shape == (120, 6)
+@pytest.mark.parametrize("layers, patience", [(1, 2), (2, 2), (1, None)])
+def test_networks_of_a_stack_are_what_each_would_be_alone(task, layers, patience):
+    """Initial weights, batches, best epoch and end: all that a network trained by itself has."""
+    made = task(hidden_layers=layers, patience=patience, epochs=25 if patience else 4, learning_rate=0.03)
+    found = SeparateNetworks(labels_per_stack=4).run(made)
+    assert found.facts["networks"] == 6 and len(list(made.run.path.glob("subnetworks/*/*.safetensors"))) == 2
+    alone, epochs = np.zeros((120, 6), np.float32), []
+    for label in range(6):
+        columns = made.data.labels[:, [label]]
+        alone[:, [label]], record = train_label_cluster(
+            made, columns, label, "alone", "perceptron", lambda *sizes: Perceptron(*sizes, 8, layers), False, stream=0
+        )
+        epochs.append(record["epochs"])
+    np.testing.assert_allclose(found.scores, alone, atol=1e-4)
+    assert found.facts["epochs"] == pytest.approx((np.mean(epochs[:3]) + np.mean(epochs[3:])) / 2)
+    assert (len(set(epochs)) > 1) == (patience is not None)  # else nothing left a stack early
 
 
 def test_no_test_or_validation_label_reaches_the_training(task):
@@ -289,6 +303,8 @@ def test_tables_and_figures_do_with_whatever_rows_there_are():
         [dict(dataset="made", seed=0, method="label_powerset", protocol="honest", note="not feasible")]
     )
     assert sentence(infeasible) == "No method was feasible."
+    both = report_tables(pd.concat([FRAME, infeasible]), OPENED)["made: example-based metrics"].set_index("method")
+    assert both.loc["label_powerset", "note"] == "not feasible" and both.loc["ml_knn", "note"] == ""
     for frame in (FRAME, FRAME.loc[FRAME["method"] == "ml_knn"], infeasible):
         assert "Data sets" in report_tables(frame, OPENED)
         assert len(f1_figure(frame).axes) == 1 and len(gain_figure(frame, OPENED).axes) == 1

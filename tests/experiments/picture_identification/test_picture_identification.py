@@ -261,3 +261,30 @@ def test_sheets_of_any_size_and_with_any_name(tmp_path, count):
     image.load()
     if count:
         assert image.getpixel((14, 44)) == (200, 200, 200)
+
+
+def test_people_are_enrolled_from_pictures_as_the_others_were(identifier, enrolled, world, tmp_path, call):
+    for picture in range(3):
+        save(draw_person(17, picture, side=120), tmp_path / f"new/dora/{picture}.png")
+        save(draw_person(0, picture, side=120), tmp_path / f"new/anna/{picture}.png")
+    (tmp_path / "new/dora/empty.jpg").write_bytes(b"")
+    facts = {"extractor": enrolled.meta["extractor"], "recipe": enrolled.meta["recipe"]}
+    replace(identifier, provenance=facts).save(tmp_path / "identifier")
+
+    def enrol(*more):
+        return call("enrol", f"identifier={tmp_path / 'identifier'}", f"images={tmp_path / 'new'}", "num_workers=0",
+                    f"out={tmp_path / 'out'}", *more)  # fmt: skip
+
+    enrol().assert_refused("'anna'", "enrolled already")
+    enrol("identities=[ella]").assert_refused("'ella'", "anna, dora")
+    enrol("identities=[dora]", "extractor=random_projection", "extractor.seed=9").assert_refused("of the enrolled")
+    ended = enrol("identities=[dora]")
+    assert ended.code == 0, ended.err
+    made = Identifier.load(tmp_path / "out")
+    assert made.identities == (*identifier.identities, "dora")
+    found = probe(tmp_path / "new/dora", RandomProjectionExtractor(), MTCNNAligner(32, thresholds=EASY), num_workers=0)
+    assert set(made.identify(found.embeddings_FD).identity) == {"dora"} and found.files
+    (tmp_path / "new/zero/no.jpg").parent.mkdir()
+    (tmp_path / "new/zero/no.jpg").write_bytes(b"")
+    shutil.rmtree(tmp_path / "out")
+    enrol("identities=[dora,zero]").assert_refused("'zero' without a usable picture")

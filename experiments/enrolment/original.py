@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: MIT
+"""The data that an Identifier was trained on, where they are still to be had.
+
+Axes: K identities.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.embedding_set import EmbeddingSet
+from datamodules.errors import InputError
+from datamodules.splits import Split, Splits, split_identities
+from lightning_modules.identifier import Identifier
+
+
+@dataclass(frozen=True)
+class Original:
+    """Set and splits of the training, or why they are not to be had.
+
+    Attributes:
+        embedding_set, splits: None where `missing` says why.
+        missing: empty where they are there.
+        replaced: people whose pictures came from elsewhere later.
+    """
+
+    embedding_set: EmbeddingSet | None = None
+    splits: Splits | None = None
+    missing: str = ""
+    replaced: frozenset[str] = field(default_factory=frozenset)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the enrolled, by the labels of the splits."""
+        return tuple(self.embedding_set.identities[label] for label in self.splits.enrolled)
+
+    def of(self, split: Split, identifier: Identifier, without: frozenset[str] = frozenset()) -> Split:
+        """Samples of those whom an identifier knows.
+
+        Args:
+            split: of `splits`.
+            identifier: whose identities become the labels.
+            without: names to leave out; `replaced` are left out always.
+
+        Returns:
+            The samples, labels as `identifier.identities` are numbered and non-decreasing.
+        """
+        place = {name: index for index, name in enumerate(identifier.identities)}
+        skipped = self.replaced | without
+        index_K = np.array([-1 if name in skipped else place.get(name, -1) for name in self.names], dtype=np.int32)
+        labels = index_K[split.labels]
+        order = np.argsort(labels, kind="stable")
+        order = order[labels[order] >= 0]
+        return Split(split.rows[order], labels[order])
+
+
+def open_original(identifier: Identifier) -> Original:
+    """Opens what the identifier's provenance names, if it is the same still.
+
+    Args:
+        identifier: of `experiments.train`, perhaps changed by `experiments.enrol`.
+    """
+    facts = identifier.provenance
+    path, split = facts.get("data_path"), facts.get("split")
+    if not path or not isinstance(split, dict):
+        return Original(missing="the identifier does not say which data it was trained on")
+    if not Path(path).is_dir():
+        return Original(missing=f"the data it was trained on are no longer in {path}")
+    try:
+        embedding_set = EmbeddingSet.open(path, check_values=False)
+        if embedding_set.fingerprint() != facts.get("data_fingerprint"):
+            return Original(missing=f"{path} is not what it was when the identifier was trained")
+        splits = split_identities(embedding_set, **split)
+    except (InputError, TypeError) as error:  # TypeError: arguments of a split that do not exist
+        return Original(missing=f"the data it was trained on cannot be read ({error})")
+    changes = facts.get("enrolment") or []
+    return Original(embedding_set, splits, replaced=frozenset(name for one in changes for name in one.get("added", ())))

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""What a rival system states to stand in the table: how it learns, and how it names a probe.
+
+Axes: N samples, B probes, K identities, D embedding dimension.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from datamodules.partitioners.base import Partition, Partitioner
+from datamodules.partitioners.samples import TrainingSamples
+from lightning_modules.baselines.multilabel_base import Infeasible
+from lightning_modules.decisions.base import Decided
+from lightning_modules.heads import Initialiser
+from lightning_modules.losses.base import ClassificationLoss
+from lightning_modules.scores import Heads
+
+__all__ = ["Baseline", "ByScore", "Infeasible", "Predictor", "Task", "unit_rows"]
+
+BLOCK_ELEMENTS = 1 << 24  # scores computed at a time: 64 MiB of float32
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a baseline may learn from, and the machine that trains networks for it.
+
+    Attributes:
+        train, val: samples of the K enrolled identities; `val` may be empty.
+        class_means_KD: (K, D) float32 unit class means of the training samples.
+        n_subnets: m, in how many parts the scenarios of the table are split.
+        seed: of everything random.
+        loss, init, optimizer: what the comparison trains every network with.
+        train_network: trains a module by the comparison's Trainer settings on all training samples, in batches of
+            (B, D) unit embeddings, (B,) int64 targets and (B,) lengths, and leaves it on the CPU. Its second argument
+            maps identities to targets, (K,) int64; None stands for the identities themselves. Its third tells two
+            networks of a baseline apart: batch orders differ.
+        ensembles: partition and trained heads for each of `Baseline.partitioners`.
+        precision, max_logits_bytes: of heads, see `lightning_modules.heads.Head`.
+        batch_size: B of training.
+    """
+
+    train: TrainingSamples
+    val: TrainingSamples
+    class_means_KD: np.ndarray
+    n_subnets: int
+    seed: int
+    loss: ClassificationLoss
+    init: Initialiser
+    optimizer: Callable[[Iterable[Tensor]], Optimizer]
+    train_network: Callable[[LightningModule, np.ndarray | None, int], None]
+    ensembles: tuple[tuple[Partition, Heads], ...] = ()
+    precision: str = "highest"
+    max_logits_bytes: int = 1 << 30
+    batch_size: int = 256
+
+    @property
+    def n_identities(self) -> int:
+        """K, the number of enrolled identities."""
+        return len(self.class_means_KD)
+
+    def generator(self, stream: int = 0) -> torch.Generator:
+        """Random numbers of this baseline, the same for the same seed.
+
+        Args:
+            stream: different streams are independent.
+        """
+        seed = np.random.SeedSequence([self.seed, stream, 6]).generate_state(1, np.uint64)[0] >> 1
+        return torch.Generator().manual_seed(int(seed))
+
+
+class Predictor(ABC):
+    """A fitted baseline.
+
+    Args:
+        n_identities: K; `partition` has one cluster that holds everybody, since a baseline routes nothing.
+        parameters: numbers that it keeps to name probes, class means included where it reads them.
+    """
+
+    def __init__(self, n_identities: int, parameters: int):
+        self.partition = Partition(np.zeros(n_identities, np.int32), 1)
+        self.parameters = parameters
+
+    @abstractmethod
+    def answer(self, probes_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """Names a block of probes.
+
+        Args:
+            probes_BD: (B, D) float32 of unit length.
+
+        Returns:
+            (B,) int64 identities and (B,) float32 scores, higher is more certain.
+        """
+
+    @torch.inference_mode()
+    def decide(self, probes_BD: Tensor) -> Decided:
+        """Names probes, block by block.
+
+        Args:
+            probes_BD: (B, D) embeddings of any length.
+        """
+        step = max(1, BLOCK_ELEMENTS // self.partition.n_identities)
+        parts = [self.answer(block) for block in torch.split(F.normalize(probes_BD.float()), step)]
+        identity_B, score_B = (torch.cat([part[i] for part in parts]) for i in (0, 1))
+        return Decided(identity_B, score_B.float(), torch.zeros_like(identity_B))
+
+
+class ByScore(Predictor):
+    """Answers the identity of the highest score.
+
+    Args:
+        scores: gives (B, K) scores of (B, D) unit probes.
+        n_identities: K.
+        parameters: see `Predictor`.
+    """
+
+    def __init__(self, scores: Callable[[Tensor], Tensor], n_identities: int, parameters: int):
+        super().__init__(n_identities, parameters)
+        self.scores = scores
+
+    def answer(self, probes_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """argmax over the scores; see `Predictor.answer`."""
+        score_B, identity_B = self.scores(probes_BD).max(1)
+        return identity_B, score_B
+
+
+class Baseline(ABC):
+    """Base of all baselines: hyper-parameters in `__init__`, data in `fit`, nothing kept between two fits."""
+
+    def partitioners(self) -> list[Partitioner]:
+        """Partitions whose sub-networks must be trained before `fit`, as those of any scenario; usually none."""
+        return []
+
+    @abstractmethod
+    def fit(self, task: Task) -> Predictor:
+        """Learns.
+
+        Args:
+            task: see `Task`.
+
+        Raises:
+            Infeasible: it cannot do with data of this size, or with this loss; the message says why.
+        """
+
+
+def unit_rows(samples: TrainingSamples) -> tuple[Tensor, Tensor]:
+    """All samples at once, for methods that cannot do with batches.
+
+    Args:
+        samples: of one role.
+
+    Returns:
+        (N, D) float32 rows of unit length and (N,) int64 identities.
+    """
+    rows_ND, labels_N = samples.drawn(len(samples), 0)
+    return torch.from_numpy(rows_ND), torch.from_numpy(labels_N.astype(np.int64))

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""MixMaxSim: the rule by which the authors of the paper choose between the nearest class mean and max-max.
+
+Axes: B probes, K identities, D embedding dimension.
+"""
+
+import torch
+from torch import Tensor
+
+from datamodules.partitioners.base import Partitioner
+from datamodules.partitioners.random import RandomPartitioner
+from lightning_modules.baselines.base import Baseline, Predictor, Task, unit_rows
+from lightning_modules.baselines.multi_cognition import class_scores
+
+STEPS = 20  # t = 0 to 19, as in the authors' code
+BLOCK = 1024
+
+
+class MixMaxSim(Baseline):
+    """Two candidates: a, the nearest class mean, and b, the answer of max-max over all sub-networks' cosines.
+
+    With S the cosine with the class mean and P the cosine with the trained row: b where P_b > confidence; otherwise a
+    where S_a (P_a + 1) / 2 * t / 10 > P_b (S_b + 1) / 2, and b elsewhere. t in 0..19 is the one of highest macro recall
+    on the validation samples, the last of equals. `mohammadahmadi1395/MixMaxSim`, read in its source; its sub-networks
+    stand on a random partition, those of the ISM scenario here.
+
+    Not copied: the distance "euclidean" that depends on the batch.
+
+    Args:
+        confidence: P_b above which max-max is trusted; 0.8 is what `evaluate_mms` of that code uses. None takes the
+            rule its paper states: the lowest multiple of 0.01 above which less than 1 % of the wrong answers of
+            max-max lie, on the validation samples.
+    """
+
+    def __init__(self, confidence: float | None = 0.8):
+        self.confidence = confidence
+
+    def partitioners(self) -> list[Partitioner]:
+        """The partition of ISM; see `Baseline.partitioners`."""
+        return [RandomPartitioner()]
+
+    def fit(self, task: Task) -> Predictor:
+        """Chooses t, and the confidence where it is to be chosen; see `Baseline.fit`."""
+        ((_, heads),) = task.ensembles
+        rule = Rule(torch.from_numpy(task.class_means_KD), heads, self.confidence or 0.8)
+        if len(task.val):
+            probes_ND, truth_N = unit_rows(task.val)
+            found = [rule.candidates(block) for block in torch.split(probes_ND, BLOCK)]
+            candidates = [torch.cat([part[i] for part in found]) for i in range(6)]
+            if self.confidence is None:
+                rule.confidence = lowest_confidence(candidates[4][candidates[1] != truth_N])
+            recalls = [_macro_recall(rule.choose(candidates, t)[0], truth_N) for t in range(STEPS)]
+            rule.t = max(range(STEPS), key=lambda t: (recalls[t], t))
+        return rule
+
+
+class Rule(Predictor):
+    """The rule with its constants.
+
+    Args:
+        class_means_KD: (K, D) unit class means.
+        heads: of all sub-networks.
+        confidence: see `MixMaxSim`.
+        t: weight of the nearest class mean, in tenths.
+    """
+
+    def __init__(self, class_means_KD: Tensor, heads, confidence: float = 0.8, t: int = 10):
+        super().__init__(len(class_means_KD), class_means_KD.numel() + heads.rows_SD.numel())
+        self.class_means_KD, self.heads, self.confidence, self.t = class_means_KD, heads, confidence, t
+
+    def candidates(self, probes_BD: Tensor) -> list[Tensor]:
+        """Identities a and b, and S_a, P_a, P_b, S_b, (B,) each."""
+        similarity_BK = probes_BD @ self.class_means_KD.T
+        output_BK = class_scores(probes_BD, self.heads, len(self.class_means_KD))
+        (s_a, a), (p_b, b) = similarity_BK.max(1), output_BK.max(1)
+        return [a, b, s_a, output_BK.gather(1, a[:, None])[:, 0], p_b, similarity_BK.gather(1, b[:, None])[:, 0]]
+
+    def choose(self, candidates: list[Tensor], t: int) -> tuple[Tensor, Tensor]:
+        """Answers and scores for a value of t."""
+        a, b, s_a, p_a, p_b, s_b = candidates
+        mean_B, head_B = s_a * (p_a + 1) / 2 * (t / 10), p_b * (s_b + 1) / 2
+        take_mean_B = (p_b <= self.confidence) & (mean_B > head_B)
+        return torch.where(take_mean_B, a, b), torch.where(take_mean_B, mean_B, head_B)
+
+    def answer(self, probes_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """The rule at the chosen t; see `Predictor.answer`."""
+        return self.choose(self.candidates(probes_BD), self.t)
+
+
+def lowest_confidence(wrong_P: Tensor) -> float:
+    """The lowest multiple of 0.01 in [0, 1] above which less than 1 % of the wrong answers lie.
+
+    Args:
+        wrong_P: head cosines of wrong answers of max-max.
+
+    >>> lowest_confidence(torch.tensor([0.105, 0.305, 0.2]))
+    0.31
+    """
+    for hundredth in range(101):
+        if not len(wrong_P) or (wrong_P > hundredth / 100).float().mean() < 0.01:
+            return hundredth / 100
+    return 1.0
+
+
+def _macro_recall(answer_N: Tensor, truth_N: Tensor) -> float:
+    samples_K = torch.bincount(truth_N)
+    hits_K = torch.bincount(truth_N[answer_N == truth_N], minlength=len(samples_K))
+    tested = samples_K > 0
+    return float((hits_K[tested].double() / samples_K[tested]).mean())

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MIT
+"""How much each kind of evidence is worth: a conditional logit over the candidates of probes whose name is known.
+
+Axes: B probes, P routed clusters of a probe, T candidates of a cluster, X = P T candidates of a probe, C classes of a
+cluster, J kinds of evidence, S strengths of the metric.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+from torch.nn import functional as F
+
+from datamodules.partitioners.samples import TrainingSamples
+from lightning_modules import local_metric
+from lightning_modules.decisions.inside import identities_of, outputs_of, routed
+from lightning_modules.scores import ProbeScores
+
+MOST_CANDIDATES = 1 << 18  # of all probes together
+
+PRIOR_FACTOR = 20.0  # of the first kind before anything is known, and how far factors may lie from that by themselves
+
+
+def best_weights(evidence_JBX: Tensor, right_BX: Tensor) -> tuple[np.ndarray, float]:
+    """The factors f >= 0 under which the right candidates are most probable.
+
+    p(x | b) = softmax over the candidates of b of sum_j f_j evidence_jbx. Maximises the sum over probes of log p of
+    the right candidate (of all places where it is right, if it stands in several) minus |f - f0|^2 / (2 f00^2), with
+    f0 = (20, 0, ...) and f00 = 20: a prior of the weight of a single probe. Concave, so that there is one maximum
+    wherever a right candidate stands in one place (McFadden, Frontiers in Econometrics 1974).
+
+    Args:
+        evidence_JBX: (J, B, X) float32; -inf in the first kind where there is no candidate.
+        right_BX: (B, X) bool; probes without a right candidate say nothing.
+
+    Returns:
+        (J,) float64 factors, and the mean log-probability of the right candidates; -inf where no probe has one.
+    """
+    known_B = right_BX.any(1)
+    start = np.zeros(len(evidence_JBX))
+    start[0] = PRIOR_FACTOR
+    if not known_B.any():
+        return start, -np.inf
+    absent_BX = evidence_JBX[0].isneginf()[known_B]
+    evidence_JBX = evidence_JBX[:, known_B].double().masked_fill(absent_BX, 0)
+    wrong_BX = ~right_BX[known_B]
+
+    def cost(factors: np.ndarray) -> tuple[float, np.ndarray]:
+        f_J = torch.from_numpy(factors).to(evidence_JBX.device)
+        z_BX = torch.einsum("j,jbx->bx", f_J, evidence_JBX).masked_fill(absent_BX, -torch.inf)
+        of_all_BX, of_right_BX = z_BX.softmax(1), z_BX.masked_fill(wrong_BX, -torch.inf).softmax(1)
+        log_p = z_BX.masked_fill(wrong_BX, -torch.inf).logsumexp(1) - z_BX.logsumexp(1)
+        slope_J = torch.einsum("jbx,bx->j", evidence_JBX, of_all_BX - of_right_BX).cpu().numpy()
+        away = (factors - start) / PRIOR_FACTOR
+        return float(-log_p.sum()) + away @ away / 2, slope_J + away / PRIOR_FACTOR
+
+    found = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(start))
+    away = (found.x - start) / PRIOR_FACTOR
+    return found.x, -(found.fun - away @ away / 2) / int(known_B.sum())
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for the candidates of B probes.
+
+    Attributes:
+        right_BX: (B, X) bool.
+        mean_BX: cosine with the class mean, -inf where there is no candidate.
+        row_BX: output of the head.
+        local_SBX, pooled_SBX: what the metrics of class and of cluster give back, for each strength.
+    """
+
+    right_BX: Tensor
+    mean_BX: Tensor
+    row_BX: Tensor
+    local_SBX: Tensor
+    pooled_SBX: Tensor
+
+    @classmethod
+    def empty(cls, b: int, x: int, strengths: int, device: torch.device) -> "Evidence":
+        """No candidate at all, to be filled in."""
+        zeros = torch.zeros((2 * strengths + 1, b, x), device=device)
+        mean_BX = torch.full((b, x), -torch.inf, device=device)
+        return cls(torch.zeros((b, x), dtype=torch.bool, device=device), mean_BX, zeros[0], *zeros[1:].chunk(2))
+
+    def kinds(self, place: int) -> Tensor:
+        """(4, B, X) mean, row, local and pooled under one of the strengths."""
+        return torch.stack([self.mean_BX, self.row_BX, self.local_SBX[place], self.pooled_SBX[place]])
+
+
+def of_probes(
+    scores: ProbeScores, clusters_BP: Tensor, truth_B: Tensor, learned: local_metric.LocalCovariance,
+    strengths: tuple[float, ...], candidates: int, own_BD: Tensor | None = None,
+) -> Evidence:  # fmt: skip
+    """Evidence for the classes of highest cosine with their mean in each routed cluster.
+
+    Args:
+        scores: of B probes.
+        clusters_BP: (B, P) int64, -1 where none.
+        truth_B: (B,) int64 identities.
+        learned: covariances.
+        strengths: of the metric.
+        candidates: T.
+        own_BD: the class mean of each probe's own identity, where it is not that of the scores.
+
+    Returns:
+        Of all probes, or so many, evenly drawn, that there are about 262,144 candidates.
+    """
+    p, device = clusters_BP.shape[1], truth_B.device
+    most = max(1, MOST_CANDIDATES // (p * candidates))
+    kept = torch.linspace(0, len(truth_B) - 1, min(most, len(truth_B)), dtype=torch.float64).long().to(device)
+    found = Evidence.empty(len(kept), p * candidates, len(strengths), device)
+    identity_BX = torch.full(found.mean_BX.shape, -1, device=device)
+    for cluster, which_b, place_b in routed(clusters_BP[kept]):
+        identity_C = identities_of(scores, cluster)
+        columns_T = torch.arange(min(candidates, len(identity_C)), device=device)
+        for block, output_bC, cosine_bC in outputs_of(scores, cluster, kept[which_b]):
+            mean_bT, class_bT = cosine_bC.topk(len(columns_T), dim=1)
+            place = which_b[block][:, None], place_b[block][:, None] * candidates + columns_T
+            found.mean_BX[place], found.row_BX[place] = mean_bT, output_bC.gather(1, class_bT)
+            identity_BX[place] = identity_C[class_bT]
+    torch.eq(identity_BX, truth_B[kept][:, None], out=found.right_BX)
+    projected_KR = learned.length * scores.class_means_KD @ learned.basis_DR
+    probes_BD = scores.probes_BD[kept]
+    offset_BXR = (probes_BD @ learned.basis_DR)[:, None] - projected_KR[identity_BX.clamp_min(0)]
+    if own_BD is not None:
+        own_BR = (probes_BD - learned.length * own_BD[kept]) @ learned.basis_DR
+        offset_BXR = torch.where(found.right_BX[..., None], own_BR[:, None], offset_BXR)
+        found.mean_BX.copy_(torch.where(found.right_BX, (probes_BD * own_BD[kept]).sum(1, keepdim=True), found.mean_BX))
+    for first, covariance_kRR in learned.covariances():
+        for s, strength in enumerate(strengths):
+            metrics = [(first, local_metric.metric(covariance_kRR, strength))]
+            found.local_SBX[s] += local_metric.given_back(offset_BXR, identity_BX, metrics)
+    for s, strength in enumerate(strengths):
+        found.pooled_SBX[s] += local_metric.given_back_alike(
+            offset_BXR, local_metric.metric(learned.pooled_RR, strength)
+        )
+    return found
+
+
+def of_training_samples(
+    scores: ProbeScores, samples: TrainingSamples, learned: local_metric.LocalCovariance,
+    strengths: tuple[float, ...], candidates: int,
+) -> Evidence:  # fmt: skip
+    """The same of training samples, each in its home cluster and against the mean of its class without it.
+
+    Args:
+        scores: of any probes; class means, partition and heads are what is taken from it.
+        samples: of which those are drawn whose class has another one.
+        learned, strengths, candidates: see `of_probes`.
+    """
+    means_KD, device = scores.class_means_KD, scores.class_means_KD.device
+    # The sum of the unit samples of a class has the direction of its mean; its length is the sum of their cosines.
+    length_K = torch.zeros(len(means_KD), device=device)
+    for rows, labels in samples.blocks():
+        label_b = torch.from_numpy(labels.astype(np.int64)).to(device)
+        length_K.index_add_(0, label_b, (torch.from_numpy(rows).to(device) * means_KD[label_b]).sum(1))
+    drawn, labels = samples.drawn(MOST_CANDIDATES // candidates, seed=0)
+    kept = np.bincount(samples.split.labels, minlength=len(means_KD))[labels] > 1
+    probes_BD = torch.from_numpy(drawn[kept]).to(device)
+    truth_B = torch.from_numpy(labels[kept].astype(np.int64)).to(device)
+    own_BD = F.normalize(length_K[truth_B][:, None] * means_KD[truth_B] - probes_BD)
+    probes = ProbeScores(probes_BD, means_KD, scores.partition, scores.heads)
+    clusters_B1 = scores.cluster_of_K[truth_B][:, None]
+    return of_probes(probes, clusters_B1, truth_B, learned, strengths, candidates, own_BD)

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""Looking into routed clusters, one cluster at a time. What decisions share.
+
+Axes: B probes, P routed clusters of a probe, C classes of a cluster, D embedding dimension.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from lightning_modules.decisions.base import Ranked
+from lightning_modules.scores import ProbeScores
+
+BLOCK_ELEMENTS = 1 << 25  # outputs at a time: 128 MiB of float32
+
+
+def routed(clusters_BP: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """The probes of each routed cluster.
+
+    Args:
+        clusters_BP: (B, P) int64, -1 where none.
+
+    Yields:
+        A cluster, the (b,) probes that look into it, ascending, and the (b,) place of it in their route.
+    """
+    probe_N, place_N = (clusters_BP >= 0).nonzero(as_tuple=True)
+    cluster_N = clusters_BP[probe_N, place_N]
+    order = torch.argsort(cluster_N, stable=True)
+    present, counts = torch.unique_consecutive(cluster_N[order], return_counts=True)
+    for cluster, which in zip(present.tolist(), torch.split(order, counts.tolist()), strict=True):
+        yield cluster, probe_N[which], place_N[which]
+
+
+def outputs_of(scores: ProbeScores, cluster: int, which_b: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Outputs of one head and cosines with the class means of its classes, some probes at a time.
+
+    Args:
+        scores: of all probes.
+        cluster: whose head.
+        which_b: (b,) probes.
+
+    Yields:
+        A slice of `which_b`, the (., C) outputs and the (., C) cosines with class means of those probes; without heads
+        the cosines twice.
+    """
+    heads, means_CD = scores.heads, scores.class_means_KD[identities_of(scores, cluster)]
+    rows_SD = means_CD if heads is None else heads.rows_SD[heads.starts[cluster] : heads.starts[cluster + 1]]
+    step = max(1, BLOCK_ELEMENTS // len(rows_SD))
+    for start in range(0, len(which_b), step):
+        block = slice(start, start + step)
+        probes_bD = scores.probes_BD[which_b[block]]
+        cosine_bC = probes_bD @ means_CD.T
+        output_bC = cosine_bC if heads is None else probes_bD @ rows_SD.T
+        if heads is not None and heads.rows_per_class > 1:
+            output_bC = output_bC.unflatten(1, (-1, heads.rows_per_class)).amax(2)
+        yield block, output_bC, cosine_bC
+
+
+def identities_of(scores: ProbeScores, cluster: int) -> Tensor:
+    """(C,) int64 identities of a cluster, in the order of its head's classes."""
+    heads = scores.heads
+    if heads is None:
+        return torch.from_numpy(scores.partition.members(cluster).astype("int64")).to(scores.class_means_KD.device)
+    return heads.identity_S[heads.starts[cluster] : heads.starts[cluster + 1] : heads.rows_per_class]
+
+
+def ranked_inside(
+    scores: ProbeScores,
+    clusters_BP: Tensor,
+    most: int,
+    candidates: Callable[[int, Tensor], Iterator[tuple[slice, Tensor, Tensor]]],
+) -> Ranked:
+    """The best candidates over all routed clusters.
+
+    Args:
+        scores: of B probes.
+        clusters_BP: (B, P) int64, -1 where none.
+        most: candidates at most.
+        candidates: for a cluster and the (b,) probes that look into it, slices of these probes, their (., T) scores,
+            and the (., T) places of the candidates among the classes of the cluster.
+    """
+    b, p = clusters_BP.shape
+    score_BX = torch.full((b, p * most), -torch.inf, device=clusters_BP.device)
+    identity_BX = torch.full((b, p * most), -1, device=clusters_BP.device)
+    for cluster, which_b, place_b in routed(clusters_BP):
+        identity_C = identities_of(scores, cluster)
+        for block, found_bT, class_bT in candidates(cluster, which_b):
+            best_bt, order_bt = found_bT.topk(min(most, found_bT.shape[1]), dim=1)
+            columns_t = torch.arange(best_bt.shape[1], device=score_BX.device)
+            place = which_b[block][:, None], place_b[block][:, None] * most + columns_t
+            score_BX[place], identity_BX[place] = best_bt, identity_C[class_bT.gather(1, order_bt)]
+    score_BX, order_BX = score_BX.sort(dim=1, descending=True, stable=True)
+    identity_BX = identity_BX.gather(1, order_BX)
+    if scores.partition.overlapping and p > 1:  # an identity of two routed clusters counts at its better place
+        earlier_BXX = torch.ones(p * most, p * most, dtype=torch.bool, device=score_BX.device).tril(-1)
+        repeated_BX = ((identity_BX[:, :, None] == identity_BX[:, None]) & earlier_BXX).any(2)
+        score_BX, order_BX = score_BX.masked_fill(repeated_BX, -torch.inf).sort(dim=1, descending=True, stable=True)
+        identity_BX = identity_BX.gather(1, order_BX)
+    score_BT = score_BX[:, :most]
+    return Ranked(identity_BX[:, :most].masked_fill(score_BT.isneginf(), -1), score_BT)

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""Adding people to an Identifier and taking them out, without training.
+
+Axes: Q people to be added, K identities, M clusters, C classes of one sub-network, D embedding dimension.
+"""
+
+from dataclasses import replace
+from difflib import get_close_matches
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from datamodules.errors import InputError
+from datamodules.partitioners.base import Partition
+from lightning_modules.fused import matmul_precision
+from lightning_modules.identifier import Identifier
+from lightning_modules.scores import Heads
+
+
+def with_identities(identifier: Identifier, names: list[str], class_means_QD: Tensor) -> Identifier:
+    """An identifier that knows more people.
+
+    Each becomes the last class of the cluster to which the identifier itself sends its class mean; its class row is
+    the class mean, scaled to the mean length of that cluster's rows (1 but for losses whose rows keep their length).
+    A router or a decision that is fitted must be fitted again: see `Identifier.needs_fit`.
+
+    Args:
+        identifier: stays as it is.
+        names: of the people, none enrolled and none twice.
+        class_means_QD: (Q, D) floating-point class means, of any length but zero.
+
+    Raises:
+        InputError: a name that is enrolled or given twice, another dimension, or means that are not finite or zero.
+    """
+    known = set(identifier.identities)
+    if repeated := [name for name in names if name in known]:
+        raise InputError(
+            f"{repeated[0]!r}, who is enrolled already",
+            "people who are not",
+            "remove them in the same command, or choose others with identities=",
+        )
+    if len(set(names)) < len(names):
+        raise InputError("a name given twice", "each name once", "name each person once")
+    home_Q = home_clusters(identifier, class_means_QD)  # raises where the means do not fit
+    means_QD = F.normalize(class_means_QD.to(identifier.class_means_KD))
+    old = identifier.partition
+    partition = Partition(np.concatenate([old.cluster_of, home_Q]), old.n_clusters, old.extra, old.provenance)
+    heads = identifier.heads
+    if heads is not None:
+        rows = []
+        for cluster in range(partition.n_clusters):
+            rows_CD = heads.rows_SD[heads.starts[cluster] : heads.starts[cluster + 1]]
+            new_CD = means_QD[torch.from_numpy(home_Q == cluster)] * rows_CD.norm(dim=1).mean()
+            rows.append(torch.cat([rows_CD, new_CD.repeat_interleave(heads.rows_per_class, 0)]))
+        heads = Heads.pack(partition, rows)
+    made = replace(
+        unfitted(identifier),
+        identities=(*identifier.identities, *names),
+        class_means_KD=torch.cat([identifier.class_means_KD, means_QD]),
+        partition=partition,
+        heads=heads,
+    )
+    return made.with_index(identifier.index)
+
+
+def home_clusters(identifier: Identifier, class_means_QD: Tensor) -> np.ndarray:
+    """The cluster to which an identifier sends each class mean; the nearest centre where it does not route at all.
+
+    Args:
+        identifier: whose router is asked.
+        class_means_QD: (Q, D) floating point.
+
+    Returns:
+        (Q,) int32.
+
+    Raises:
+        InputError: another dimension, or means that are not finite or zero.
+    """
+    identifier.identify(class_means_QD)  # refuses what is no probe
+    with torch.inference_mode(), matmul_precision("highest"):
+        scores = identifier.scores(class_means_QD.to(identifier.class_means_KD))
+        if identifier.router is None and identifier.partition.n_clusters > 1:
+            cluster_Q = scores.centre_cosine_BM.argmax(1)
+        else:
+            cluster_Q = identifier.route(scores)[:, 0]
+    return cluster_Q.cpu().numpy().astype(np.int32)
+
+
+def without_identities(identifier: Identifier, names: list[str]) -> Identifier:
+    """An identifier that no longer knows some people; a cluster that nobody is left in goes as well.
+
+    A router or a decision that is fitted must be fitted again: see `Identifier.needs_fit`.
+
+    Args:
+        identifier: stays as it is.
+        names: of the people.
+
+    Raises:
+        InputError: a name that is not enrolled, or nobody left.
+    """
+    known, leaving = set(identifier.identities), set(names)
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, identifier.identities, 3)
+            raise InputError(
+                f"{name!r}, who is not enrolled",
+                f"one of {len(identifier.identities)} people" + (f", such as {', '.join(near)}" if near else ""),
+                "correct the name",
+            )
+    keep_K = np.array([name not in leaving for name in identifier.identities])
+    if not keep_K.any():
+        raise InputError(
+            f"all {len(keep_K)} people to be removed", "at least one who stays", "remove the folder instead"
+        )
+    old = identifier.partition
+    # A cluster lives by those whose home it is; others in it have a home elsewhere.
+    kept_clusters = np.unique(old.cluster_of[keep_K])
+    new_cluster_M = np.full(old.n_clusters, -1)
+    new_cluster_M[kept_clusters] = np.arange(len(kept_clusters))
+    new_identity_K = np.cumsum(keep_K) - 1
+    extra = old.extra[keep_K[old.extra[:, 0]] & (new_cluster_M[old.extra[:, 1]] >= 0)]
+    extra = np.stack([new_identity_K[extra[:, 0]], new_cluster_M[extra[:, 1]]], axis=1)
+    partition = Partition(new_cluster_M[old.cluster_of[keep_K]], len(kept_clusters), extra, old.provenance)
+    heads = identifier.heads
+    if heads is not None:
+        stays_S = torch.from_numpy(keep_K).to(heads.identity_S.device)[heads.identity_S]
+        spans = [slice(heads.starts[cluster], heads.starts[cluster + 1]) for cluster in kept_clusters]
+        heads = Heads.pack(partition, [heads.rows_SD[span][stays_S[span]] for span in spans])
+    kept = torch.from_numpy(keep_K).to(identifier.class_means_KD.device)
+    made = replace(
+        unfitted(identifier),
+        identities=tuple(name for name in identifier.identities if name not in leaving),
+        class_means_KD=identifier.class_means_KD[kept],
+        partition=partition,
+        heads=heads,
+    )
+    return made.with_index(identifier.index)
+
+
+def with_head(identifier: Identifier, cluster: int, rows_CD: Tensor) -> Identifier:
+    """An identifier whose head of one cluster is another.
+
+    Args:
+        identifier: with heads; stays as it is.
+        cluster: whose head.
+        rows_CD: (C R, D) float32 rows of its members, as many per class as the old head has.
+    """
+    heads = identifier.heads
+    rows = [heads.rows_SD[heads.starts[c] : heads.starts[c + 1]] for c in range(identifier.partition.n_clusters)]
+    assert rows_CD.shape == rows[cluster].shape, (rows_CD.shape, rows[cluster].shape)
+    rows[cluster] = rows_CD.to(rows[cluster])
+    return replace(identifier, heads=Heads.pack(identifier.partition, rows))
+
+
+def unfitted(identifier: Identifier) -> Identifier:
+    """An identifier without index, whose router and decision have lost what was fitted to its people.
+
+    Args:
+        identifier: stays as it is.
+    """
+    bare = {}
+    for key in ("router", "decision"):
+        part = getattr(identifier, key)
+        if part is not None and part.needs_fit:
+            kept = {name: value for name, value in vars(part).items() if not name.startswith("_")}
+            part = type(part)(**{name: value for name, value in kept.items() if not isinstance(value, Tensor)})
+        bare[key] = part
+    return replace(identifier, index=None, **bare)

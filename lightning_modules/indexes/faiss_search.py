@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+"""A faiss index as a search of tensors.
+
+Axes: B probes, P candidates, D embedding dimension.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_modules.indexes.base import Search
+
+
+def faiss_search(index: Any, *kept: Any) -> Search:
+    """Asks a faiss index, which lives on the CPU, whatever device the probes are on.
+
+    Args:
+        index: of inner products.
+        *kept: objects that the index refers to without owning them.
+    """
+
+    def search(probes_BD: Tensor, p: int, _kept: tuple = kept) -> tuple[Tensor, Tensor]:
+        cosine_BP, identity_BP = index.search(np.ascontiguousarray(probes_BD.cpu().numpy()), p)
+        return torch.from_numpy(cosine_BP).to(probes_BD.device), torch.from_numpy(identity_BP).to(probes_BD.device)
+
+    return search

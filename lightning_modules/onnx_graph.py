@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: MIT
+"""The scores of `lightning_modules.scores` once more, as values of an ONNX graph instead of tensors.
+
+A router or a decision that can be exported builds its answer from these; a value is known by its name in the graph.
+
+Axes: B probes, K identities, M clusters, P candidates, D embedding dimension, S rows of all heads.
+"""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from datamodules.errors import InputError
+from lightning_modules.scores import Heads
+
+OPSET = 17  # onnxruntime 1.12 and later; from 18 on some reductions take their axes as an input
+
+
+def onnx_package():
+    """The package onnx.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise InputError("no package onnx", "it for the export", "pip install 'clusterface[onnx]'") from None
+    return onnx
+
+
+class OnnxScores:
+    """Builds a graph whose input `embeddings` is (B, D) float32 with B open. Everything is added when first used.
+
+    Args:
+        class_means_KD: (K, D) float32 unit class means.
+        centres_MD: (M, D) float32 unit cluster centres.
+        cluster_of_K: (K,) home cluster of each identity.
+        heads: trained rows, or None.
+    """
+
+    def __init__(
+        self, class_means_KD: np.ndarray, centres_MD: np.ndarray, cluster_of_K: np.ndarray, heads: Heads | None
+    ):
+        self.onnx = onnx_package()
+        self.nodes, self.constants, self._count = [], [], 0
+        self.class_means_KD, self.centres_MD, self.heads = class_means_KD, centres_MD, heads
+        self.n_clusters = len(centres_MD)
+        self._cluster_of_K = cluster_of_K.astype(np.int64)
+        self._nearest: dict[int, tuple[str, str]] = {}
+
+    def constant(self, value: Any) -> str:
+        """Puts an array or a number into the graph.
+
+        Args:
+            value: numpy array or number of the dtype that the graph shall see.
+
+        Returns:
+            Its name.
+        """
+        self._count += 1
+        name = f"constant_{self._count}"
+        self.constants.append(self.onnx.numpy_helper.from_array(np.array(value, order="C"), name))
+        return name
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """Adds a node with one output.
+
+        Args:
+            operator: of ONNX, opset `OPSET`.
+            *inputs: names of values.
+            **attributes: of the operator.
+
+        Returns:
+            The name of its output.
+        """
+        return self.add_many(1, operator, *inputs, **attributes)[0]
+
+    def add_many(self, n_outputs: int, operator: str, *inputs: str, **attributes: Any) -> list[str]:
+        """Adds a node.
+
+        Args:
+            n_outputs: how many outputs it has.
+            operator: of ONNX.
+            *inputs: names of values.
+            **attributes: of the operator.
+
+        Returns:
+            The names of its outputs.
+        """
+        self._count += 1
+        names = [f"{operator.lower()}_{self._count}" + (f"_{i}" if n_outputs > 1 else "") for i in range(n_outputs)]
+        self.nodes.append(self.onnx.helper.make_node(operator, list(inputs), names, **attributes))
+        return names
+
+    def argmax(self, values_BX: str) -> str:
+        """(B,) int64 place of the first of the largest values of (B, X)."""
+        return self.add("ArgMax", values_BX, axis=1, keepdims=0)
+
+    def max(self, values_BX: str) -> str:
+        """(B,) largest value of (B, X)."""
+        return self.add("ReduceMax", values_BX, axes=[1], keepdims=0)
+
+    def lookup(self, table_X: np.ndarray, index: str) -> str:
+        """table[index] for an int64 table, of the shape of `index`."""
+        return self.add("Gather", self.constant(table_X.astype(np.int64)), index, axis=0)
+
+    def column(self, values_BX: str, place: int) -> str:
+        """(B,) column of (B, X)."""
+        return self.add("Gather", values_BX, self.constant(np.int64(place)), axis=1)
+
+    def pick(self, columns: list[str], place_B: str) -> str:
+        """(B,): for each probe the value of the column that `place_B` names.
+
+        Args:
+            columns: (B,) values of one dtype.
+            place_B: (B,) int64 in [0, number of columns).
+        """
+        if len(columns) == 1:
+            return columns[0]
+        one = self.constant(np.array([1], np.int64))
+        picked = self.add("GatherElements", self.stack(columns), self.add("Unsqueeze", place_B, one), axis=1)
+        return self.add("Squeeze", picked, one)
+
+    def stack(self, columns: list[str]) -> str:
+        """(B, X) of X columns (B,)."""
+        one = self.constant(np.array([1], np.int64))
+        return self.add("Concat", *[self.add("Unsqueeze", column, one) for column in columns], axis=1)
+
+    @cached_property
+    def probes_BD(self) -> str:
+        """(B, D) probes of unit length."""
+        length = self.add("ReduceL2", "embeddings", axes=[1], keepdims=1)
+        return self.add("Div", "embeddings", self.add("Max", length, self.constant(np.float32(1e-12))))
+
+    @cached_property
+    def cosine_BK(self) -> str:
+        """(B, K) cosines with the class means."""
+        return self.add("MatMul", self.probes_BD, self.constant(self.class_means_KD.T.astype(np.float32)))
+
+    @cached_property
+    def centre_cosine_BM(self) -> str:
+        """(B, M) cosines with the cluster centres."""
+        return self.add("MatMul", self.probes_BD, self.constant(self.centres_MD.T.astype(np.float32)))
+
+    @cached_property
+    def output_BS(self) -> str:
+        """(B, S) outputs of all heads: a graph cannot pick a head for each probe without copying its weights."""
+        return self.add("MatMul", self.probes_BD, self.constant(self.heads.rows_SD.cpu().numpy().T.astype(np.float32)))
+
+    @cached_property
+    def cluster_of_S(self) -> np.ndarray:
+        """(S,) int64 cluster of each row of the heads."""
+        return np.repeat(np.arange(self.n_clusters), np.diff(self.heads.starts))
+
+    def cluster_of(self, identity: str) -> str:
+        """Home cluster of identities, of the shape of `identity`."""
+        return self.lookup(self._cluster_of_K, identity)
+
+    def identity_of(self, row: str) -> str:
+        """Identity of rows of the heads, of the shape of `row`."""
+        return self.lookup(self.heads.identity_S.cpu().numpy(), row)
+
+    def nearest_classes(self, p: int = 1) -> tuple[str, str]:
+        """The p class means with the highest cosine.
+
+        Args:
+            p: candidates, 1 <= p; more than K gives K.
+
+        Returns:
+            (B, P) cosines, descending, and (B, P) int64 identities.
+        """
+        p = min(p, len(self.class_means_KD))
+        if p not in self._nearest:
+            count = self.constant(np.array([p], np.int64))
+            self._nearest[p] = tuple(self.add_many(2, "TopK", self.cosine_BK, count, axis=1))
+        return self._nearest[p]
+
+    def best_in_cluster(self, cluster_B: str) -> tuple[str, str]:
+        """The best class of one head per probe.
+
+        Args:
+            cluster_B: (B,) int64 cluster of each probe.
+
+        Returns:
+            (B,) highest output and (B,) int64 its identity.
+        """
+        output_BS = self.output_BS
+        if self.n_clusters > 1:
+            asked_B1 = self.add("Unsqueeze", cluster_B, self.constant(np.array([1], np.int64)))
+            inside_BS = self.add("Equal", asked_B1, self.constant(self.cluster_of_S[None].astype(np.int64)))
+            output_BS = self.add("Where", inside_BS, output_BS, self.constant(np.float32(-np.inf)))
+        return self.max(output_BS), self.identity_of(self.argmax(output_BS))
+
+    def head_log_odds(self, scale: float) -> str:
+        """(B, M) log-odds of the best class of each head; see `ProbeScores.head_log_odds`."""
+        per_class, columns = self.heads.rows_per_class, []
+        scaled_BS = self.add("Mul", self.output_BS, self.constant(np.float32(scale)))
+        sizes = np.diff(self.heads.starts).astype(np.int64)
+        pieces = [scaled_BS] if len(sizes) == 1 else self.add_many(
+            len(sizes), "Split", scaled_BS, self.constant(sizes), axis=1
+        )  # fmt: skip
+        for z_BC, size in zip(pieces, sizes // per_class, strict=True):
+            if per_class > 1:
+                shape = self.constant(np.array([0, size, per_class], np.int64))  # 0: as it is
+                z_BC = self.add("ReduceMax", self.add("Reshape", z_BC, shape), axes=[2], keepdims=0)
+            best_B = self.max(z_BC)
+            if size == 1:  # certain: nothing else to be
+                columns.append(self.add("Add", self.add("Abs", best_B), self.constant(np.float32(np.inf))))
+                continue
+            place_B1 = self.add("ArgMax", z_BC, axis=1, keepdims=1)
+            is_best_BC = self.add("Equal", place_B1, self.constant(np.arange(size, dtype=np.int64)[None]))
+            rest_BC = self.add("Where", is_best_BC, self.constant(np.float32(-np.inf)), z_BC)
+            others_B = self.add("ReduceLogSumExp", rest_BC, axes=[1], keepdims=0)
+            columns.append(self.add("Sub", best_B, others_B))
+        return self.stack(columns)
+
+
+def as_array(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor of any device as a float32 array."""
+    return tensor.detach().cpu().float().numpy()

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""Axes: B probes, X candidates, J kinds of evidence."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from scipy.special import logsumexp
+from sklearn.linear_model import LogisticRegression
+
+from lightning_modules.decisions import evidence
+
+
+def draw(b=400, x=6, j=3, seed=0, factors=(12.0, 5.0, 1.0)):
+    """Evidence and right candidates drawn from the model itself."""
+    random = np.random.default_rng(seed)
+    evidence_JBX = 0.2 * random.standard_normal((j, b, x)).astype(np.float32)
+    z_BX = np.einsum("j,jbx->bx", factors[:j], evidence_JBX)
+    p_BX = np.exp(z_BX - logsumexp(z_BX, axis=1, keepdims=True))
+    right_BX = np.zeros((b, x), bool)
+    right_BX[np.arange(b), [random.choice(x, p=p) for p in p_BX]] = True
+    return torch.from_numpy(evidence_JBX), torch.from_numpy(right_BX)
+
+
+def mean_log_p(evidence_JBX, right_BX, factors):
+    z_BX = np.einsum("j,jbx->bx", factors, evidence_JBX.double().numpy())
+    right = np.where(right_BX.numpy(), z_BX, -np.inf)
+    return float((logsumexp(right, axis=1) - logsumexp(z_BX, axis=1)).mean())
+
+
+def test_factors_are_found_again_and_are_the_best_of_another_optimiser():
+    evidence_JBX, right_BX = draw(b=4000)
+    factors, probability = evidence.best_weights(evidence_JBX, right_BX)
+    np.testing.assert_allclose(factors, (12, 5, 1), atol=1.0)
+    assert probability == pytest.approx(mean_log_p(evidence_JBX, right_BX, factors), abs=1e-9)
+
+    def cost(f):
+        prior = ((f[0] - 20) ** 2 + f[1] ** 2 + f[2] ** 2) / (2 * 20**2)
+        return -4000 * mean_log_p(evidence_JBX, right_BX, f) + prior
+
+    other = minimize(cost, [5.0, 5.0, 5.0], method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-6})
+    np.testing.assert_allclose(factors, other.x, atol=0.02)
+
+
+def test_two_candidates_are_a_logistic_regression_on_their_difference():
+    evidence_JBX, right_BX = draw(b=3000, x=2, j=2, factors=(9.0, 6.0))
+    difference = (evidence_JBX[:, :, 0] - evidence_JBX[:, :, 1]).T.numpy()
+    expected = LogisticRegression(fit_intercept=False, C=1e6, tol=1e-8).fit(difference, right_BX[:, 0].numpy())
+    factors, _ = evidence.best_weights(evidence_JBX, right_BX)
+    np.testing.assert_allclose(factors, expected.coef_[0], rtol=0.01)
+
+
+def test_evidence_that_misleads_gets_no_weight():
+    evidence_JBX, right_BX = draw(factors=(12.0, -8.0, 3.0), b=1000)
+    factors, _ = evidence.best_weights(evidence_JBX, right_BX)
+    assert factors[1] == 0 and factors[0] > 5
+
+
+def test_places_without_a_candidate_and_probes_without_a_right_one_change_nothing():
+    evidence_JBX, right_BX = draw(b=50)
+    expected, probability = evidence.best_weights(evidence_JBX, right_BX)
+    wider = torch.cat([evidence_JBX, torch.zeros(3, 50, 2)], 2)
+    wider[0, :, 6:] = -torch.inf
+    wider = torch.cat([wider, torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(0))], 1)
+    right = torch.nn.functional.pad(right_BX, (0, 2, 0, 4))
+    found, same = evidence.best_weights(wider, right)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert same == pytest.approx(probability, abs=1e-7)
+
+
+def test_nothing_known_leaves_the_first_kind():
+    evidence_JBX, right_BX = draw(b=20)
+    factors, probability = evidence.best_weights(evidence_JBX, torch.zeros_like(right_BX))
+    assert factors.tolist() == [20, 0, 0] and probability == -np.inf
+    factors, _ = evidence.best_weights(evidence_JBX[:, :0], right_BX[:0])
+    assert factors.tolist() == [20, 0, 0]
+
+
+def test_a_few_separable_probes_give_finite_factors():
+    evidence_JBX = torch.zeros(3, 2, 2)
+    evidence_JBX[:, :, 0] = 1.0
+    factors, _ = evidence.best_weights(evidence_JBX, torch.tensor([[True, False]] * 2))
+    assert np.isfinite(factors).all() and factors.max() < 100

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: MIT
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from datamodules.class_means import normalise_rows
+from datamodules.errors import InputError
+from datamodules.files import read_json, sha256, write_json
+from datamodules.partitioners.base import Partition
+from datamodules.partitioners.kmeans import KMeansPartitioner
+from lightning_modules.decisions.argmax import Argmax
+from lightning_modules.decisions.nearest_mean import NearestMean
+from lightning_modules.identifier import Identifier
+from lightning_modules.indexes.base import describe, restore, tensors_of
+from lightning_modules.indexes.clusters import Clusters
+from lightning_modules.indexes.exact import Exact
+from lightning_modules.indexes.hnsw import Hnsw
+from lightning_modules.indexes.ivf import InvertedFile
+from lightning_modules.routers.nearest_class import NearestClass
+from lightning_modules.scores import Heads, ProbeScores
+
+CONFIGS = Path(__file__).resolve().parents[2] / "experiments/configs/index"
+NAMES = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
+EVERYTHING = {
+    "clusters": Clusters(10**6),
+    "ivf": InvertedFile(n_cells=12, n_probe=12),
+    "hnsw": Hnsw(n_links=16, ef_construction=200, ef_search=400),
+}
+
+
+class People:
+    """400 unit class means in 8 k-means clusters, and 50 probes near some of them."""
+
+    def __init__(self, k=400, m=8, dim=16, seed=0):
+        random = np.random.default_rng(seed)
+        families = random.standard_normal((m, dim))
+        self.means = normalise_rows(families[random.integers(m, size=k)] + 0.7 * random.standard_normal((k, dim)))
+        self.partition = KMeansPartitioner().fit(self.means, m)
+        who = random.integers(k, size=50)
+        self.probes = normalise_rows(self.means[who] + 0.1 * random.standard_normal((50, dim)))
+        cosines = self.probes.astype(np.float64) @ self.means.astype(np.float64).T
+        self.order, self.cosines = np.argsort(-cosines, axis=1), -np.sort(-cosines, axis=1)
+
+    def search(self, index):
+        return index.open(torch.from_numpy(self.means), self.partition)
+
+    def identifier(self, index=None, decision=None):
+        heads = Heads.pack(
+            self.partition,
+            [torch.from_numpy(self.means[self.partition.members(c)]) for c in range(self.partition.n_clusters)],
+        )
+        names = tuple(f"person {i}" for i in range(len(self.means)))
+        means = torch.from_numpy(self.means)
+        return Identifier(names, means, self.partition, decision or Argmax(), NearestClass(), heads).with_index(index)
+
+
+@pytest.fixture(scope="module")
+def people():
+    return People()
+
+
+def build(name):
+    return instantiate(OmegaConf.load(CONFIGS / f"{name}.yaml"))
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+@pytest.mark.parametrize("p", [1, 3])
+def test_an_index_that_looks_everywhere_is_exact(people, name, p):
+    search = people.search(EVERYTHING[name])
+    if search is None:  # it says itself that it needs no search
+        assert name == "clusters"
+        return
+    cosine, identity = search(torch.from_numpy(people.probes), p)
+    assert np.array_equal(identity.numpy(), people.order[:, :p])
+    np.testing.assert_allclose(cosine.numpy(), people.cosines[:, :p], atol=1e-5)
+
+
+@pytest.mark.parametrize("encoding, most", [("float16", 1e-3), ("int8", 2e-2)])
+def test_rounded_class_means_only_choose_whom_to_compare(people, encoding, most):
+    search = people.search(InvertedFile(n_cells=12, n_probe=12, encoding=encoding))
+    cosine, identity = search(torch.from_numpy(people.probes), 2)
+    found = np.einsum("bpd,bd->bp", people.means[identity.numpy()], people.probes)
+    np.testing.assert_allclose(cosine.numpy(), found, atol=1e-5)
+    assert np.array_equal(identity[:, 0].numpy(), people.order[:, 0])
+    assert (people.cosines[:, :2] - cosine.numpy()).max() < most
+
+
+@pytest.mark.parametrize("n_clusters", [1, 2, 7])
+@pytest.mark.parametrize("batch", [1, 50])
+def test_clusters_finds_the_best_of_the_cells_it_looks_into(people, n_clusters, batch):
+    cosine, identity = people.search(Clusters(n_clusters))(torch.from_numpy(people.probes[:batch]), 4)
+    members = [people.partition.members(c) for c in range(8)]
+    centres = np.stack([people.means[m].mean(axis=0) for m in members]).astype(np.float64)
+    for probe, found, values in zip(people.probes, identity.tolist(), cosine.tolist(), strict=False):
+        cells = np.argsort(((probe - centres) ** 2).sum(axis=1))[:n_clusters]
+        seen = np.concatenate([members[c] for c in cells])
+        cosines = people.means[seen].astype(np.float64) @ probe
+        best = np.argsort(-cosines)[:4]
+        assert found == seen[best].tolist()
+        np.testing.assert_allclose(values, cosines[best], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_probe_at_a_time_and_all_together_give_the_same(people, name):
+    identifier = people.identifier(build(name))
+    together = identifier.identify(people.probes)
+    alone = [identifier.identify(people.probes[i : i + 1]) for i in range(50)]
+    assert together.identity == tuple(one.identity[0] for one in alone)
+    np.testing.assert_allclose(together.score, [one.score[0] for one in alone], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_usual_settings_agree_with_exact_routing_on_a_small_set(people, name):
+    exact = people.identifier().identify(people.probes)
+    assert people.identifier(build(name)).identify(people.probes).identity == exact.identity
+    exact = people.identifier(decision=NearestMean()).identify(people.probes)
+    found = people.identifier(build(name), NearestMean()).identify(people.probes)
+    assert found.identity == exact.identity and np.array_equal(exact.index, people.order[:, 0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("m", [1, 30])
+def test_one_cluster_and_a_cluster_for_each(name, m):
+    random = np.random.default_rng(1)
+    means = normalise_rows(random.standard_normal((30, 6)))
+    partition = Partition(np.arange(30) if m == 30 else np.zeros(30), m)
+    search = build(name).open(torch.from_numpy(means), partition)
+    if search is not None:
+        _, identity = search(torch.from_numpy(means), 1)
+        assert identity.flatten().tolist() == list(range(30))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("p", [25, 30, 99])
+def test_more_candidates_than_an_index_holds_ready_are_completed(name, p):
+    means = normalise_rows(np.random.default_rng(2).standard_normal((30, 6)))
+    partition = KMeansPartitioner().fit(means, 10)
+    search = build(name).open(torch.from_numpy(means), partition)
+    scores = ProbeScores(torch.from_numpy(means[:4]), torch.from_numpy(means), partition, None, search=search)
+    _, identity = scores.nearest_classes(p)
+    expected = np.argsort(-(means[:4].astype(np.float64) @ means.T), axis=1)[:, : min(p, 30)]
+    assert identity.shape == expected.shape
+    assert all(set(row) <= set(range(30)) and len(set(row)) == len(row) for row in identity.tolist())
+    assert np.array_equal(identity[:, 0], expected[:, 0])
+
+
+@pytest.mark.parametrize("name", [*NAMES, "int8"])
+def test_an_index_comes_back_from_disk(people, name, tmp_path):
+    identifier = people.identifier(InvertedFile(encoding="int8") if name == "int8" else build(name))
+    identifier.save(tmp_path / "identifier")
+    loaded = Identifier.load(tmp_path / "identifier")
+    assert describe(loaded.index) == describe(identifier.index)
+    learned = tensors_of(loaded.index)
+    assert learned.keys() == tensors_of(identifier.index).keys()
+    assert all(torch.equal(value, tensors_of(identifier.index)[key]) for key, value in learned.items())
+    one, other = identifier.identify(people.probes), loaded.identify(people.probes)
+    assert one.identity == other.identity and np.array_equal(one.score, other.score)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fitting_again_gives_the_same_index(people, name):
+    means = torch.from_numpy(people.means)
+    one, other = (tensors_of(build(name).fit(means, people.partition)) for _ in range(2))
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def altered(folder, change):
+    """Changes the tensors of a saved identifier and makes its digest fit, as a hostile file would."""
+    import safetensors.torch
+
+    weights = folder / "identifier.safetensors"
+    tensors = safetensors.torch.load_file(weights)
+    change(tensors)
+    safetensors.torch.save_file(tensors, weights)
+    write_json(folder / "identifier.json", {**read_json(folder / "identifier.json"), "sha256": sha256(weights)})
+
+
+@pytest.mark.parametrize(
+    "name, key, change",
+    [
+        ("hnsw", "link_E", lambda t: t.index_fill(0, torch.tensor([0]), 400)),
+        ("hnsw", "link_E", lambda t: t[:-1].clone()),
+        ("hnsw", "offset_K1", lambda t: t + 8),
+        ("hnsw", "level_K", lambda t: t + 1),
+        ("hnsw", "level_K", lambda t: t * 0),
+        ("ivf", "cell_K", lambda t: t + 10**6),
+        ("ivf", "cell_K", lambda t: t[:-1].clone()),
+        ("ivf", "centre_LD", lambda t: t[:, :-1].clone()),
+    ],
+)
+def test_structures_out_of_bounds_are_refused_even_with_a_digest_that_fits(people, name, key, change, tmp_path):
+    folder = tmp_path / "identifier"
+    people.identifier(build(name)).save(folder)
+    altered(folder, lambda tensors: tensors.update({f"index.{key}": change(tensors[f"index.{key}"])}))
+    with pytest.raises(InputError, match="build the index again"):
+        Identifier.load(folder).identify(people.probes[:1])
+
+
+def test_a_link_into_a_layer_that_its_target_does_not_reach_is_refused(people):
+    index = Hnsw(n_links=4).fit(torch.from_numpy(people.means), people.partition)
+    top, low = int(index.level_K.argmax()), int(index.level_K.argmin())
+    assert index.level_K[top] > index.level_K[low]
+    index.link_E[int(index.offset_K1[top]) + 8] = low  # 8 links in the lowest layer come first
+    with pytest.raises(InputError, match="build the index again"):
+        people.search(index)
+
+
+def test_a_corrupted_file_is_refused(people, tmp_path):
+    folder = tmp_path / "identifier"
+    people.identifier(build("hnsw")).save(folder)
+    content = bytearray((folder / "identifier.safetensors").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "identifier.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match="truncated or altered"):
+        Identifier.load(folder)
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        {"class": "os.system", "arguments": {}},
+        {"class": "lightning_modules.indexes.base.ClassIndex", "arguments": {}},
+        {"class": "lightning_modules.indexes.exact.torch", "arguments": {}},
+        {"class": "lightning_modules.indexes.missing.Exact", "arguments": {}},
+        {"class": "lightning_modules.indexes.clusters.Clusters", "arguments": {"n_clusters": 0}},
+        {"class": "lightning_modules.indexes.clusters.Clusters", "arguments": {"nothing": 1}},
+        {"class": "lightning_modules.indexes.clusters.Clusters"},
+    ],
+)
+def test_a_foreign_description_is_refused(description):
+    with pytest.raises(InputError):
+        restore(description, {})
+
+
+def test_without_a_description_there_is_no_index():
+    assert restore(None, {}) is None and describe(None) is None and tensors_of(None) == {}
+    assert Exact().open(torch.eye(3), Partition(np.zeros(3), 1)) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Clusters(0), lambda: InvertedFile(n_probe=0), lambda: InvertedFile(n_cells=0),
+        lambda: InvertedFile(encoding="int4"), lambda: InvertedFile(seed=-1), lambda: Hnsw(n_links=1),
+        lambda: Hnsw(ef_search=0),
+    ],
+)  # fmt: skip
+def test_unusable_arguments_are_refused(wrong):
+    with pytest.raises(InputError):
+        wrong()
+
+
+def test_an_index_does_not_change_the_class_means(people):
+    means = torch.from_numpy(people.means.copy())
+    for name in NAMES:
+        build(name).fit(means, people.partition).open(means, people.partition)
+    assert np.array_equal(means.numpy(), people.means)
