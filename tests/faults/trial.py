@@ -17,7 +17,7 @@ from callbacks import epoch_checkpoint
 from datamodules.files import LEFTOVERS, read_sealed, sha256
 from experiments import compare
 from experiments.coordination import comparison, coordinator, rivals, run_folder  # noqa: F401 loaded before the fork
-from experiments.reporting import report
+from experiments.reporting import report, terminal
 from tests.faults.tally import begun, repeated
 
 MEASURED = ["epoch_seconds_serial", "epoch_seconds_parallel", "train_seconds", "peak_memory_mb", "query_microseconds"]
@@ -28,6 +28,9 @@ SETTINGS = (
     f"trainer.max_epochs={EPOCHS}", "trainer.batch_size=32", "trainer.accelerator=cpu", "trainer.threads=1",
     "optimizer.lr=0.02", "logger=none", "logger._target_=tests.faults.tally.Tally",
 )  # fmt: skip
+
+
+IMPORTED = (comparison, rivals, terminal)  # what the command imports when it runs, so that no coordinator need to
 
 
 class Failed(Exception):
