@@ -24,6 +24,7 @@ class BenchmarkConfig:
     loss: Any = MISSING
     init: Any = MISSING
     optimizer: Any = MISSING
+    active_classes: Any = MISSING
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     seed: int = 0  # of synthetic data, first weights and batch order
     name: str | None = None  # run folder <runs_dir>/<name>; None makes one of suite and time

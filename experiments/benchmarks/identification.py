@@ -89,12 +89,8 @@ class IdentificationBenchmark(Group):
             found, alike, facts = self._smallest(identifier, name, probes_BD, exact.index)
             right = 100 * float((found.identify(probes_BD).index == who_B).mean())
             facts |= {"accuracy": right, "theirs_accuracy": 100 * float((nearest_B == who_B).mean())}
-            facts |= {
-                "our_index": name,
-                "exact_below": EXACT_BELOW,
-                "agreement": alike,
-                "clusters": identifier.partition.n_clusters,
-            }
+            facts |= {"our_index": name, "exact_below": EXACT_BELOW, "agreement": alike}
+            facts["clusters"] = identifier.partition.n_clusters
             for rival in self.against:
                 if rival == "faiss_hnsw" and k > self.hnsw_most:
                     yield Skipped(f"identify, {k} classes", rival, f"more than hnsw_most = {self.hnsw_most}")

@@ -22,6 +22,7 @@ from experiments.coordination.evaluation import evaluate
 from experiments.coordination.run_folder import RunFolder
 from experiments.coordination.scenarios import Scenario, load_node, make_scenario
 
+RECIPE = ("loss", "init", "optimizer", "active_classes")
 NEVER = 10**6  # epochs between two validations or checkpoints: neither belongs to the time of a step
 
 
@@ -101,7 +102,7 @@ def our_training(
         "launcher": load_node("launcher", "in_process"),
         "logger": load_node("logger", "none"),
     })  # fmt: skip
-    recipe: DictConfig = OmegaConf.create({key: bench.cfg[key] for key in ("loss", "init", "optimizer")})
+    recipe: DictConfig = OmegaConf.create({key: bench.cfg[key] for key in RECIPE})
     content = {"title": "benchmark", "partitioner": partitioner, "router": "nearest_class", "decision": "argmax"}
     scenario = make_scenario("benchmark", OmegaConf.create(content), recipe)
     cell = Cell(embedding_set.n_identities, n_subnets, bench.cfg.seed)
