@@ -119,8 +119,9 @@ def train_insightface(
     """A plain PyTorch loop with insightface's formulation and cross-entropy; batches are gathered by index.
 
     Args:
-        embedding_ND, target_N, classes, batch, epochs, precision, steps, seed: see `train_pml`.
+        embedding_ND, target_N, classes, batch, epochs, precision, steps: see `train_pml`.
         device: "cpu" or "cuda"; data, weights and batch order live there.
+        seed: of first rows and batch order.
 
     Returns:
         Samples per second, the median over epochs without the first.

@@ -180,7 +180,7 @@ class Coordinator:
     def _few_steps(self, jobs: list[Job]) -> str | None:
         # About three fifths of what there is train: to know it exactly would cost a pass over the data for each cell.
         each = len(self.embedding_set) / self.embedding_set.n_identities
-        uninformed = [job for job in jobs if not instantiate(job.recipe.init).informed]
+        uninformed = [job for job in jobs if job.facts["classes"] > 1 and not instantiate(job.recipe.init).informed]
         samples = {job.title: max(1, round(0.6 * each * job.facts["classes"])) for job in uninformed}
         return few_steps(self.trainer["batch_size"], self.trainer["max_epochs"], samples)
 

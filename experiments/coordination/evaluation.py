@@ -6,6 +6,7 @@ Axes: N samples, B probes, K identities, M clusters.
 
 import statistics
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -149,7 +150,15 @@ def cluster_rows(
     return rows
 
 
-def memberships(partition: Partition):
+def memberships(partition: Partition) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Tells whether clusters hold identities.
+
+    Args:
+        partition: who belongs to which cluster.
+
+    Returns:
+        A function of (B,) clusters and (B,) identities that gives (B,) bool.
+    """
     if not partition.overlapping:
         return lambda cluster, identity: partition.cluster_of[identity] == cluster
     pairs = {(int(i), int(c)) for i, c in partition.extra} | set(enumerate(partition.cluster_of.tolist()))
@@ -158,7 +167,16 @@ def memberships(partition: Partition):
     )
 
 
-def blocks(embedding_set: EmbeddingSet, split: Split):
+def blocks(embedding_set: EmbeddingSet, split: Split) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Samples of a split, so many at a time that memory stays bounded.
+
+    Args:
+        embedding_set: the data.
+        split: which samples.
+
+    Returns:
+        Pairs of (B, D) float32 embeddings as stored and (B,) int64 enrolled identities.
+    """
     for start in range(0, len(split), PROBES_AT_ONCE):
         block = slice(start, start + PROBES_AT_ONCE)
         rows = np.array(embedding_set.embeddings[split.rows[block]], dtype=np.float32)

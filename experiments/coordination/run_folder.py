@@ -36,7 +36,8 @@ SECONDS_BETWEEN_NOTES = 1.0
 
 # Keys that may differ when a run is continued: they extend it, or change where it runs, but none of its numbers.
 MAY_CHANGE = (
-    "name", "runs_dir", "launcher", "logger", "scenarios", "methods", "miners", "seeds", "n_identities", "n_subnets",
+    "name", "runs_dir", "launcher", "logger", "only", "scenarios", "methods", "miners", "seeds", "n_identities",
+    "n_subnets",
     "out", "fpir",
     "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.threads", "trainer.max_logits_mb",
     "trainer.checkpoint_every_n_epochs",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from experiments.benchmarks import head as head_module
-from experiments.benchmarks import rivals
+from experiments.benchmarks import identification, rivals
 from experiments.benchmarks.our_training import limited_steps, samples_per_second
 from experiments.benchmarks.pairing import Taken, measure_in_turn, record, seconds
 from experiments.benchmarks.partitioning import inertia
@@ -191,7 +191,9 @@ def test_distribution_and_scaling_end_to_end(call, tmp_path):
     assert per_sample["against"] == "N = 20" and per_sample["classes"] == 40
 
 
-def test_identification_end_to_end_states_agreement_of_both(call, tmp_path):
+def test_identification_end_to_end_states_agreement_of_both(call, tmp_path, monkeypatch):
+    for name, value in (("FILL_SECONDS", 0.0), ("SINGLE_PROBES", 3), ("MEAN_PROBES", 3)):
+        monkeypatch.setattr(identification, name, value)
     ended = call(
         "benchmark", "only=[identify]", "threads=1", "trainer.accelerator=cpu", "suite.identify.n_identities=[300]",
         "suite.identify.dim=32", "suite.identify.n_probes=60", "suite.identify.repeats=1",

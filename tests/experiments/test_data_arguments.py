@@ -16,7 +16,7 @@ from experiments.coordination.data import (
 
 
 def config(**content):
-    return OmegaConf.create({"split": {"held_out": 0.0, "max_test_images": 5}, **content})
+    return OmegaConf.create({"split": {"held_out": 0.0, "max_test_images": 5, "max_test_probes": None}, **content})
 
 
 @pytest.mark.parametrize("value, seeds", [(1, [0]), (3, [0, 1, 2]), ([7], [7]), ([4, 0], [4, 0])])
@@ -62,10 +62,12 @@ def test_clusters_that_do_not_fit_are_refused(sizes, given):
         subnets_for(sizes, given)
 
 
-@pytest.mark.parametrize("split", [dict(held_out=1), dict(held_out=-0.1), dict(max_test_images=0)], ids=str)
+@pytest.mark.parametrize(
+    "split", [dict(held_out=1), dict(held_out=-0.1), dict(max_test_images=0), dict(max_test_probes=0)], ids=str
+)
 def test_splits_out_of_range_are_refused(split):
     with pytest.raises(InputError, match=next(iter(split))):
-        check_split(OmegaConf.create({"held_out": 0.0, "max_test_images": 5} | split))
+        check_split(OmegaConf.create({"held_out": 0.0, "max_test_images": 5, "max_test_probes": None} | split))
 
 
 def test_somebody_must_be_tested(memory_set):
