@@ -53,7 +53,7 @@ def main(cfg: DictConfig) -> int:
             return 1
         results, skipped = write_results(run.path)
         write_map(coordinator, cells, lineup.scenarios)
-        run.note_files(run.path / "results.csv", *sorted((run.path / "details").glob("*.csv")))
+        run.note_files(run.path / "results.csv", *run.path.glob("details/*.csv"), *run.path.glob("cells/*.json"))
         write_report(run.path)
         figures = sorted((run.path / "figures").glob("*.png"))
         config = OmegaConf.to_container(cfg, resolve=True)

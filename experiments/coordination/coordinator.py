@@ -124,8 +124,8 @@ class Coordinator:
         if known.get(name, made.hash()) != made.hash():
             log.warning("partition %s is not the one the run was begun with: what it needs is trained anew", name)
         if name not in known or known[name] != made.hash():
-            self.run.note(partitions={**known, name: made.hash()})
             self.run.note_files(*sorted(folder.iterdir()))
+            self.run.note(partitions={**known, name: made.hash()})
 
     def jobs(self, cell: Cell, scenario: Scenario) -> list[Job]:
         """One job per cluster; scenarios with the same partition and recipe have the same jobs."""

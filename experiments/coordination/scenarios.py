@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import InputError
 from datamodules.partitioners.base import Partitioner
+from datamodules.partitioners.single import SinglePartitioner
 from experiments.coordination.command_line import CONFIGS
 from lightning_modules.active_classes import ActiveClasses
 from lightning_modules.decisions.base import Decision
@@ -127,6 +128,12 @@ def make_scenario(name: str, content: DictConfig, cfg: DictConfig) -> Scenario:
                 built([torch.zeros(1, requires_grad=True)])
             except (TypeError, ValueError) as error:
                 raise InputError(f"optimizer {node}", "arguments it takes", f"correct them ({error})") from None
+    if scenario.router_node is None and scenario.decision.needs_route:
+        if not isinstance(instantiate(scenario.partitioner), SinglePartitioner):
+            raise InputError(
+                f"no router in scenario {name}", f"one: partitioner {names['partitioner']} makes several clusters",
+                "name a router, or partitioner: single",
+            )  # fmt: skip
     return scenario
 
 

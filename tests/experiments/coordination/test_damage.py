@@ -71,7 +71,9 @@ def test_a_damaged_file_is_mended_without_training(tmp_path, finished, again, mo
     ours, theirs = (pd.read_csv(run / "results.csv").drop(columns=measured) for run in (tmp_path / "run", finished))
     pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
     assert shape(tmp_path / "run") == shape(finished)
-    for name, known in json.loads((tmp_path / "run" / "manifest.json").read_text())["files"].items():
+    files, usual = (json.loads((run / "manifest.json").read_text())["files"] for run in (tmp_path / "run", finished))
+    assert files.keys() == usual.keys()
+    for name, known in files.items():
         assert sha256(tmp_path / "run" / name) == known
 
 
