@@ -17,6 +17,7 @@ from experiments.benchmarks import rivals
 from experiments.benchmarks.config import Bench, Group
 from experiments.benchmarks.our_training import OurTraining, our_training, samples_per_second, synthetic_set
 from experiments.benchmarks.pairing import Skipped, measure_in_turn, record
+from experiments.coordination.networks import Enrolled, start
 
 LIMITS = ("gemm", "memory")
 RIVALS = ("lightning_pml", "insightface", *LIMITS)
@@ -121,9 +122,11 @@ class HeadBenchmark(Group):
         _, splits, _ = ours.coordinator.enrolled(ours.cell)
         train, test = tensors(data.embeddings, splits.train), tensors(data.embeddings, splits.test)
         seed = bench.cfg.seed
+        (job,) = ours.coordinator.jobs(ours.cell, ours.scenario)
         _, head = rivals.train_pml(
-            *train, size.classes, size.batch, size.accuracy_epochs, precision, None, bench.device, seed
-        )
+            *train, size.classes, size.batch, size.accuracy_epochs, precision, None, bench.device, seed,
+            start(job, Enrolled.of(job)),
+        )  # fmt: skip
         return {
             "epochs": size.accuracy_epochs,
             "accuracy": ours.accuracy(),

@@ -62,7 +62,8 @@ class OurTraining:
         Raises:
             RuntimeError: one failed.
         """
-        shutil.rmtree(self.coordinator.run.path / "subnetworks", ignore_errors=True)
+        for made in ("subnetworks", "copies"):  # what is finished would not be trained again
+            shutil.rmtree(self.coordinator.run.path / made, ignore_errors=True)
         failed = self.coordinator.train([(self.cell, self.scenario)])
         if failed:
             raise RuntimeError(f"training failed: {'; '.join(reason for _, reason in failed.values())}")

@@ -12,12 +12,14 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from callbacks.epoch_clock import EpochClock
 from callbacks.history import History
+from datamodules.cluster_datamodule import IndexBatches
 from experiments.benchmarks.our_training import limited_steps, samples_per_second
 from experiments.benchmarks.pairing import seconds
+from experiments.coordination.networks import Start
 from lightning_modules.fused import matmul_precision
 
 SCALE, MARGIN, BETAS = 64.0, 0.5, (0.9, 0.99)
@@ -62,7 +64,7 @@ class PmlHead(pl.LightningModule):
 
 def train_pml(
     embedding_ND: Tensor, target_N: Tensor, classes: int, batch: int, epochs: int, precision: str, steps: int | None,
-    accelerator: str, seed: int = 0,
+    accelerator: str, seed: int = 0, begin: Start | None = None,
 ) -> tuple[float, PmlHead]:  # fmt: skip
     """Lightning, TensorDataset, DataLoader and pytorch-metric-learning, as a user without this project would write it.
 
@@ -76,13 +78,18 @@ def train_pml(
         steps: of an epoch; None trains with all samples.
         accelerator: of the Trainer.
         seed: of first weights and batch order.
+        begin: a start of ours, whose first rows and batch order are taken instead: where two ways are compared by what
+            they learn, chance must not differ.
 
     Returns:
         Samples per second, and the trained module on the CPU.
     """
     torch.manual_seed(seed)
-    loader = DataLoader(TensorDataset(embedding_ND, target_N), batch_size=batch, shuffle=True)
+    order = {"shuffle": True} if begin is None else {"sampler": _OurOrder(begin.data.train_dataloader())}
+    loader = DataLoader(TensorDataset(embedding_ND, target_N), batch_size=batch, **order)
     head, history = PmlHead(classes, embedding_ND.shape[1]), History()
+    if begin is not None:
+        head.loss.W.data.copy_(begin.rows_CD.T)
     with matmul_precision(precision), limited_steps(steps):
         trainer = pl.Trainer(
             max_epochs=epochs, accelerator=accelerator, devices=1, logger=history, callbacks=[EpochClock()],
@@ -90,6 +97,21 @@ def train_pml(
         )  # fmt: skip
         trainer.fit(head, loader)
     return samples_per_second(history.records), head.cpu()
+
+
+class _OurOrder(Sampler):
+    """The samples of each epoch in the order in which ours come."""
+
+    def __init__(self, batches: IndexBatches):
+        self.batches, self.epoch = batches, 0
+
+    def __len__(self) -> int:
+        return len(self.batches.rows)
+
+    def __iter__(self) -> Iterator[int]:
+        self.batches.set_epoch(self.epoch)
+        self.epoch += 1
+        return iter(self.batches.order().tolist())
 
 
 def insightface_logits(cosine_BC: Tensor, target_B: Tensor, scale: float = SCALE, margin: float = MARGIN) -> Tensor:
