@@ -1,49 +1,23 @@
 # SPDX-License-Identifier: MIT
-"""What every loss, partitioner, router, decision and initialiser must hold, found by the files in experiments/configs.
+"""What every loss, partitioner, initialiser and choice of classes must hold, found by the files in experiments/configs.
 
 A new file is under test at once: pytest -k its_name. Axes: B batch, C classes, K identities, M clusters, D dimension.
 """
 
 import itertools
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from torch.nn import functional as F
 
 from datamodules.class_means import normalise_rows
-from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
 from datamodules.splits import Split
-from lightning_modules.decisions.argmax import Argmax
 from lightning_modules.heads import Head
-from lightning_modules.identifier import Identifier
-from lightning_modules.routers.nearest_class import NearestClass
-from lightning_modules.scores import Heads, ProbeScores
-
-CONFIGS = Path(__file__).resolve().parents[1] / "experiments" / "configs"
-
-
-def build(group, name):
-    """The object of a group's file."""
-    try:
-        return instantiate(OmegaConf.load(CONFIGS / group / f"{name}.yaml"))
-    except Exception as error:  # Hydra wraps the error of a package that an extra installs
-        if isinstance(error.__cause__, ModuleNotFoundError):
-            pytest.skip(f"{name}: {error.__cause__}")
-        raise
-
-
-def each(group):
-    names = sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
-    assert names, f"no file in {CONFIGS / group}"
-    return pytest.mark.parametrize("name", names)
-
+from tests.contracts import build, each
 
 # Losses ---------------------------------------------------------------------------------------------------------------
 
@@ -199,152 +173,6 @@ def test_a_partition_comes_back_from_disk_with_what_is_to_be_known_about_it(name
     assert str(partition.n_clusters) in partition.describe() and str(partition.sizes().max()) in partition.describe()
 
 
-# Routers and decisions ------------------------------------------------------------------------------------------------
-
-
-class Parts:
-    """K identities in M clusters, B probes of any length; prototypes with a little noise as head rows."""
-
-    def __init__(self, k=13, m=4, batch=19, dim=6, seed=0):
-        random = np.random.default_rng(seed)
-        cluster_of = np.r_[np.arange(m), random.integers(m, size=k - m)]
-        self.means = normalise_rows(random.standard_normal((k, dim)))
-        self.head_of_K = normalise_rows(self.means + 0.3 * random.standard_normal((k, dim)))
-        self.probes = (
-            normalise_rows(random.standard_normal((batch, dim))) * random.uniform(0.1, 9, (batch, 1))
-        ).astype("f4")
-        self.partition = Partition(cluster_of, m)
-
-    def renumbered(self, order):
-        """The same persons, identity order[i] as i."""
-        other = Parts.__new__(Parts)
-        other.means, other.head_of_K, other.probes = self.means[order], self.head_of_K[order], self.probes
-        other.partition = Partition(self.partition.cluster_of[order], self.partition.n_clusters)
-        return other
-
-    def heads(self):
-        rows = [torch.from_numpy(self.head_of_K[self.partition.members(c)]) for c in range(self.partition.n_clusters)]
-        return Heads.pack(self.partition, rows)
-
-    def scores(self, chosen=slice(None)):
-        probes, means = torch.from_numpy(self.probes[chosen]), torch.from_numpy(self.means)
-        return ProbeScores(probes, means, self.partition, self.heads())
-
-    def identifier(self, router, decision):
-        names = tuple(map(str, range(len(self.means))))
-        return Identifier(names, torch.from_numpy(self.means), self.partition, decision, router, self.heads())
-
-
-@each("router")
-def test_a_router_names_clusters_that_exist_best_first_each_once(name):
-    parts = Parts()
-    clusters_BP = build("router", name).route(parts.scores())
-    assert clusters_BP.dtype == torch.int64 and clusters_BP.ndim == 2 and len(clusters_BP) == 19
-    assert (clusters_BP[:, 0] >= 0).all() and clusters_BP.max() < 4 and clusters_BP.min() >= -1
-    for row in clusters_BP.tolist():
-        named = [cluster for cluster in row if cluster >= 0]
-        assert len(set(named)) == len(named) and set(row[len(named) :]) <= {-1}
-
-
-@each("router")
-def test_a_router_does_not_look_at_the_order_of_the_probes(name):
-    parts, router, order = Parts(), build("router", name), np.random.default_rng(0).permutation(19)
-    together = router.route(parts.scores())[:, 0]
-    assert torch.equal(router.route(parts.scores(order))[:, 0], together[order])
-    alone = [int(router.route(parts.scores(slice(b, b + 1)))[0, 0]) for b in range(19)]
-    assert alone == together.tolist()
-
-
-@each("router")
-def test_a_router_of_one_cluster_has_no_choice(name):
-    assert set(build("router", name).route(Parts(m=1).scores())[:, 0].tolist()) == {0}
-
-
-@each("router")
-def test_a_router_says_truly_whether_it_needs_the_heads(name):
-    router, parts = build("router", name), Parts()
-    without = ProbeScores(torch.from_numpy(parts.probes), torch.from_numpy(parts.means), parts.partition, None)
-    if not router.needs_heads:
-        assert torch.equal(router.route(without), router.route(parts.scores()))
-    else:
-        with pytest.raises((AttributeError, TypeError)):
-            router.route(without)
-
-
-@each("router")
-def test_a_router_is_saved_with_an_identifier(name, tmp_path):
-    router, parts = build("router", name), Parts()
-    parts.identifier(router, Argmax()).save(tmp_path / "identifier")
-    loaded = Identifier.load(tmp_path / "identifier")
-    assert type(loaded.router) is type(router) and vars(loaded.router) == vars(router)
-    assert loaded.identify(parts.probes).identity == parts.identifier(router, Argmax()).identify(parts.probes).identity
-
-
-def decide(decision, parts, chosen=slice(None)):
-    scores = parts.scores(chosen)
-    return decision.decide(scores, NearestClass(3).route(scores))
-
-
-@each("decision")
-def test_a_decision_names_known_identities_in_a_cluster_that_holds_them(name):
-    parts = Parts()
-    decided = decide(build("decision", name), parts)
-    assert decided.identity_B.dtype == decided.cluster_B.dtype == torch.int64
-    assert decided.identity_B.shape == decided.cluster_B.shape == decided.score_B.shape == (19,)
-    assert decided.identity_B.min() >= 0 and decided.identity_B.max() < 13 and torch.isfinite(decided.score_B).all()
-    for identity, cluster in zip(decided.identity_B.tolist(), decided.cluster_B.tolist(), strict=True):
-        assert identity in parts.partition.members(cluster)
-
-
-@each("decision")
-def test_a_decision_over_one_cluster_of_prototypes_is_the_argmax(name):
-    # Where every head row is the class mean, all evidence says the same.
-    parts = Parts(m=1)
-    parts.head_of_K = parts.means
-    expected = (parts.probes @ parts.means.T).argmax(axis=1)
-    assert decide(build("decision", name), parts).identity_B.tolist() == expected.tolist()
-
-
-@each("decision")
-def test_a_decision_does_not_look_at_the_order_of_the_probes(name):
-    parts, decision, order = Parts(), build("decision", name), np.random.default_rng(0).permutation(19)
-    together, mixed = decide(decision, parts), decide(decision, parts, order)
-    assert torch.equal(mixed.identity_B, together.identity_B[order])
-    torch.testing.assert_close(mixed.score_B, together.score_B[order])
-    alone = [int(decide(decision, parts, slice(b, b + 1)).identity_B) for b in range(19)]
-    assert alone == together.identity_B.tolist()
-
-
-@each("decision")
-def test_a_decision_does_not_know_the_numbers_of_the_identities(name):
-    parts, decision, order = Parts(), build("decision", name), np.random.default_rng(1).permutation(13)
-    one, other = decide(decision, parts), decide(decision, parts.renumbered(order))
-    assert order[other.identity_B].tolist() == one.identity_B.tolist()
-    torch.testing.assert_close(one.score_B, other.score_B)
-
-
-@each("decision")
-def test_a_decision_says_truly_what_it_needs(name):
-    decision, parts = build("decision", name), Parts()
-    scores = parts.scores()
-    if not decision.needs_route:
-        assert torch.equal(decision.decide(scores, None).identity_B, decide(decision, parts).identity_B)
-    if not decision.needs_heads:
-        scores.heads = None
-        route = NearestClass(3).route(scores)
-        assert torch.equal(decision.decide(scores, route).identity_B, decide(decision, parts).identity_B)
-
-
-@each("decision")
-def test_a_decision_is_saved_with_an_identifier(name, tmp_path):
-    decision, parts = build("decision", name), Parts()
-    identifier = parts.identifier(NearestClass(2), decision)
-    identifier.save(tmp_path / "identifier")
-    loaded = Identifier.load(tmp_path / "identifier")
-    assert type(loaded.decision) is type(decision) and vars(loaded.decision) == vars(decision)
-    assert loaded.identify(parts.probes).identity == identifier.identify(parts.probes).identity
-
-
 # Active classes -------------------------------------------------------------------------------------------------------
 
 
@@ -368,61 +196,3 @@ def test_a_choice_of_classes_has_those_of_the_batch_each_once_in_order_and_repea
     assert torch.equal(active_A, chosen[1]) and active_A.dtype == torch.int64
     assert set(target_B.tolist()) <= set(active_A.tolist()) <= set(range(classes))
     assert (active_A.diff() > 0).all()
-
-
-def fitted(identifier, parts):
-    """Fitted to the class means as training samples and the probes, named by their nearest mean, as validation."""
-    samples = TrainingSamples(
-        np.repeat(parts.means, 2, axis=0), Split(np.arange(26), np.arange(26, dtype=np.int32) // 2)
-    )
-    truth = torch.from_numpy((parts.probes @ parts.means.T).argmax(axis=1))
-    return identifier.fitted(samples, torch.from_numpy(parts.probes), truth, seed=0)
-
-
-@each("decision")
-def test_a_fitted_decision_is_another_object_and_is_saved_with_what_it_found(name, tmp_path):
-    decision, parts = build("decision", name), Parts()
-    before = dict(vars(decision))
-    identifier = fitted(parts.identifier(NearestClass(2), decision), parts)
-    assert vars(decision) == before and type(identifier.decision) is type(decision)
-    assert (identifier.decision is decision) == (not decision.needs_fit)
-    identifier.save(tmp_path / "identifier")
-    loaded, asked = Identifier.load(tmp_path / "identifier"), parts.probes
-    assert loaded.identify(asked).identity == identifier.identify(asked).identity
-    assert loaded.identify(asked).score.tolist() == identifier.identify(asked).score.tolist()
-
-
-@each("router")
-def test_a_fitted_router_is_another_object_and_is_saved_with_what_it_found(name, tmp_path):
-    router, parts = build("router", name), Parts()
-    identifier = fitted(parts.identifier(router, Argmax()), parts)
-    assert (identifier.router is router) == (not router.needs_fit) and type(identifier.router) is type(router)
-    identifier.save(tmp_path / "identifier")
-    loaded = Identifier.load(tmp_path / "identifier")
-    assert loaded.identify(parts.probes).identity == identifier.identify(parts.probes).identity
-
-
-@each("decision")
-def test_ranks_begin_with_the_answer_and_name_nobody_twice(name):
-    decision, parts = build("decision", name), Parts()
-    scores = parts.scores()
-    clusters_BP = NearestClass(3).route(scores)
-    ranked, decided = decision.rank(scores, clusters_BP, 5), decision.decide(scores, clusters_BP)
-    assert torch.equal(ranked.identity_BT[:, 0], decided.identity_B) and ranked.identity_BT.shape[1] <= 5
-    torch.testing.assert_close(ranked.score_BT[:, 0], decided.score_B)
-    assert (ranked.score_BT[:, 1:] <= ranked.score_BT[:, :-1]).all()
-    for row in ranked.identity_BT.tolist():
-        named = [identity for identity in row if identity >= 0]
-        assert len(set(named)) == len(named) and set(row[len(named) :]) <= {-1}
-
-
-@pytest.mark.parametrize(
-    ("group", "name"), [("decision", "fused"), ("decision", "calibrated"), ("router", "learned_gate")]
-)
-def test_what_was_fitted_for_others_is_refused(group, name):
-    parts, other = Parts(), Parts(k=12, m=3)
-    router, decision = NearestClass(2), Argmax()
-    router, decision = (router, build(group, name)) if group == "decision" else (build(group, name), decision)
-    identifier = fitted(parts.identifier(router, decision), parts)
-    with pytest.raises(InputError, match="fitted"):
-        other.identifier(identifier.router, identifier.decision)

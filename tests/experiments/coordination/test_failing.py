@@ -85,6 +85,8 @@ def test_a_stop_is_clean_and_says_how_to_go_on(tmp_path, arguments, people, envi
     process = subprocess.Popen(
         command(*arguments), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
+        # Where the tests run in the background of a shell, which ignores it, the child would ignore it too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 120
