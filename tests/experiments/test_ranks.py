@@ -105,7 +105,8 @@ def test_ranks_under_torchrun_train_what_one_process_trains(make_jobs, tmp_path,
     assert "rank 1: " in log
 
 
-def test_groups_of_ranks_under_slurm_train_with_ddp_and_with_sharded_classes(make_jobs, tmp_path):
+@pytest.mark.parametrize("launch", [srun, torchrun])
+def test_groups_of_ranks_train_with_ddp_and_with_sharded_classes(make_jobs, tmp_path, launch):
     def variants(run, ddp, sharded):
         good, strategies = make_jobs(run, matmul="highest", **ddp), make_jobs(run, matmul="highest", **sharded)
         return [
@@ -114,10 +115,10 @@ def test_groups_of_ranks_under_slurm_train_with_ddp_and_with_sharded_classes(mak
         ]  # fmt: skip
 
     alone = variants("alone", {}, {})
-    jobs = variants("slurm", dict(devices=2, strategy="ddp"), dict(devices=2, strategy="model_parallel"))
+    jobs = variants("ranks", dict(devices=2, strategy="ddp"), dict(devices=2, strategy="model_parallel"))
     InProcess().run([job for job in alone if job.recipe.loss != BAD], Silent())
     stop_after(replace(jobs[1], recipe=alone[1].recipe), 3)  # begun by one process, gone on with by two
-    result = result_of(tmp_path, jobs, srun(2))
+    result = result_of(tmp_path, jobs, launch(2))
     assert list(result["failed"]) == [jobs[3].identifier] and "margin" in result["failed"][jobs[3].identifier]
     for one, other, tolerance in zip(alone, jobs, (1e-6, 1e-5, 1e-5, None, 1e-5), strict=True):
         if tolerance is None:
