@@ -16,6 +16,7 @@ from pathlib import Path
 import hydra
 import pytorch_lightning as pl
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
@@ -87,12 +88,18 @@ def _config(folder: str, epochs: int, *more: str) -> DictConfig:
     import experiments.coordination.schema as schema
 
     hydra.core.config_store.ConfigStore.instance().store(name="compare_schema", node=schema.CompareConfig)
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return hydra.compose(
-            "compare",
-            [f"trainer.max_epochs={epochs}", "trainer.accelerator=cpu", "trainer.threads=1", "logger=none",
-             f"runs_dir={folder}", *more],
-        )  # fmt: skip
+    # A command that measures is composed by Hydra itself, which holds one composition at a time.
+    holder = GlobalHydra.instance()
+    outer, holder.hydra = holder.hydra, None
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return hydra.compose(
+                "compare",
+                [f"trainer.max_epochs={epochs}", "trainer.accelerator=cpu", "trainer.threads=1", "logger=none",
+                 f"runs_dir={folder}", *more],
+            )  # fmt: skip
+    finally:
+        holder.hydra = outer
 
 
 def _prepared(cfg: DictConfig, cell: Cell, run: RunFolder) -> tuple[Coordinator, Scenario]:

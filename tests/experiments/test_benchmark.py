@@ -164,7 +164,14 @@ def test_a_missing_package_is_a_reason_and_the_rest_is_measured(call, tmp_path, 
 
 def test_a_finished_group_is_not_measured_again_and_others_are_added(call, tmp_path):
     sizes = "suite.head.sizes=[{classes: 12, batch: 16, epochs: 1, steps: 2, precisions: [highest], against: [gemm]}]"
-    more = ("suite=full", "~suite.distribution", "~suite.scaling", "~suite.identify", "~suite.image_clustering")
+    more = (
+        "suite=full",
+        "~suite.distribution",
+        "~suite.scaling",
+        "~suite.identify",
+        "~suite.image_clustering",
+        "~suite.overhead",
+    )
     kmeans = ("suite.kmeans.n_points=60", "suite.kmeans.n_clusters=3", "suite.kmeans.dim=8", "suite.kmeans.repeats=1")
     arguments = [*more, *TINY[:2], *TINY[5:], sizes, *kmeans, f"runs_dir={tmp_path}", "name=a"]
     assert call("benchmark", *arguments, "only=[head]").code == 0
@@ -175,6 +182,22 @@ def test_a_finished_group_is_not_measured_again_and_others_are_added(call, tmp_p
     assert found[0] == first and "head: measured already" in ended.out
     names = [(one["name"], one["against"]) for one in found[1:]]
     assert ("k-means", "faiss_kmeans") in names and ("k-means, inertia", "faiss_kmeans, sampled") in names
+
+
+def test_overhead_end_to_end(call, tmp_path):
+    sizes = ("n_identities=24", "n_subnets=2", "epochs=1", "repeats=1")
+    tiny = [f"suite.overhead.{size}" for size in sizes]
+    ended = call("benchmark", "suite=full", "only=[overhead]", "threads=1", *tiny, f"runs_dir={tmp_path}", "name=a")
+    assert ended.code == 0, ended.err
+    found = [(one["name"], one["against"]) for one in records_of(tmp_path / "a")]
+    assert (
+        found
+        == [
+            ("coordinator, in_process", "bare loops"),
+            ("coordinator, 2 processes of 1 thread", "in_process, 1 thread"),
+        ]
+        or found[1][0] == "coordinator, 1 processes of 1 thread"
+    )
 
 
 def test_distribution_and_scaling_end_to_end(call, tmp_path):
