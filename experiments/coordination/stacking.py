@@ -29,9 +29,10 @@ from callbacks.finite import divergence
 from callbacks.history import History
 from datamodules.files import disk_error
 from datamodules.stacked_batches import StackedBatches
+from experiments.coordination import training
 from experiments.coordination.job import Job, Stack
 from experiments.coordination.networks import Enrolled, head_options, optimizer, start
-from experiments.coordination.training import EpochReport, keep, train_on
+from experiments.coordination.training import EpochReport, keep
 from lightning_modules.active_classes import EveryClass
 from lightning_modules.fused import matmul_precision
 from lightning_modules.heads import Head
@@ -53,7 +54,7 @@ def train(work: Job | Stack, report: EpochReport | None = None) -> None:
         StackError: jobs of a stack failed; the others are finished.
     """
     if isinstance(work, Job):
-        train_on(work, Enrolled.of(work), report)
+        training.train(work, report)
     else:
         _train_stack(work.jobs, report)
 
