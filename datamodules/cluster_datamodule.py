@@ -145,7 +145,7 @@ class IndexBatches:
             unit_ND, target_N, length_N = self.resident
             for index_B in indices:
                 index_B = index_B.to(self.device)
-                yield Batch(unit_ND[index_B], target_N[index_B], length_N[index_B])
+                yield Batch(*(tensor.index_select(0, index_B) for tensor in (unit_ND, target_N, length_N)))
             return
         with ThreadPoolExecutor(1) as reader:
             coming = None
