@@ -227,3 +227,7 @@ class ClusterDataModule(LightningDataModule):
     def val_dataloader(self) -> IndexBatches:
         """Validation batches in order."""
         return self._batches(self.val_split, max(self.batch_size, 1024), shuffle=False)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The batch as it is: `IndexBatches` serves it on the device that trains."""
+        return batch

@@ -52,10 +52,6 @@ class SubNetwork(LightningModule):
         """
         return self.head(F.normalize(embedding_BD.float()))
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """The batch as it is: `IndexBatches` serves it on the device that trains."""
-        return batch
-
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         """Sets the learning rate of the step."""
         if self.schedule != "constant":
