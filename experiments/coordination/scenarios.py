@@ -111,7 +111,9 @@ def make_scenario(name: str, content: DictConfig, cfg: DictConfig) -> Scenario:
     if unknown or missing:
         wrong = f"unknown keys {sorted(unknown)}" if unknown else f"no {sorted(missing)}"
         raise InputError(
-            f"scenario {name} with {wrong}", f"keys of {', '.join(KEYS)}, trainer", f"correct configs/scenario/{name}.yaml"
+            f"scenario {name} with {wrong}",
+            f"keys of {', '.join(KEYS)}, trainer",
+            f"correct configs/scenario/{name}.yaml",
         )
     nodes, names = {}, {}
     for group in KEYS[1:]:
