@@ -210,6 +210,7 @@ class ClusterDataModule(LightningDataModule):
         self.train_split = local_split(splits.train, members_C)
         self.val_split = local_split(splits.val, members_C)
         self.batch_size, self.seed, self.stream = batch_size, seed, stream
+        self._served: list[IndexBatches] = []
 
     @property
     def n_classes(self) -> int:
@@ -219,10 +220,12 @@ class ClusterDataModule(LightningDataModule):
     def _batches(self, split: Split, batch_size: int, shuffle: bool) -> IndexBatches:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         device = self.trainer.strategy.root_device if self.trainer else "cpu"
-        return IndexBatches(
+        batches = IndexBatches(
             self.embedding_set.embeddings, split, batch_size, self.seed, self.stream, shuffle, rank, world,
             device=device,
         )  # fmt: skip
+        self._served.append(batches)
+        return batches
 
     def train_dataloader(self) -> IndexBatches:
         """Shuffled training batches."""
@@ -235,3 +238,8 @@ class ClusterDataModule(LightningDataModule):
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """The batch as it is: `IndexBatches` serves it on the device that trains."""
         return batch
+
+    def release(self) -> None:
+        """Frees the rows that its batches keep; none of them may be used any more."""
+        while self._served:
+            self._served.pop().resident = None

@@ -70,6 +70,10 @@ class Buffers:
             if len(kept) < 4:
                 kept.append(tensor.detach())
 
+    def clear(self) -> None:
+        """Frees what is not lent."""
+        self._free.clear()
+
     def __deepcopy__(self, memo: dict) -> "Buffers":
         return Buffers()
 

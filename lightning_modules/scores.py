@@ -4,7 +4,7 @@
 Axes: B probes, K identities, M clusters, P candidates, D embedding dimension.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -35,14 +35,19 @@ class Heads:
     rows_per_class: int = 1
 
     @classmethod
-    def pack(cls, partition: Partition, rows: list[Tensor]) -> "Heads":
+    def pack(cls, partition: Partition, rows: Iterable[Tensor]) -> "Heads":
         """Joins the (C, D) rows of every cluster, or (C R, D) of R per class, in the order of the clusters."""
-        rows_per_class = len(rows[0]) // len(partition.members(0))
         identity = torch.cat(
             [torch.from_numpy(partition.members(c).astype("int64")) for c in range(partition.n_clusters)]
-        ).repeat_interleave(rows_per_class)
-        starts = (0, *torch.tensor([len(r) for r in rows]).cumsum(0).tolist())
-        return cls(torch.cat(rows), starts, identity.to(rows[0].device), rows_per_class)
+        )
+        starts, joined, rows_per_class = [0], None, 1
+        for rows_CD in rows:  # one after the other: the rows of a million identities are not held twice
+            if joined is None:
+                rows_per_class = len(rows_CD) // len(partition.members(0))
+                joined = rows_CD.new_empty((len(identity) * rows_per_class, rows_CD.shape[1]))
+            starts.append(starts[-1] + len(rows_CD))
+            joined[starts[-2] : starts[-1]] = rows_CD
+        return cls(joined, tuple(starts), identity.repeat_interleave(rows_per_class).to(joined.device), rows_per_class)
 
 
 class ProbeScores:

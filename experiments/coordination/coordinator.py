@@ -201,7 +201,7 @@ class Coordinator:
         embedding_set, splits, means_KD = self.enrolled(cell)
         partition, _ = self.partition(cell, scenario)
         jobs = self.jobs(cell, scenario)
-        rows = [safetensors.torch.load_file(job.stem.with_suffix(".safetensors"))["rows"] for job in jobs]
+        rows = (safetensors.torch.load_file(job.stem.with_suffix(".safetensors"))["rows"] for job in jobs)
         made = Identifier(
             identities=tuple(self.embedding_set.identities[label] for label in splits.enrolled),
             class_means_KD=torch.from_numpy(means_KD),

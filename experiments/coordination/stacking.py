@@ -5,6 +5,7 @@ A stack is for devices that one small sub-network cannot fill. It changes nothin
 checkpoints and records of a sub-network are those it would have alone.
 """
 
+import gc
 import logging
 import signal
 import time
@@ -163,6 +164,7 @@ def _train_stack(jobs: Sequence[Job], report: EpochReport | None) -> None:
     settings = jobs[0].recipe.trainer
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
+    gc.collect()  # the last stack, which its Trainer holds in a circle
     members = [_Member(job) for job in jobs if job.record() is None]
     failed: list[_Member] = []
     for epoch in sorted({member.epoch for member in members}):  # those stopped at one epoch go on together

@@ -89,6 +89,12 @@ def train_on(job: Job, enrolled: Enrolled, report: EpochReport | None = None) ->
     rows_CD = head.whole_rows() if isinstance(head, ShardedHead) else head.rows().detach()
     if trainer.is_global_zero:
         keep(job, rows_CD.cpu().contiguous(), head.rows_per_class, history, time.perf_counter() - started)
+    # A Trainer and what it trained refer to each other, and Python looks for such circles too seldom: hundreds of fits
+    # in one process would hold gigabytes.
+    data.release()
+    head.buffers.clear()
+    for optimizer in trainer.optimizers:
+        optimizer.state.clear()
 
 
 def keep(job: Job, rows_CD: torch.Tensor, rows_per_class: int, history: History, seconds: float) -> None:
