@@ -5,6 +5,7 @@ Axes: N samples, B batch, D embedding dimension, S side of a crop.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -150,6 +151,9 @@ class ImageRows(Dataset):
         return torch.stack([crop for crop, _ in usable]), torch.tensor([label for _, label in usable])
 
 
+Rows = EmbeddingRows | ImageRows
+
+
 class IdentityDataModule(LightningDataModule):
     """Training batches by identity, and the held-out samples in order.
 
@@ -160,7 +164,7 @@ class IdentityDataModule(LightningDataModule):
         num_workers: processes that load; 0 loads in this one.
     """
 
-    def __init__(self, train: Dataset, test: Dataset, batches: IdentityBatches, num_workers: int = 0):
+    def __init__(self, train: Rows, test: Rows, batches: IdentityBatches, num_workers: int = 0):
         super().__init__()
         self.train, self.test, self.batches, self.num_workers = train, test, batches, num_workers
 
@@ -172,5 +176,6 @@ class IdentityDataModule(LightningDataModule):
         """The held-out samples in order."""
         return self._loader(self.test, batch_size=256)
 
-    def _loader(self, dataset: Dataset, **how) -> DataLoader:
-        return DataLoader(dataset, num_workers=self.num_workers, collate_fn=dataset.collate, **how)
+    def _loader(self, dataset: Rows, **how) -> DataLoader:
+        collate: Any = dataset.collate
+        return DataLoader(dataset, num_workers=self.num_workers, collate_fn=collate, **how)

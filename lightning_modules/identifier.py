@@ -113,7 +113,7 @@ class Identifier:
 
     @cached_property
     def _search(self) -> indexes.Search | None:
-        return self.index and self.index.open(self.class_means_KD, self.partition)
+        return self.index.open(self.class_means_KD, self.partition) if self.index else None
 
     @cached_property
     def _cluster_of_K(self) -> Tensor:

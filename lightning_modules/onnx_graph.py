@@ -45,7 +45,9 @@ class OnnxScores:
         self, class_means_KD: np.ndarray, centres_MD: np.ndarray, cluster_of_K: np.ndarray, heads: Heads | None
     ):
         self.onnx = onnx_package()
-        self.nodes, self.constants, self._count = [], [], 0
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self._count = 0
         self.class_means_KD, self.centres_MD, self.heads = class_means_KD, centres_MD, heads
         self.n_clusters = len(centres_MD)
         self._cluster_of_K = cluster_of_K.astype(np.int64)
@@ -175,7 +177,8 @@ class OnnxScores:
         p = min(p, len(self.class_means_KD))
         if p not in self._nearest:
             count = self.constant(np.array([p], np.int64))
-            self._nearest[p] = tuple(self.add_many(2, "TopK", self.cosine_BK, count, axis=1))
+            cosines, identities = self.add_many(2, "TopK", self.cosine_BK, count, axis=1)
+            self._nearest[p] = cosines, identities
         return self._nearest[p]
 
     def best_in_cluster(self, cluster_B: str) -> tuple[str, str]:

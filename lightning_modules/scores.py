@@ -117,7 +117,8 @@ class ProbeScores:
         if self._head_best is None:
             every = torch.arange(len(self), device=self.probes_BD.device)
             columns = [self._in_head(cluster, every) for cluster in range(self.partition.n_clusters)]
-            self._head_best = tuple(torch.stack(blocks, 1) for blocks in zip(*columns, strict=True))
+            outputs, identities = zip(*columns, strict=True)
+            self._head_best = torch.stack(outputs, 1), torch.stack(identities, 1)
         return self._head_best
 
     def head_log_odds(self, scale: float) -> Tensor:
@@ -179,7 +180,8 @@ class ProbeScores:
             output_bC = self.probes_BD[chunk] @ rows_CD.T
             highest_b, place_b = output_bC.max(1)
             blocks.append((highest_b, identity_C[place_b]))
-        return tuple(torch.cat(block) for block in zip(*blocks, strict=True))
+        highest, identities = zip(*blocks, strict=True)
+        return torch.cat(highest), torch.cat(identities)
 
 
 def _top(values_BX: Tensor, p: int) -> tuple[Tensor, Tensor]:

@@ -271,6 +271,8 @@ class ShardedHead(ActiveHead):
 class ShardedSubNetwork(ActiveSubNetwork):
     """A sub-network whose head is a `ShardedHead`: every rank computes the whole batch against its own classes."""
 
+    head: ShardedHead
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Mean loss of the whole batch, of which this rank brings its part; see `SubNetwork.training_step`."""
         embedding_BD, target_B = self._together(batch, self.trainer.train_dataloader, batch_index)

@@ -159,12 +159,12 @@ def repair(cluster_of: np.ndarray, points_KD: np.ndarray, centres_MD: np.ndarray
             target = rise.argmin(axis=1)
             for i in np.argsort(rise.min(axis=1), kind="stable"):
                 if sizes[cluster] > high and sizes[target[i]] < high:
-                    move(members[i], target[i])
+                    move(int(members[i]), int(target[i]))
     for cluster in np.flatnonzero(sizes < low):
         others = np.flatnonzero(cluster_of != cluster)
         own = ((points_KD[others] - centres_MD[cluster_of[others]]) ** 2).sum(axis=1)
         rise = ((points_KD[others] - centres_MD[cluster]) ** 2).sum(axis=1) - own
         for identity in others[np.argsort(rise, kind="stable")]:
             if sizes[cluster] < low and sizes[cluster_of[identity]] > low:
-                move(identity, cluster)
+                move(int(identity), int(cluster))
     return cluster_of

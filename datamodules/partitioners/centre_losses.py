@@ -111,7 +111,11 @@ class ReweightedLoss(CentreLoss):
     """
 
     exact = False
-    length: float  # what the loss calls far, in units of the features
+
+    @property
+    @abstractmethod
+    def length(self) -> float:
+        """What the loss calls far, in units of the features."""
 
     @abstractmethod
     def weight(self, residual: np.ndarray) -> np.ndarray:
@@ -155,7 +159,7 @@ class Huber(ReweightedLoss):
         _check("delta", self.delta)
 
     @property
-    def length(self):
+    def length(self) -> float:
         return self.delta
 
     def value(self, residual):
@@ -181,7 +185,7 @@ class PseudoHuber(ReweightedLoss):
         _check("delta", self.delta)
 
     @property
-    def length(self):
+    def length(self) -> float:
         return self.delta
 
     def value(self, residual):
@@ -209,7 +213,7 @@ class Correntropy(ReweightedLoss):
         _check("sigma", self.sigma)
 
     @property
-    def length(self):
+    def length(self) -> float:
         return self.sigma
 
     def value(self, residual):

@@ -247,7 +247,8 @@ def apply_mark(image_HWC: np.ndarray, name: str) -> np.ndarray:
     """
     if (match := _MARK.search(name)) is None:
         return image_HWC
-    kind, strength = re.fullmatch(r"([a-z]+)(.*)", match[1]).groups()
+    kind = next(kind for kind in _KINDS if match[1].startswith(kind))
+    strength = match[1].removeprefix(kind)
     if kind == "flip":
         return np.ascontiguousarray(image_HWC[:, ::-1])
     if kind == "rotate":

@@ -5,7 +5,7 @@ Both start from the same centres and stop when no point changes its cluster. Axe
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,7 +132,7 @@ class ImageClusteringBenchmark(Group):
         repeats, losses, dim: see `records`.
     """
 
-    def __init__(self, repeats: int = 20, losses: list[str] = tuple(POINT_LOSSES), dim: int = 512):
+    def __init__(self, repeats: int = 20, losses: Sequence[str] = tuple(POINT_LOSSES), dim: int = 512):
         self.repeats, self.losses, self.dim = repeats, tuple(losses), dim
 
     def measure(self, bench: Bench) -> Iterator[dict[str, Any] | Skipped]:

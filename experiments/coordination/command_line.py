@@ -149,13 +149,15 @@ def refuse_unknown(schema: type, cfg: DictConfig, prefix: str = "") -> None:
             raise InputError(
                 f"{prefix}{key}", f"one of {', '.join(prefix + name for name in known)}", "correct the key"
             )
-        if dataclasses.is_dataclass(known[key]):
-            refuse_unknown(known[key], cfg[key], f"{prefix}{key}.")
+        inner = known[key]
+        if isinstance(inner, type) and dataclasses.is_dataclass(inner):
+            refuse_unknown(inner, cfg[key], f"{prefix}{key}.")
 
 
 def as_input_error(error: BaseException) -> str | None:
     """The one line for an error that the user's input caused, None for any other error."""
-    chain, seen = error, []
+    chain: BaseException | None = error
+    seen: list[BaseException] = []
     while chain is not None and not any(chain is each for each in seen):  # an error may be its own cause
         seen.append(chain)
         chain = chain.__cause__ or (None if chain.__suppress_context__ else chain.__context__)

@@ -86,7 +86,8 @@ def evaluate_cell(
             )
         found = answers(identifier, embedding_set, splits.test)
         of_scenario = {**labels, "n_subnets": cell.n_subnets, "scenario": scenario.name}
-        open_set, det = [], []
+        open_set: list[dict[str, Any]] = []
+        det: list[dict[str, Any]] = []
         if len(splits.unknown):
             open_set, det = open_set_rows(found, identifier, embedding_set, splits, **of_scenario)
         content = {

@@ -171,9 +171,9 @@ class Coordinator:
         with Progress(self.console, len(missing), self.trainer["max_epochs"]) as progress:
             if len(missing) < len(jobs):
                 progress.say(f"{len(jobs) - len(missing)} of {len(jobs)} sub-networks are trained already")
-            work = stacked(missing)
-            watching = WatchingStacks(ledger.watching(progress), work)
-            reasons = reasons_by_job(work, self.launcher.run(work, watching)) if missing else {}
+            units = stacked(missing)
+            watching = WatchingStacks(ledger.watching(progress), units)
+            reasons = reasons_by_job(units, self.launcher.run(units, watching)) if missing else {}
         ledger.close(reasons)
         return {job.identifier: (job.title, reasons[job.identifier]) for job in missing if job.identifier in reasons}
 

@@ -15,6 +15,7 @@ import torch
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.partitioners.base import Partition
 from datamodules.splits import Split
+from lightning_modules.baselines.base import Predictor
 from lightning_modules.fused import matmul_precision
 from lightning_modules.identifier import PROBES_AT_ONCE, Identifier
 from lightning_modules.metrics import IdentificationMetrics
@@ -31,7 +32,9 @@ COLUMNS = (
 TIMED_PROBES = 1024
 
 
-def evaluate(identifier: Identifier, embedding_set: EmbeddingSet, test: Split) -> tuple[dict[str, float], np.ndarray]:
+def evaluate(
+    identifier: Identifier | Predictor, embedding_set: EmbeddingSet, test: Split
+) -> tuple[dict[str, float], np.ndarray]:
     """Accuracy and macro precision, recall, F1 on test probes.
 
     Returns:
@@ -74,7 +77,7 @@ def cluster_accuracy(identifier: Identifier, router: Router, embedding_set: Embe
     return 100 * hits / len(split)
 
 
-def query_microseconds(identifier: Identifier, embedding_set: EmbeddingSet, test: Split) -> float:
+def query_microseconds(identifier: Identifier | Predictor, embedding_set: EmbeddingSet, test: Split) -> float:
     """Microseconds per probe in a batch of up to 1,024, the median of five."""
     rows = torch.from_numpy(np.array(embedding_set.embeddings[test.rows[:TIMED_PROBES]], dtype=np.float32))
     times = []

@@ -2,6 +2,7 @@
 """Progress of a run for people: a bar in a terminal, a line now and then elsewhere."""
 
 import time
+from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -15,6 +16,19 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 SECONDS_BETWEEN_LINES = 20.0
+
+
+class Watcher(Protocol):
+    """Whoever is told how far the training of sub-networks is."""
+
+    def job_starts(self, title: str) -> None:
+        """See `Progress.job_starts`."""
+
+    def epoch(self, title: str, done: int, of: int, values: dict[str, float]) -> None:
+        """See `Progress.epoch`."""
+
+    def job_ends(self, title: str) -> None:
+        """See `Progress.job_ends`."""
 
 
 class Silent:
@@ -41,7 +55,8 @@ class Progress:
 
     def __init__(self, console: Console, subnets: int, epochs: int):
         self.console, self.subnets, self.epochs = console, subnets, epochs
-        self.done_subnets, self._first_epochs = 0, None
+        self.done_subnets = 0
+        self._first_epochs: int | None = None
         self._running: dict[str, int] = {}  # epochs done of each sub-network under way
         self._started = self._last_line = time.monotonic()
         self._bar = RichProgress(
@@ -51,7 +66,7 @@ class Progress:
         )  # fmt: skip
         self._task = self._bar.add_task("epochs", total=max(subnets * epochs, 1))
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 

@@ -73,5 +73,5 @@ def terminal_table(frame: pd.DataFrame) -> Table:
     return table
 
 
-def _cell(column: str, value: object) -> str:
+def _cell(column: str, value: str | float) -> str:
     return value if isinstance(value, str) else any_number(column, float(value))

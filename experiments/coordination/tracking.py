@@ -67,7 +67,7 @@ class CSVTracking(Tracking):
 class _CSVLogger(CSVLogger):
     """Lightning's starts its file anew; this one first repeats what an earlier process had logged."""
 
-    def restore(self, records: list[dict[str, float]]) -> None:
+    def restore(self, records: list[dict[str, Any]]) -> None:
         for record in records:
             self.log_metrics(record, step=int(record["epoch"]))
 
@@ -97,18 +97,18 @@ class WandbTracking(Tracking):
 
         # System statistics and console capture start threads per run, and one run is one small head.
         settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=60)
-        where = {"project": self.project, "entity": self.entity, "tags": self.tags, "dir": str(run_folder)}
-        mode = self.mode
+        where: dict[str, Any] = {"project": self.project, "entity": self.entity, "tags": self.tags}
+        where |= {"dir": str(run_folder), "settings": settings, **arguments}
+        mode: Any = self.mode
         earlier = list(Path(run_folder).glob(f"wandb/offline-run-*-{arguments['id']}"))
         try:
-            resume = "allow" if mode == "online" else None
-            run = wandb.init(mode=mode, resume=resume, settings=settings, **where, **arguments)
+            run = wandb.init(mode=mode, resume="allow" if mode == "online" else None, **where)
         except wandb.errors.Error as error:
             if mode != "online":
                 raise
             # A refused key or a server that went away must not cost the training.
             log.warning("W&B: %s; this run is kept offline in the run folder", " ".join(str(error).split()))
-            run = wandb.init(mode="offline", settings=settings, **where, **arguments)
+            run = wandb.init(mode="offline", **where)
         if run.offline:
             # Two offline folders of one run would overwrite each other when they are sent: the new one repeats all.
             for folder in earlier:
