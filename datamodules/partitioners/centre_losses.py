@@ -234,3 +234,13 @@ def _median(members_CD: np.ndarray) -> np.ndarray:
 def _check(name: str, value: float, allow_zero: bool = False) -> None:
     if not (np.isfinite(value) and (value > 0 or allow_zero and value == 0)):
         raise InputError(f"{name} = {value}", f"a finite number {'>=' if allow_zero else '>'} 0", f"set {name}")
+
+
+LOSSES = {  # name: the class and the parameters it takes, each of which is a length
+    "square": (Square, ()),
+    "absolute": (Absolute, ()),
+    "huber": (Huber, ("delta",)),
+    "pseudo_huber": (PseudoHuber, ("delta",)),
+    "correntropy": (Correntropy, ("sigma",)),
+    "epsilon_insensitive": (EpsilonInsensitive, ("epsilon",)),
+}

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -29,6 +30,7 @@ from yaml import YAMLError
 
 from datamodules.errors import InputError
 from datamodules.files import disk_error
+from experiments.coordination.screen import FLAGS_HELP, show_error, showing, without_flags
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -61,14 +63,31 @@ def command(config_name: str, schema: type | None = None) -> Callable[[Callable[
             # Hydra prints errors its own way and leaves with 1; in this mode it raises them, and we print one line.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             signal.signal(signal.SIGTERM, _stop)
-            quieten()
             with errors_as_one_line():
-                hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(task)()
+                words, level = without_flags(sys.argv[1:])
+                if {"--help", "-h"} & set(words):
+                    print(help_text(config_name))  # Hydra's own would first list every group, which takes a second
+                    sys.exit(0)
+                sys.argv[1:] = words
+                with showing(level):
+                    if level != "verbose":
+                        quieten()
+                    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(task)()
             sys.exit(max((code or 0 for code in result), default=0))
 
         return main
 
     return decorate
+
+
+def help_text(config_name: str) -> str:
+    """What a command says with --help.
+
+    Args:
+        config_name: the root config; its `hydra.help.template` is the text.
+    """
+    content = yaml.safe_load((CONFIGS / f"{config_name}.yaml").read_text(encoding="utf-8"))
+    return f"{content['hydra']['help']['template'].rstrip()}\n{FLAGS_HELP}"
 
 
 def _coordinate(function: Callable[[DictConfig], int | None], cfg: DictConfig) -> int | None:
@@ -128,7 +147,7 @@ class errors_as_one_line:
         line = as_input_error(error)
         if line is None:
             return  # a defect of ours: the traceback is what helps
-        print(f"error: {line}", file=sys.stderr)
+        show_error(line)
         sys.exit(2)
 
 

@@ -17,6 +17,7 @@ from datamodules.alignment import Aligner, Face
 from datamodules.errors import InputError
 from datamodules.extractors.base import Extractor
 from datamodules.images import SUFFIXES, RejectedImage, decode, read_bytes
+from experiments.coordination.screen import notes
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def probe(
     boxes: list[np.ndarray] = []
     crops: list[np.ndarray] = []
     embeddings, rejected = [np.zeros((0, extractor.embedding_dim), np.float32)], {}
-    for name, faces in track(loader, description="pictures", total=len(names), transient=True):
+    for name, faces in track(loader, console=notes(), description="pictures", total=len(names), transient=True):
         if isinstance(faces, str):
             rejected[name] = faces
             continue
