@@ -21,7 +21,7 @@ from lightning_modules.schedules import learning_rate_factor
 class SubNetwork(LightningModule):
     """Trains one head on frozen embeddings; the same module at C = 2,000 of a cluster and C = N of no distribution.
 
-    Logged once per epoch: `train/loss`, `val/loss`, `val/accuracy` (percent), `learning_rate`.
+    Logged once per epoch: `train/loss`, `val/loss`, `val/accuracy_percent` (percent), `learning_rate`.
 
     Args:
         head: the class rows.
@@ -97,7 +97,7 @@ class SubNetwork(LightningModule):
         """Logs mean loss and accuracy in percent over the validation samples."""
         loss, accuracy = self._means(self._val_sum)
         self.log("val/loss", loss)
-        self.log("val/accuracy", 100 * accuracy)
+        self.log("val/accuracy_percent", 100 * accuracy)
 
     def on_before_zero_grad(self, optimizer: Optimizer) -> None:
         """Lets the next step write its gradient where this one's was; under DDP it belongs to a bucket."""

@@ -91,6 +91,8 @@ def help_text(config_name: str) -> str:
 
 
 def _coordinate(function: Callable[[DictConfig], int | None], cfg: DictConfig) -> int | None:
+    if "logger" in cfg:
+        instantiate(cfg.logger)  # what cannot be built is refused before anything is written
     if "launcher" not in cfg:
         return function(cfg)
     launcher = instantiate(cfg.launcher)

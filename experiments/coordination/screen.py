@@ -6,6 +6,7 @@ In a terminal tables and progress have colours (none with NO_COLOR); into a file
 
 import argparse
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from rich.text import Text
 from datamodules.errors import InputError
 
 LINE: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}  # prints text as it is, unbroken
+WIDTH_ELSEWHERE = 160  # characters where there is no terminal that has a width
 FLAGS = {"--quiet": "quiet", "-q": "quiet", "--verbose": "verbose", "-v": "verbose"}
 FLAGS_HELP = "Any command: --quiet shows results and errors alone, --verbose log lines with their times as well."
 
@@ -72,8 +74,11 @@ def showing(level: str) -> Iterator[None]:
 
 
 def results() -> Console:
-    """Where a command shows what it found."""
-    return Console(highlight=False)
+    """Where a command shows what it found; a file or a pipe gets lines as long as the tables need."""
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDTH_ELSEWHERE
+    return console
 
 
 def notes() -> Console:

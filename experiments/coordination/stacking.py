@@ -304,7 +304,7 @@ def _validate(member: _Member) -> dict[str, float]:
             loss_sum += member.loss(output_BC, target_B).sum()
             hits += (output_BC.argmax(1) == target_B).sum()
             count += len(target_B)
-    return {"val/loss": float(loss_sum) / count, "val/accuracy": 100 * float(hits) / count}
+    return {"val/loss": float(loss_sum) / count, "val/accuracy_percent": 100 * float(hits) / count}
 
 
 def _publish(member: _Member) -> None:

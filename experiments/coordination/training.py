@@ -114,5 +114,5 @@ def keep(job: Job, rows_CD: torch.Tensor, rows_per_class: int, history: History,
     }
     job.finish({"rows": rows_CD}, record)
     last = records[-1] if records else {}
-    shown = ", ".join(f"{name} {last[name]:.4g}" for name in ("train/loss", "val/accuracy") if name in last)
+    shown = ", ".join(f"{name} {last[name]:.4g}" for name in ("train/loss", "val/accuracy_percent") if name in last)
     log.info("%s: %d classes, %d epochs in %.1f s, %s", job.title, record["classes"], len(records), seconds, shown)

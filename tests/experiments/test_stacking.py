@@ -94,7 +94,7 @@ def test_a_stack_leaves_what_its_jobs_leave_one_by_one(jobs, schedule):
         torch.testing.assert_close(rows(one), rows(other), rtol=0, atol=1e-5)
         records = one.record(), other.record()
         assert all(record["epochs"] == EPOCHS for record in records)
-        for name in ("train/loss", "val/loss", "val/accuracy", "learning_rate", "epoch"):
+        for name in ("train/loss", "val/loss", "val/accuracy_percent", "learning_rate", "epoch"):
             expected, found = ([epoch[name] for epoch in record["history"]] for record in records)
             assert found == pytest.approx(expected, rel=1e-4), name
         assert set(records[0]["history"][-1]) == set(records[1]["history"][-1])
