@@ -99,7 +99,11 @@ class EmbeddingRows(Dataset):
 
     @staticmethod
     def collate(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Nothing is left to do."""
+        """Nothing is left to do.
+
+        Args:
+            batch: (B, D) embeddings and (B,) labels, as `__getitems__` made them.
+        """
         return batch
 
 
@@ -141,6 +145,9 @@ class ImageRows(Dataset):
     @staticmethod
     def collate(items: list[tuple[Tensor, int] | None]) -> tuple[Tensor, Tensor]:
         """(B, S, S, 3) uint8 and (B,) int64 labels of those that could be used.
+
+        Args:
+            items: crops (S, S, 3) with their labels; None for images that could not be used.
 
         Raises:
             InputError: none could.

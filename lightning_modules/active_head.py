@@ -42,7 +42,15 @@ class ActiveHead(Head):
         return len(self.weight_CD) // self.rows_per_class
 
     def choose(self, embedding_BD: Tensor, target_B: Tensor) -> Tensor | None:
-        """Active classes of the step that `step` = (epoch, batch) names; None stands for all."""
+        """Active classes of the step that `step` = (epoch, batch) names; None stands for all.
+
+        Args:
+            embedding_BD: the batch.
+            target_B: true classes.
+
+        Returns:
+            (A,) int64 ascending, or None.
+        """
         seed = np.random.SeedSequence([self.seed, *self.step]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(seed) >> 1)
         return self.active.choose(self.n_classes, target_B, embedding_BD, self.weight_CD.detach(), generator)

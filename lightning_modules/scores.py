@@ -36,7 +36,12 @@ class Heads:
 
     @classmethod
     def pack(cls, partition: Partition, rows: list[Tensor]) -> "Heads":
-        """Joins the (C, D) rows of every cluster, or (C R, D) of R per class, in the order of the clusters."""
+        """Joins the (C, D) rows of every cluster, or (C R, D) of R per class, in the order of the clusters.
+
+        Args:
+            partition: which identity belongs where.
+            rows: of each cluster.
+        """
         rows_per_class = len(rows[0]) // len(partition.members(0))
         identity = torch.cat(
             [torch.from_numpy(partition.members(c).astype("int64")) for c in range(partition.n_clusters)]

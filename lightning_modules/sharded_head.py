@@ -240,7 +240,16 @@ class ShardedHead(ActiveHead):
         return self._loss(embedding_BD, part, place_B, loss)
 
     def full_loss(self, embedding_BD: Tensor, target_B: Tensor, loss: ClassificationLoss) -> Tensor:
-        """Loss of each sample among all classes."""
+        """Loss of each sample among all classes.
+
+        Args:
+            embedding_BD: the whole batch, of unit length.
+            target_B: true classes, over all ranks.
+            loss: per-sample loss.
+
+        Returns:
+            (B,) losses.
+        """
         return self._loss(embedding_BD, self.weight_CD, self._place(target_B), loss)
 
     def _place(self, target_B: Tensor) -> Tensor:
@@ -255,7 +264,11 @@ class ShardedHead(ActiveHead):
         return sharded_margin_softmax(embedding_BD, weight_cD, place_B, loss, self.precision, self.max_logits_bytes)
 
     def best(self, embedding_BD: Tensor) -> Tensor:
-        """The class of the highest output over all ranks, the first of equals: (B,) int64."""
+        """The class of the highest output over all ranks, the first of equals: (B,) int64.
+
+        Args:
+            embedding_BD: the whole batch, of unit length.
+        """
         output_Bc = self(embedding_BD)
         if self.weight_CD.shape[0]:
             highest_B, place_B = output_Bc.max(1)

@@ -76,7 +76,13 @@ class BalancedKMeansPartitioner(SizeConstrainedKMeans):
 
 
 def nearest_centres(points_KD: np.ndarray, centres_MD: np.ndarray, t: int) -> tuple[np.ndarray, np.ndarray]:
-    """Squared distances to the t nearest centres, ascending, and which they are: (K, T) float32, (K, T) int64."""
+    """Squared distances to the t nearest centres, ascending, and which they are: (K, T) float32, (K, T) int64.
+
+    Args:
+        points_KD: points.
+        centres_MD: centres.
+        t: how many, at most M.
+    """
     import faiss
 
     faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))

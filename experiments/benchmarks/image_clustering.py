@@ -47,7 +47,14 @@ POINT_LOSSES: dict[str, PointLoss] = {
 
 
 def features(n: int = 180, dim: int = 512, groups: int = 3, seed: int = 0) -> np.ndarray:
-    """Non-negative heavy-tailed numbers in a few overlapping groups, like pooled activations: (n, dim) float64."""
+    """Non-negative heavy-tailed numbers in a few overlapping groups, like pooled activations: (n, dim) float64.
+
+    Args:
+        n: rows.
+        dim: numbers in a row.
+        groups: how many groups.
+        seed: of the draw.
+    """
     random = np.random.default_rng(seed)
     levels = random.gamma(2.0, 1.0, (groups, dim))
     return np.abs(levels[np.arange(n) % groups] + random.standard_t(3, (n, dim)))

@@ -193,7 +193,7 @@ def hardest(identities: tuple[str, ...], recall_K: np.ndarray, test_labels: np.n
     Args:
         identities: K names.
         recall_K: recall of each in percent.
-        test_labels: identity of each test sample.
+        test_labels: (n,) identity of each test sample.
         scenario: whose recall it is.
     """
     samples = np.bincount(test_labels, minlength=len(identities))

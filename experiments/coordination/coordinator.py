@@ -128,7 +128,12 @@ class Coordinator:
             self.run.note(partitions={**known, name: made.hash()})
 
     def jobs(self, cell: Cell, scenario: Scenario) -> list[Job]:
-        """One job per cluster; scenarios with the same partition and recipe have the same jobs."""
+        """One job per cluster; scenarios with the same partition and recipe have the same jobs.
+
+        Args:
+            cell: N, m and seed.
+            scenario: whose partition, loss and initial rows are used.
+        """
         if not scenario.trains:
             return []
         partition, folder = self.partition(cell, scenario)
@@ -155,6 +160,9 @@ class Coordinator:
 
     def train(self, work: Iterable[tuple[Cell, Scenario]]) -> dict[str, tuple[str, str]]:
         """Trains every sub-network that the given cells and scenarios need and that is not on disk.
+
+        Args:
+            work: pairs of a cell and a scenario; what they share is trained once.
 
         Returns:
             For each sub-network that failed, by `Job.identifier`, its title and why.
@@ -198,7 +206,12 @@ class Coordinator:
         return capacity.need(classes, samples, data.dim, self.trainer, at_once, moments, stack_size(jobs[0]))
 
     def identifier(self, cell: Cell, scenario: Scenario) -> Identifier:
-        """Assembles the trained parts of a scenario, router and decision fitted to training and validation samples."""
+        """Assembles the trained parts of a scenario, router and decision fitted to training and validation samples.
+
+        Args:
+            cell: N, m and seed.
+            scenario: whose sub-networks are trained.
+        """
         embedding_set, splits, means_KD = self.enrolled(cell)
         partition, _ = self.partition(cell, scenario)
         jobs = self.jobs(cell, scenario)

@@ -79,7 +79,11 @@ def check_testable(embedding_set: EmbeddingSet, split: DictConfig, sizes: list[i
 
 
 def dataset_name(embedding_set: EmbeddingSet) -> str:
-    """What results.csv calls a set: "synthetic" and what differs from its defaults, or the name of its folder."""
+    """What results.csv calls a set: "synthetic" and what differs from its defaults, or the name of its folder.
+
+    Args:
+        embedding_set: the set.
+    """
     made_with = embedding_set.meta.get("synthetic")
     if made_with:
         usual = OmegaConf.to_container(OmegaConf.load(CONFIGS / "data" / "synthetic.yaml"))
@@ -90,6 +94,10 @@ def dataset_name(embedding_set: EmbeddingSet) -> str:
 
 def as_sizes(value: Any, what: str) -> list[int] | None:
     """A positive integer or a list of them as a list; None stays None.
+
+    Args:
+        value: of the key.
+        what: the key, for the error.
 
     Raises:
         InputError: anything else.
@@ -107,6 +115,9 @@ def as_sizes(value: Any, what: str) -> list[int] | None:
 
 def as_seeds(value: Any) -> list[int]:
     """A number of repetitions n as seeds 0 to n - 1; a list as it is.
+
+    Args:
+        value: of the key `seeds`.
 
     Raises:
         InputError: no seed, a seed twice, or anything that is not a whole number from 0 on.

@@ -37,6 +37,11 @@ def evaluate(
 ) -> tuple[dict[str, float], np.ndarray]:
     """Accuracy and macro precision, recall, F1 on test probes.
 
+    Args:
+        identifier: what names the probes.
+        embedding_set: that holds them.
+        test: which of its rows, and who they are.
+
     Returns:
         The metrics in percent, and (K,) recall of each identity in percent, NaN where it has no test sample.
     """
@@ -67,7 +72,14 @@ def index_agreement(
 
 
 def cluster_accuracy(identifier: Identifier, router: Router, embedding_set: EmbeddingSet, split: Split) -> float:
-    """Share of samples, in percent, whose first choice of cluster holds their identity."""
+    """Share of samples, in percent, whose first choice of cluster holds their identity.
+
+    Args:
+        identifier: whose class means and partition are used.
+        router: whose choice is judged.
+        embedding_set: that holds the samples.
+        split: which of its rows, and who they are.
+    """
     member_of = memberships(identifier.partition)
     hits = 0
     for rows, truth in blocks(embedding_set, split):
@@ -78,7 +90,13 @@ def cluster_accuracy(identifier: Identifier, router: Router, embedding_set: Embe
 
 
 def query_microseconds(identifier: Identifier | Predictor, embedding_set: EmbeddingSet, test: Split) -> float:
-    """Microseconds per probe in a batch of up to 1,024, the median of five."""
+    """Microseconds per probe in a batch of up to 1,024, the median of five.
+
+    Args:
+        identifier: what names the probes.
+        embedding_set: that holds them.
+        test: which of its rows; the first 1,024 of them are asked for.
+    """
     rows = torch.from_numpy(np.array(embedding_set.embeddings[test.rows[:TIMED_PROBES]], dtype=np.float32))
     times = []
     for _ in range(6):
@@ -93,6 +111,9 @@ def training_columns(records: list[dict[str, Any]]) -> dict[str, Any]:
 
     An epoch's seconds are the median over the epochs of each sub-network; serial is their sum over sub-networks,
     parallel (each on a device of its own) their maximum.
+
+    Args:
+        records: of the sub-networks, as `Job.record` gives them.
     """
     if not records:
         return {}
@@ -108,7 +129,12 @@ def training_columns(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def history_rows(records: list[dict[str, Any]], **labels: Any) -> list[dict[str, Any]]:
-    """Rows of details/history.csv: one per sub-network and epoch."""
+    """Rows of details/history.csv: one per sub-network and epoch.
+
+    Args:
+        records: of the sub-networks, as `Job.record` gives them.
+        **labels: columns that are the same in every row.
+    """
     rows = []
     for record in records:
         elapsed = 0.0
@@ -133,6 +159,12 @@ def cluster_rows(
     """Rows of details/clusters.csv: size, similarity within and between, mean recall, one per cluster.
 
     Within is the mean cosine of a cluster's class means with its own centre, between that with the closest other.
+
+    Args:
+        partition: whose clusters.
+        class_means_KD: class means of unit length.
+        recall_K: recall of each identity in percent, NaN without a test sample.
+        **labels: columns that are the same in every row.
     """
     means = torch.from_numpy(class_means_KD)
     centres = cluster_centres(means, partition)

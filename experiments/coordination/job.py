@@ -108,7 +108,11 @@ class Job:
 
     @classmethod
     def from_json(cls, text: str) -> "Job | Stack":
-        """The job, or stack of jobs, that `to_json` wrote."""
+        """The job, or stack of jobs, that `to_json` wrote.
+
+        Args:
+            text: what `to_json` gave.
+        """
         content = json.loads(text)
         if "stack" in content:
             return Stack(tuple(cls._of(job) for job in content["stack"]))

@@ -74,16 +74,31 @@ class Progress:
         self._bar.stop()
 
     def say(self, text: str) -> None:
-        """Shows one lasting line."""
+        """Shows one lasting line.
+
+        Args:
+            text: the line, shown as it is.
+        """
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def job_starts(self, title: str) -> None:
-        """A sub-network begins."""
+        """A sub-network begins.
+
+        Args:
+            title: of its job.
+        """
         self._running[title] = 0
         self._bar.update(self._task, description=self._where(title))
 
     def epoch(self, title: str, done: int, of: int, values: dict[str, float]) -> None:
-        """An epoch of a sub-network ended: `done` of `of`, with the values logged so far."""
+        """An epoch of a sub-network ended: `done` of `of`, with the values logged so far.
+
+        Args:
+            title: of its job.
+            done: epochs that are done.
+            of: epochs in all.
+            values: logged so far, by name.
+        """
         self._running[title] = done
         if self._first_epochs is None:
             self._first_epochs = self.done_epochs - 1  # what a resumed job had done before says nothing about speed
@@ -94,7 +109,11 @@ class Progress:
             self.say(f"{shown}, loss {values.get('train/loss', float('nan')):.4g}, about {self._left()} left")
 
     def job_ends(self, title: str) -> None:
-        """A sub-network is done, or has failed."""
+        """A sub-network is done, or has failed.
+
+        Args:
+            title: of its job.
+        """
         self._running.pop(title, None)
         self.done_subnets += 1
         self._bar.update(self._task, completed=self.done_epochs)

@@ -134,17 +134,32 @@ class WatchingStacks:
         return getattr(self.progress, name)
 
     def job_starts(self, title: str) -> None:
-        """A job or stack begins."""
+        """A job or stack begins.
+
+        Args:
+            title: of the job or stack.
+        """
         for each in self._titles[title]:
             self.progress.job_starts(each)
 
     def epoch(self, title: str, done: int, of: int, values: dict[str, float]) -> None:
-        """An epoch of a job or stack ended."""
+        """An epoch of a job or stack ended.
+
+        Args:
+            title: of the job or stack.
+            done: epochs that are done.
+            of: epochs in all.
+            values: logged so far, by name.
+        """
         for each in self._titles[title]:
             self.progress.epoch(each, done, of, values)
 
     def job_ends(self, title: str) -> None:
-        """A job or stack is done, or has failed."""
+        """A job or stack is done, or has failed.
+
+        Args:
+            title: of the job or stack.
+        """
         for each in self._titles[title]:
             self.progress.job_ends(each)
 

@@ -6,7 +6,11 @@ from experiments.coordination.screen import LINE, results
 
 
 def show(made: EmbeddingSet | None) -> None:
-    """Prints a summary of a set; nothing in the helper processes of a distributed run, which get None."""
+    """Prints a summary of a set; nothing in the helper processes of a distributed run, which get None.
+
+    Args:
+        made: the set.
+    """
     if made is None:
         return
     console, counts = results(), made.sample_counts()

@@ -128,13 +128,24 @@ class Evidence:
 
     @classmethod
     def empty(cls, b: int, x: int, strengths: int, device: torch.device) -> "Evidence":
-        """No candidate at all, to be filled in."""
+        """No candidate at all, to be filled in.
+
+        Args:
+            b: probes.
+            x: candidates of each.
+            strengths: how many strengths of local evidence.
+            device: where it lies.
+        """
         zeros = torch.zeros((2 * strengths + 1, b, x), device=device)
         mean_BX = torch.full((b, x), -torch.inf, device=device)
         return cls(torch.zeros((b, x), dtype=torch.bool, device=device), mean_BX, zeros[0], *zeros[1:].chunk(2))
 
     def kinds(self, place: int) -> Tensor:
-        """(4, B, X) mean, row, local and pooled under one of the strengths."""
+        """(4, B, X) mean, row, local and pooled under one of the strengths.
+
+        Args:
+            place: of the strength in `strengths`.
+        """
         return torch.stack([self.mean_BX, self.row_BX, self.local_SBX[place], self.pooled_SBX[place]])
 
 
