@@ -99,7 +99,7 @@ class Progress:
             of: epochs in all.
             values: logged so far, by name.
         """
-        self._running[title] = done
+        self._running[title] = round(done / of * self.epochs)  # a scenario may have another number of epochs
         if self._first_epochs is None:
             self._first_epochs = self.done_epochs - 1  # what a resumed job had done before says nothing about speed
         shown = f"{self._where(title)}, epoch {done} of {of}"
