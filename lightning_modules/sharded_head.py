@@ -310,12 +310,14 @@ class ShardedSubNetwork(ActiveSubNetwork):
     def whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights and optimiser state as one process would have them; every rank must call it.
 
+        They come one by one to the CPU: a device that cannot hold all rows need not hold all moments either.
+
         Args:
-            tensors: this rank's.
+            tensors: this rank's, each of any shape.
         """
         own = self.head.weight_CD.shape
         return {
-            name: gather_rows(value, self.head.n_classes) if value.shape == own else value
+            name: gather_rows(value, self.head.n_classes).cpu() if value.shape == own else value
             for name, value in tensors.items()
         }
 

@@ -7,6 +7,7 @@ Axes: K identities, M clusters, D embedding dimension.
 import hashlib
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterable
@@ -202,7 +203,8 @@ class Coordinator:
         at_once = self.launcher.at_once(self.trainer["devices"])
         optimizers = {json.dumps(job.recipe.optimizer): job.recipe.optimizer for job in jobs}.values()
         moments = max(capacity.moments_of(instantiate(dict(node))) for node in optimizers)
-        return capacity.need(classes, samples, data.dim, self.trainer, at_once, moments, stack_size(jobs[0]))
+        nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1))
+        return capacity.need(classes, samples, data.dim, self.trainer, at_once, moments, stack_size(jobs[0]), nodes)
 
     def identifier(self, cell: Cell, scenario: Scenario) -> Identifier:
         """Assembles the trained parts of a scenario, router and decision fitted to training and validation samples.

@@ -3,7 +3,11 @@
 
 import hashlib
 import json
+import logging
 import math
+import shutil
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,10 @@ from datamodules.errors import InputError
 from datamodules.splits import split_identities
 from experiments.coordination.command_line import CONFIGS
 from experiments.coordination.scenarios import differing
+
+log = logging.getLogger(__name__)
+
+STALE_SECONDS = 3600.0  # a set that is being written changes all the time
 
 
 def open_data(cfg: DictConfig, sizes: list[int] | None) -> EmbeddingSet:
@@ -37,7 +45,23 @@ def open_data(cfg: DictConfig, sizes: list[int] | None) -> EmbeddingSet:
         return made
     digest = hashlib.sha256(json.dumps(node, sort_keys=True).encode()).hexdigest()[:10]
     folder = Path(cfg.runs_dir) / "data" / f"synthetic-{node['n_identities']}-{digest}"
+    remove_stale(folder.parent)
     return EmbeddingSet.open(folder, check_values=False) if folder.exists() else made.write(folder)
+
+
+def remove_stale(folder: Path) -> None:
+    """Removes generated sets that a process which was killed left unfinished.
+
+    Another run may be writing one right now: what changed within the last hour stays.
+
+    Args:
+        folder: where generated sets lie.
+    """
+    for unfinished in folder.glob(".synthetic-*.tmp"):
+        with suppress(OSError):  # finished, or removed by another process
+            if time.time() - max(part.stat().st_mtime for part in (unfinished, *unfinished.iterdir())) > STALE_SECONDS:
+                shutil.rmtree(unfinished)
+                log.info("removed %s, left unfinished by a process that was killed", unfinished)
 
 
 def check_split(split: DictConfig) -> None:
