@@ -14,6 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.table import Column
 
 SECONDS_BETWEEN_LINES = 20.0
 
@@ -59,10 +60,12 @@ class Progress:
         self._first_epochs: int | None = None
         self._running: dict[str, int] = {}  # epochs done of each sub-network under way
         self._started = self._last_line = time.monotonic()
+        # In a narrow window the title is cut off, not the numbers behind it.
+        title = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
         self._bar = RichProgress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            SpinnerColumn(), title, BarColumn(bar_width=12), MofNCompleteColumn(),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False),
-            console=console, transient=True, disable=not console.is_terminal,
+            console=console, transient=True, disable=not console.is_terminal, expand=True,
         )  # fmt: skip
         self._task = self._bar.add_task("epochs", total=max(subnets * epochs, 1))
 

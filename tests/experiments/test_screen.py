@@ -11,9 +11,11 @@ import warnings
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from datamodules.errors import InputError
 from experiments.coordination import screen
+from experiments.coordination.progress import Progress
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = sorted(file.stem for file in (ROOT / "experiments").glob("[!_]*.py"))
@@ -123,9 +125,20 @@ def test_colours_and_borders_in_a_terminal_alone():
     assert ESCAPE not in piped.stdout and "arcface" in piped.stdout
 
 
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_progress_shows_its_numbers_in_a_window_of_any_width(width):
+    console = Console(force_terminal=True, width=width, color_system=None)
+    progress = Progress(console, subnets=40, epochs=50)
+    progress.job_starts("synthetic N=2000 kmeans m=2 arcface seed 0 cluster 1")
+    with console.capture() as captured:
+        console.print(progress._bar)
+    shown = captured.get()
+    assert "0/2000" in shown and "0:00:00 left -:--:--" in shown and "synthetic N=2" in shown
+    assert shown.count("\n") == 1 and len(shown) <= width + 1
+
+
 def test_no_color_is_honoured(monkeypatch):
     """NO_COLOR takes colours away (no-color.org); bold and dim are none."""
-    from rich.console import Console
 
     def written():
         console = Console(force_terminal=True, color_system="truecolor", width=80)
