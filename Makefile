@@ -24,9 +24,10 @@ test: $(READY)  ## install, run the default test suite
 test-all: $(READY)  ## the slow tests as well
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ""
 
-lint: $(READY)  ## check style
+lint: $(READY)  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 docs: $(READY)  ## make docs/configuration.md of the configurations anew
 	$(BIN)/python -m experiments.list --keys docs/configuration.md
@@ -36,4 +37,4 @@ format: $(READY)  ## put the code into shape
 	$(BIN)/ruff format .
 
 clean:  ## remove the environment and caches; runs stay
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info

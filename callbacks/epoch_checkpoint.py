@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ class EpochCheckpoint(Callback):
         if (newest := newest_checkpoint(self.stem, self.key, trainer.is_global_zero)) is None:
             return
         state, facts = newest
-        state = module.part(state) if hasattr(module, "part") else state
+        part: Callable | None = getattr(module, "part", None)
+        state = part(state) if part else state
         module.load_state_dict({name[6:]: value for name, value in state.items() if name.startswith("model.")})
         load_optimizer(trainer.optimizers[0], state, facts["optimizer"])
         for logger in trainer.loggers:  # the history, and loggers whose record of the earlier epochs is gone
@@ -68,8 +70,9 @@ class EpochCheckpoint(Callback):
             return
         tensors, optimizer = optimizer_state(trainer.optimizers[0].state_dict())
         tensors |= {f"model.{name}": value for name, value in module.state_dict().items()}
-        if hasattr(module, "whole"):  # a module whose parameters lie on several ranks, all of which must take part
-            tensors = module.whole(tensors)
+        whole: Callable | None = getattr(module, "whole", None)
+        if whole:  # a module whose parameters lie on several ranks, all of which must take part
+            tensors = whole(tensors)
         if not trainer.is_global_zero or epoch in epoch_files(self.stem):
             return
         facts = {"key": self.key, "epoch": epoch, "history": self.history.records, "optimizer": optimizer}
@@ -172,7 +175,7 @@ def _digest(tensors: dict[str, Tensor], text: str) -> str:
     for name in sorted(tensors):
         value = tensors[name]
         digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
-        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy() if value.numel() else b"")
+        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
     return digest.hexdigest()
 
 
@@ -182,10 +185,11 @@ def optimizer_state(content: dict[str, Any]) -> tuple[dict[str, Tensor], dict[st
     Args:
         content: the state dict.
     """
-    tensors, plain = {}, {}
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, Any] = {}
     for index, values in content["state"].items():
         for name, value in values.items():
-            target = tensors if isinstance(value, Tensor) else plain
+            target: dict[str, Any] = tensors if isinstance(value, Tensor) else plain
             target[f"optimizer.{index}.{name}"] = value
     return tensors, {"plain": plain, "param_groups": content["param_groups"]}
 
@@ -213,9 +217,9 @@ def skip_epochs(trainer: Trainer, epoch: int) -> None:
         trainer: of the fit, in its `on_train_start`.
         epoch: epochs that are done.
     """
-    progress = trainer.fit_loop.epoch_progress.current
+    progress: Any = trainer.fit_loop.epoch_progress.current
     progress.ready = progress.started = progress.processed = progress.completed = epoch
     # Loggers count optimiser steps; W&B drops values whose step is lower than one it has seen.
-    steps = epoch * trainer.num_training_batches
+    steps = int(epoch * trainer.num_training_batches)
     trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = steps
     trainer.fit_loop.epoch_loop._batches_that_stepped = steps

@@ -40,13 +40,21 @@ class EpochClock(Callback):
 
 
 def wait(device: torch.device) -> None:
-    """Waits until a GPU has done what it was told."""
+    """Waits until a GPU has done what it was told.
+
+    Args:
+        device: whose work is waited for; a CPU has done its own.
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def reset_peak_memory(device: torch.device | str = "cpu") -> None:
-    """Starts a new measurement of peak memory; without effect where the kernel does not allow it."""
+    """Starts a new measurement of peak memory; without effect where the kernel does not allow it.
+
+    Args:
+        device: whose memory.
+    """
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -57,7 +65,11 @@ def reset_peak_memory(device: torch.device | str = "cpu") -> None:
 
 
 def peak_memory_mb(device: torch.device | str = "cpu") -> float:
-    """Peak memory since the last reset in MiB: resident set of the process, or CUDA allocations of the device."""
+    """Peak memory since the last reset in MiB: resident set of the process, or CUDA allocations of the device.
+
+    Args:
+        device: whose memory.
+    """
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:

@@ -22,7 +22,8 @@ class KeepBest(Callback):
     def __init__(self, monitor: str = "val/loss", patience: int = 5):
         self.monitor, self.patience = monitor, patience
         self.best_epoch: int | None = None
-        self._best, self._weights = math.inf, {}
+        self._best = math.inf
+        self._weights: dict[str, Tensor] = {}
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Looks at the epoch that just ended."""

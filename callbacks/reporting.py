@@ -20,4 +20,4 @@ class ReportEpoch(Callback):
         """Reports, on the first process only."""
         if trainer.is_global_zero:
             values = {key: float(value) for key, value in trainer.callback_metrics.items()}
-            self.report(trainer.current_epoch + 1, trainer.max_epochs, values)
+            self.report(trainer.current_epoch + 1, trainer.max_epochs or 0, values)

@@ -145,7 +145,7 @@ class MTCNNAligner(Aligner):
         self.crop, self.margin = crop, float(margin)
         self.min_face, self.min_side = int(min_face), int(min_side)
         self.thresholds = tuple(float(value) for value in thresholds)
-        self._detector = None
+        self._detector: MTCNN | None = None
 
     def __getstate__(self) -> dict:
         # Each worker process builds its own detector, so that none has to travel.
@@ -253,8 +253,11 @@ def crop_box(picture_HWC: np.ndarray, box: np.ndarray, image_size: int) -> np.nd
     Returns:
         (S, S, 3) uint8 RGB.
     """
-    size, corners = (image_size, image_size), tuple(float(value) for value in box)
-    return np.asarray(Image.fromarray(picture_HWC).resize(size, Image.Resampling.BICUBIC, box=corners))
+    left, top, right, bottom = box.tolist()
+    crop = Image.fromarray(picture_HWC).resize(
+        (image_size, image_size), Image.Resampling.BICUBIC, box=(left, top, right, bottom)
+    )
+    return np.asarray(crop)
 
 
 def _enlarged(picture_HWC: np.ndarray, zoom: float) -> Image.Image:

@@ -11,7 +11,11 @@ from datamodules.splits import Split
 
 
 def normalise_rows(rows_ND: np.ndarray) -> np.ndarray:
-    """Rows divided by their Euclidean length, as float32: (N, D); rows of zeros stay zero."""
+    """Rows divided by their Euclidean length, as float32: (N, D); rows of zeros stay zero.
+
+    Args:
+        rows_ND: of any length and floating dtype.
+    """
     rows_ND = np.asarray(rows_ND, dtype=np.float32)
     # The squared length of a float16 vector can pass float32's precision but never its range.
     length = np.sqrt(np.einsum("nd,nd->n", rows_ND, rows_ND))[:, None]

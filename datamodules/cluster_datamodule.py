@@ -115,7 +115,11 @@ class IndexBatches:
         return -(-len(self.rows) // self.batch_size)
 
     def together(self, batch_index: int) -> int:
-        """Samples of a batch over all ranks."""
+        """Samples of a batch over all ranks.
+
+        Args:
+            batch_index: of the batch in its epoch, from 0.
+        """
         return min(self.batch_size, len(self.rows) - batch_index * self.batch_size)
 
     def weight(self, batch_index: int) -> float:

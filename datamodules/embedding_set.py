@@ -237,7 +237,7 @@ def _not_finite(rows: np.ndarray) -> np.ndarray:
 
 
 def _all_zero(rows: np.ndarray) -> np.ndarray:
-    return ~rows.any(axis=1)
+    return np.logical_not(rows.any(axis=1))
 
 
 def _read_lines(path: Path) -> tuple[str, ...]:

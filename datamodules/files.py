@@ -301,7 +301,8 @@ def open_npy(path: Path | str, dtypes: tuple[str, ...], ndim: int) -> np.ndarray
         ndim: the number of axes it must have.
 
     Returns:
-        A read-only array backed by the file (an ordinary empty array where it holds no element).
+        A read-only array of any shape with `ndim` axes, backed by the file (an ordinary empty array where it holds no
+        element).
 
     Raises:
         InputError: no such file, not an .npy file, another dtype or shape, or a truncated file.
@@ -323,7 +324,11 @@ def open_npy(path: Path | str, dtypes: tuple[str, ...], ndim: int) -> np.ndarray
 
 
 def sha256(path: Path | str) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
+    """The SHA-256 of a file's content, in hexadecimal.
+
+    Args:
+        path: the file.
+    """
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -5,6 +5,7 @@ Axes: N samples, B batch, D embedding dimension, S side of a crop.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,7 +99,11 @@ class EmbeddingRows(Dataset):
 
     @staticmethod
     def collate(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Nothing is left to do."""
+        """Nothing is left to do.
+
+        Args:
+            batch: (B, D) embeddings and (B,) labels, as `__getitems__` made them.
+        """
         return batch
 
 
@@ -141,6 +146,9 @@ class ImageRows(Dataset):
     def collate(items: list[tuple[Tensor, int] | None]) -> tuple[Tensor, Tensor]:
         """(B, S, S, 3) uint8 and (B,) int64 labels of those that could be used.
 
+        Args:
+            items: crops (S, S, 3) with their labels; None for images that could not be used.
+
         Raises:
             InputError: none could.
         """
@@ -148,6 +156,9 @@ class ImageRows(Dataset):
         if not usable:
             raise InputError(f"a batch of {len(items)} images, none usable", "pictures", "check source and alignment")
         return torch.stack([crop for crop, _ in usable]), torch.tensor([label for _, label in usable])
+
+
+Rows = EmbeddingRows | ImageRows
 
 
 class IdentityDataModule(LightningDataModule):
@@ -160,7 +171,7 @@ class IdentityDataModule(LightningDataModule):
         num_workers: processes that load; 0 loads in this one.
     """
 
-    def __init__(self, train: Dataset, test: Dataset, batches: IdentityBatches, num_workers: int = 0):
+    def __init__(self, train: Rows, test: Rows, batches: IdentityBatches, num_workers: int = 0):
         super().__init__()
         self.train, self.test, self.batches, self.num_workers = train, test, batches, num_workers
 
@@ -172,5 +183,6 @@ class IdentityDataModule(LightningDataModule):
         """The held-out samples in order."""
         return self._loader(self.test, batch_size=256)
 
-    def _loader(self, dataset: Dataset, **how) -> DataLoader:
-        return DataLoader(dataset, num_workers=self.num_workers, collate_fn=dataset.collate, **how)
+    def _loader(self, dataset: Rows, **how) -> DataLoader:
+        collate: Any = dataset.collate
+        return DataLoader(dataset, num_workers=self.num_workers, collate_fn=collate, **how)

@@ -7,6 +7,7 @@ by itself are tried (PostScript would start another program).
 
 import io
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,14 +92,13 @@ def decode(content: bytes, max_side: int = 2048) -> DecodedImage:
             image = _open(content)
             long_side = max(image.size)
             # JPEG decodes at 1/2, 1/4 or 1/8 for a fraction of the time and memory; others ignore this.
-            image.draft(None, tuple(max(1, side * max_side // long_side) for side in image.size))
+            image.draft(None, _each(image.size, lambda side: side * max_side // long_side))
             _check_size(image.size, MAX_PIXELS)
             image.load()
             image = ImageOps.exif_transpose(image)
             image = _to_rgb(image)
             if (factor := max(image.size) / max_side) > 1:
-                size = tuple(max(1, round(side / factor)) for side in image.size)
-                image = image.resize(size, Image.Resampling.BOX)
+                image = image.resize(_each(image.size, lambda side: round(side / factor)), Image.Resampling.BOX)
             return DecodedImage(np.asarray(image), max(image.size) / long_side)
     except RejectedImage:
         raise
@@ -125,6 +125,10 @@ def _open(content: bytes) -> Image.Image:
 def _check_size(size: tuple[int, int], limit: int) -> None:
     if size[0] * size[1] > limit:
         raise RejectedImage(f"{size[0]} x {size[1]} pixels, over the limit of {limit:,}")
+
+
+def _each(size: tuple[int, int], side: Callable[[int], int]) -> tuple[int, int]:
+    return max(1, side(size[0])), max(1, side(size[1]))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -87,7 +87,7 @@ class LabelClusterDataModule(LightningDataModule):
     ):
         super().__init__()
         self.batch_size, self.seed, self.stream = batch_size, seed, stream
-        kept_N = labels_NL.any(axis=1) if drop_rows else np.ones(len(labels_NL), bool)
+        kept_N: np.ndarray = np.asarray(labels_NL.any(axis=1)) if drop_rows else np.ones(len(labels_NL), bool)
         train, validation = (rows[kept_N[rows]] for rows in (split.train, split.validation))
         if len(train) == 0:
             raise InputError("a label cluster without a training row", "at least one", "ask for fewer label clusters")

@@ -48,14 +48,16 @@ class MultiLabelSet:
                 "as many rows, and a name per column",
                 "correct the data set",
             )
-        self._refuse_columns(~np.isfinite(features).all(axis=0), self.feature_names, "feature", "is not finite")
+        self._refuse_columns(
+            np.logical_not(np.isfinite(features).all(axis=0)), self.feature_names, "feature", "is not finite"
+        )
         if labels.dtype != bool:
             # {0, 1} or {-1, 1} over the whole matrix: a mixture would be two conventions in one file.
             negative = -1 if (labels == -1).any() else 0
             strange = ((labels != 1) & (labels != negative)).any(axis=0)
             self._refuse_columns(strange, self.label_names, "label", f"has values other than {negative} and 1")
             labels = labels == 1
-        self._refuse_columns(~labels.any(axis=0), self.label_names, "label", "stands in no row")
+        self._refuse_columns(np.logical_not(labels.any(axis=0)), self.label_names, "label", "stands in no row")
         object.__setattr__(self, "features", features)
         object.__setattr__(self, "labels", labels)
 

@@ -54,7 +54,11 @@ class StackedBatches:
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the next pass in every sub-network."""
+        """Chooses the order of the next pass in every sub-network.
+
+        Args:
+            epoch: its number, from 0.
+        """
         for part in self.parts:
             part.set_epoch(epoch)
 

@@ -191,7 +191,8 @@ class SyntheticIdentities:
         Returns:
             Embeddings (N, D) of `dtype`, labels (N,) int32, and the names of the identities.
         """
-        counts_K, names = self._all_counts(), []
+        counts_K = self._all_counts()
+        names: list[str] = []
         embeddings_ND = np.empty((int(counts_K.sum()), self.dim), self.dtype)
         filled = 0
         for part in self.chunks():

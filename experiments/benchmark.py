@@ -5,24 +5,25 @@ import time
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from datamodules.files import atomic_file, write_json, write_text
 from experiments.benchmarks.config import BenchmarkConfig
-from experiments.benchmarks.machine import describe, device_of, set_threads
-from experiments.benchmarks.run import build_groups, run_groups
-from experiments.benchmarks.summary import frame, markdown, ratio_figure
 from experiments.coordination.command_line import command
-from experiments.coordination.publishing import terminal_table
-from experiments.coordination.run_folder import RunFolder
 from experiments.coordination.schema import check_trainer
-from experiments.reporting.canvas import to_png
+from experiments.coordination.screen import LINE, notes, results
 
 
 @command("benchmark", BenchmarkConfig)
 def main(cfg: DictConfig) -> None:
     """Measures, writes benchmark.json, benchmark.md and a figure, prints the table."""
-    console, started = Console(), time.perf_counter()
+    # Imported late: --help and a mistyped key are answered at once.
+    from experiments.benchmarks.machine import describe, device_of, set_threads
+    from experiments.benchmarks.run import build_groups, run_groups
+    from experiments.benchmarks.summary import markdown, ratio_figure, terminal_table
+    from experiments.coordination.run_folder import RunFolder
+    from experiments.reporting.canvas import to_png
+
+    console, started = results(), time.perf_counter()
     check_trainer(cfg.trainer)
     cfg.threads = set_threads(cfg.threads)
     device = device_of(cfg.trainer.accelerator)
@@ -31,7 +32,7 @@ def main(cfg: DictConfig) -> None:
     with RunFolder(Path(cfg.runs_dir) / (cfg.name or time.strftime("benchmark-%Y%m%d-%H%M%S")), cfg) as run:
         machine = describe(cfg.threads, device)
         run.note(machine=machine)
-        records, skipped = run_groups(groups, run, cfg, device, console)
+        records, skipped = run_groups(groups, run, cfg, device, notes())
         write_json(run.path / "skipped.json", skipped)
         write_json(run.path / "benchmark.json", records)
         if records:
@@ -40,10 +41,10 @@ def main(cfg: DictConfig) -> None:
         write_text(run.path / "benchmark.md", markdown(records, skipped, machine, "benchmark.png" if records else None))
 
     if records:
-        console.print(terminal_table(frame(records)))
+        console.print(terminal_table(records))
     console.print(
         f"{len(records)} comparisons, {len(skipped)} skipped, in {time.perf_counter() - started:.0f} s: "
-        f"{run.path / 'benchmark.md'}", highlight=False, soft_wrap=True, markup=False,
+        f"{run.path / 'benchmark.md'}", **LINE,
     )  # fmt: skip
 
 

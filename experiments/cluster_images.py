@@ -3,28 +3,31 @@
 
 from pathlib import Path
 
-import numpy as np
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.files import write_text
 from experiments.coordination.command_line import command
-from experiments.coordination.publishing import publish
-from experiments.coordination.run_folder import RunFolder, run_name
 from experiments.extraction.config import build_aligner
-from experiments.extraction.extract import ExtractionSettings, extract
-from experiments.image_clustering import tables
-from experiments.image_clustering.clusters import agreement, crops_of
 from experiments.image_clustering.config import ClusterImagesConfig
-from experiments.image_clustering.feature_maps import chosen_layers, feature_maps
-from experiments.image_clustering.figures import feature_maps_figure, representatives_figure
-from experiments.image_clustering.fits import estimators_of, fit_losses
 
 
 @command(config_name="cluster_images", schema=ClusterImagesConfig)
 def main(cfg: DictConfig) -> None:
     """Features, one clustering per loss, what they agree on, representatives and feature maps."""
+    # Imported late: --help and a mistyped key are answered at once.
+    import numpy as np
+    import torch
+
+    from experiments.coordination.publishing import publish
+    from experiments.coordination.run_folder import RunFolder, run_name
+    from experiments.extraction.extract import ExtractionSettings, extract
+    from experiments.image_clustering import tables
+    from experiments.image_clustering.clusters import agreement, crops_of
+    from experiments.image_clustering.feature_maps import chosen_layers, feature_maps
+    from experiments.image_clustering.figures import feature_maps_figure, representatives_figure
+    from experiments.image_clustering.fits import estimators_of, fit_losses
+
     source, extractor = instantiate(cfg.source), instantiate(cfg.extractor)
     aligner, estimators = build_aligner(cfg.alignment, source, extractor), estimators_of(cfg)
     layers = chosen_layers(extractor, cfg.layers)

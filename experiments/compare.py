@@ -6,10 +6,10 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from experiments.coordination.command_line import command
 from experiments.coordination.schema import CompareConfig, check_trainer
+from experiments.coordination.screen import LINE, notes, results
 
 
 @command("compare", CompareConfig)
@@ -27,7 +27,7 @@ def main(cfg: DictConfig) -> int:
     from experiments.reporting.report import write_report
     from experiments.reporting.terminal import terminal_table
 
-    console = Console()
+    console = results()
     check_trainer(cfg.trainer)
     lineup = load_lineup(cfg.scenarios, cfg)
     seeds, sizes = as_seeds(cfg.seeds), as_sizes(cfg.n_identities, "n_identities")
@@ -40,8 +40,8 @@ def main(cfg: DictConfig) -> int:
     check_testable(data, cfg.split, sizes, seeds[0])
     folder = Path(cfg.runs_dir) / (cfg.name or run_name("compare", dataset_name(data), cfg))
     with RunFolder(folder, cfg) as run:
-        coordinator = Coordinator(run, data, cfg, console)
-        console.print(f"{folder}: {len(lineup)} scenarios, N = {sizes}, seeds {seeds}", highlight=False, soft_wrap=True)
+        coordinator = Coordinator(run, data, cfg, notes())
+        notes().print(f"{folder}: {len(lineup)} scenarios, N = {sizes}, seeds {seeds}", **LINE)
         networks = [*lineup.scenarios, *chain(*below.values())]
         failed = coordinator.train((cell, scenario) for cell in cells for scenario in networks)
         for cell in cells:
@@ -51,18 +51,18 @@ def main(cfg: DictConfig) -> int:
             console.print(failure_table(failed))
         if not (run.path / "cells").exists():
             return 1
-        results, skipped = write_results(run.path)
+        table, skipped = write_results(run.path)
         write_map(coordinator, cells, lineup.scenarios)
         run.note_files(run.path / "results.csv", *run.path.glob("details/*.csv"), *run.path.glob("cells/*.json"))
         write_report(run.path)
         figures = sorted((run.path / "figures").glob("*.png"))
         config = OmegaConf.to_container(cfg, resolve=True)
-        instantiate(cfg.logger).summarise(run.path.name, run.path, config, results, figures)
+        instantiate(cfg.logger).summarise(run.path.name, run.path, config, table, figures)
 
-    console.print(terminal_table(results))
+    console.print(terminal_table(table))
     if len(skipped):
         console.print(skipped_table(skipped))
-    console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"report: {folder / 'report.html'}", **LINE)
     return 1 if failed else 0
 
 

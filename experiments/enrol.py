@@ -2,9 +2,9 @@
 """Add people to an Identifier, or take them out: python -m experiments.enrol identifier=DIR images=DIR out=DIR"""
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from experiments.coordination.command_line import command
+from experiments.coordination.screen import LINE, notes, results
 from experiments.enrolment.config import EnrolConfig, check_request
 
 
@@ -20,7 +20,7 @@ def main(cfg: DictConfig) -> None:
     from lightning_modules.enrolment import with_identities, without_identities
     from lightning_modules.identifier import Identifier
 
-    console = Console(soft_wrap=True, highlight=False)
+    console = notes()
     leaving, target = check_request(cfg)
     before = Identifier.load(cfg.identifier, cfg.device)
     original = open_original(before)
@@ -33,9 +33,9 @@ def main(cfg: DictConfig) -> None:
         after = retrain_changed(before, after, original, newcomers, console)
     if after.needs_fit:
         after = fit_again(after, original, newcomers)
-    show_accuracy(before, after, original, newcomers, console)
+    show_accuracy(before, after, original, newcomers, results())
     save(target, after, leaving, newcomers)
-    console.print(f"identifier of {len(after.identities)} people: {target}", markup=False)
+    results().print(f"identifier of {len(after.identities)} people: {target}", **LINE)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from datamodules.errors import InputError
 from experiments.coordination.command_line import command
 from experiments.coordination.schema import ExportConfig
+from experiments.coordination.screen import LINE, results
 
 
 @command("export", ExportConfig)
@@ -27,11 +27,11 @@ def main(cfg: DictConfig) -> None:
     export_onnx(identifier, out)
     probes_BD = likely_probes(identifier)
     others, difference = largest_difference(identifier, out, probes_BD)
-    Console(soft_wrap=True, highlight=False).print(
+    results().print(
         f"{out}: {len(identifier.identities)} people, {identifier.dim}-d\nthrough onnxruntime {others} of "
         f"{len(probes_BD)} probes are answered otherwise; scores differ by at most {difference:.1e}",
-        markup=False,
-    )
+        **LINE,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

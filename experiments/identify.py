@@ -6,12 +6,12 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
 
 from datamodules.errors import InputError
 from datamodules.files import open_npy, write_text
 from experiments.coordination.command_line import command
 from experiments.coordination.schema import IdentifyConfig
+from experiments.coordination.screen import LINE, results
 
 
 @command("identify", IdentifyConfig)
@@ -57,7 +57,7 @@ def main(cfg: DictConfig) -> None:
     frame = pd.DataFrame(({"file": files} if files else {}) | columns)
     write_text(out, frame.to_csv(index=False, float_format="%.6f"))
     unknown = int((found.index < 0).sum())
-    Console().print(f"{len(frame)} probes, {unknown} unknown: {out}", highlight=False, soft_wrap=True)
+    results().print(f"{len(frame)} probes, {unknown} unknown: {out}", **LINE)
 
 
 if __name__ == "__main__":

@@ -5,38 +5,54 @@ python -m experiments.list
 python -m experiments.list loss partitioner
 """
 
-import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
-from rich.console import Console
 from rich.table import Table
 
-from datamodules.errors import InputError
 from datamodules.files import write_text
+from experiments.coordination.screen import FLAGS_HELP, Parser, results, run_plain
 from experiments.listing.choices import choices
 
-HELP = """\
+HELP = f"""\
 Usage: python -m experiments.list [GROUP ...] [--keys FILE]
 
 Lists the choices of every group of experiments/configs: data sets, sources, extractors, losses, partitioners, inits,
 routers, decisions, scenarios, launchers, loggers, ... The name is what is written behind `group=`.
 In a terminal as a table, otherwise as lines of group, name and description with tabs between.
 With --keys a page of all configuration keys with their defaults is written (docs/configuration.md).
-Exit code: 0 done, 2 something in the input cannot be used (one line on standard error says what).
 
   python -m experiments.list
   python -m experiments.list loss partitioner
+
+{FLAGS_HELP}
+Exit codes: 0 done, 2 bad input, 130 stopped.
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def format_help(self) -> str:
-        return HELP
+def _list(words: list[str]) -> None:
+    parser = Parser("experiments.list", HELP, "names of groups, or --keys FILE")
+    parser.add_argument("groups", nargs="*")
+    parser.add_argument("--keys", type=Path)
+    arguments = parser.parse_args(words)
+    if arguments.keys is not None:
+        from experiments.listing.keys import page  # late: it imports every command
 
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message, "names of groups, or --keys FILE", "see --help")
+        write_text(arguments.keys, page())
+        return
+    found, console = choices(arguments.groups), results()
+    if not console.is_terminal:
+        for choice in found:
+            print(choice.group, choice.name, choice.about, sep="\t")
+        return
+    table = Table(show_edge=False)
+    for title, style in (("group", "dim"), ("name", "bold"), ("what it is", None)):
+        table.add_column(title, style=style, no_wrap=title != "what it is")
+    for number, choice in enumerate(found):
+        new = number == 0 or found[number - 1].group != choice.group
+        last = number + 1 == len(found) or found[number + 1].group != choice.group
+        table.add_row(choice.group if new else "", choice.name, choice.about, end_section=last)
+    console.print(table)
 
 
 def main(words: list[str] | None = None) -> int:
@@ -48,34 +64,7 @@ def main(words: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    try:
-        parser = _Parser(prog="python -m experiments.list")
-        parser.add_argument("groups", nargs="*")
-        parser.add_argument("--keys", type=Path)
-        arguments = parser.parse_args(words)
-        if arguments.keys is not None:
-            from experiments.listing.keys import page  # late: it imports every command
-
-            write_text(arguments.keys, page())
-            return 0
-        found = choices(arguments.groups)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    console = Console()
-    if not console.is_terminal:
-        for choice in found:
-            print(choice.group, choice.name, choice.about, sep="\t")
-        return 0
-    table = Table(show_edge=False)
-    for title, style in (("group", "dim"), ("name", "bold"), ("what it is", None)):
-        table.add_column(title, style=style, no_wrap=title != "what it is")
-    for number, choice in enumerate(found):
-        new = number == 0 or found[number - 1].group != choice.group
-        last = number + 1 == len(found) or found[number + 1].group != choice.group
-        table.add_row(choice.group if new else "", choice.name, choice.about, end_section=last)
-    console.print(table)
-    return 0
+    return run_plain(_list, words)
 
 
 if __name__ == "__main__":

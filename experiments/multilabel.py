@@ -3,34 +3,37 @@
 
 from pathlib import Path
 
-import pandas as pd
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from experiments.coordination.command_line import command
-from experiments.coordination.data import as_seeds
-from experiments.coordination.publishing import publish
-from experiments.coordination.run_folder import RunFolder, run_name
+from experiments.coordination.screen import notes
 from experiments.label_clusters.config import MultilabelConfig, open_data
-from experiments.label_clusters.figures import f1_figure, gain_figure
-from experiments.label_clusters.methods import load_methods
-from experiments.label_clusters.progress import MethodProgress
-from experiments.label_clusters.results import method_rows
-from experiments.label_clusters.tables import report_tables, sentence
-from experiments.label_clusters.task import Task
 
 
 @command(config_name="multilabel", schema=MultilabelConfig)
 def main(cfg: DictConfig) -> None:
     """Every method on every data set and seed; honest rows, and the leaky ones labelled as such."""
+    # Imported late: --help and a mistyped key are answered at once.
+    import pandas as pd
+
+    from experiments.coordination.data import as_seeds
+    from experiments.coordination.publishing import publish
+    from experiments.coordination.run_folder import RunFolder, run_name
+    from experiments.label_clusters.figures import f1_figure, gain_figure
+    from experiments.label_clusters.methods import load_methods
+    from experiments.label_clusters.progress import MethodProgress
+    from experiments.label_clusters.results import method_rows
+    from experiments.label_clusters.tables import report_tables, sentence
+    from experiments.label_clusters.task import Task
+
     opened, methods, seeds = open_data(cfg), load_methods(cfg), as_seeds(cfg.seeds)
     feature_partitioner, tracking = instantiate(cfg.feature_partitioner), OmegaConf.to_container(cfg.logger)
     name = "-".join(data.name for data, _ in opened)
 
     with RunFolder(Path(cfg.runs_dir) / (cfg.name or run_name("multilabel", name, cfg)), cfg) as run:
         rows = []
-        with MethodProgress(Console(), len(opened) * len(seeds) * len(methods)) as progress:
+        with MethodProgress(notes(), len(opened) * len(seeds) * len(methods)) as progress:
             for data, settings in opened:
                 for seed in seeds:
                     task = Task(

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
 
 from datamodules.errors import InputError
 from experiments.coordination.command_line import command
 from experiments.coordination.schema import TrainConfig, check_trainer
+from experiments.coordination.screen import LINE, notes, results
 
 
 @command("train", TrainConfig)
@@ -29,7 +29,7 @@ def main(cfg: DictConfig) -> int:
     from experiments.coordination.stages import Stages
     from lightning_modules.open_set import check_fpir, threshold_at_fpir
 
-    console, stages = Console(), Stages()
+    console, stages = results(), Stages()
     check_trainer(cfg.trainer)
     scenario, index = make_scenario("scenario", cfg.scenario, cfg), instantiate(cfg.index)
     sizes = as_sizes(cfg.n_identities, "n_identities")
@@ -48,12 +48,11 @@ def main(cfg: DictConfig) -> int:
 
     with RunFolder(folder, cfg) as run:
         with stages.stage("splits and class means"):
-            coordinator = Coordinator(run, data, cfg, console)
+            coordinator = Coordinator(run, data, cfg, notes())
             _, splits, _ = coordinator.enrolled(cell)
-        console.print(
+        notes().print(
             f"{folder}: {scenario.title}, N = {n}, m = {cell.n_subnets}, seed {cfg.seed}",
-            highlight=False,
-            soft_wrap=True,
+            **LINE,
         )
         with stages.stage("partition"):
             coordinator.partition(cell, scenario)
@@ -79,18 +78,18 @@ def main(cfg: DictConfig) -> int:
         run.note_files(*sorted(out.iterdir()))
 
     shown = ", ".join(f"{name} {value:.2f} %" for name, value in metrics.items())
-    console.print(f"{len(splits.test)} test probes: {shown}", highlight=False, soft_wrap=True)
+    console.print(f"{len(splits.test)} test probes: {shown}", **LINE)
     if agreement is not None:
-        console.print(f"index: {agreement:.2f} % of them answered as without it", highlight=False, soft_wrap=True)
+        console.print(f"index: {agreement:.2f} % of them answered as without it", **LINE)
     if threshold is not None:
         accepted = identifier.identify(data.embeddings[splits.test.rows])
         missed = 100 * np.mean(accepted.index != splits.test.labels)
         console.print(
             f"threshold {threshold:.4f}: {100 * cfg.fpir:g} % of {len(splits.unknown)} probes of unknown "
-            f"persons named, {missed:.2f} % of the test probes not named rightly", highlight=False, soft_wrap=True,
+            f"persons named, {missed:.2f} % of the test probes not named rightly", **LINE,
         )  # fmt: skip
-    console.print(str(stages), highlight=False, soft_wrap=True)
-    console.print(f"identifier: {out}", highlight=False, soft_wrap=True)
+    notes().print(str(stages), **LINE)
+    console.print(f"identifier: {out}", **LINE)
     return 0
 
 

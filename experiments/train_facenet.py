@@ -4,28 +4,31 @@
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
 
-from datamodules.identity_batches import IdentityBatches, IdentityDataModule
 from experiments.coordination.command_line import command
-from experiments.coordination.progress import Progress
-from experiments.coordination.publishing import publish
-from experiments.coordination.run_folder import RunFolder, run_name
+from experiments.coordination.screen import notes
 from experiments.facenet.config import TrainFacenetConfig
-from experiments.facenet.evaluation import embed, evaluate, sentence
-from experiments.facenet.figures import loss_figure
-from experiments.facenet.people import open_people
-from experiments.facenet.training import build_network, load_miners, make_job, materialise, train
-from experiments.verification.figures import roc_figure
-from lightning_modules.embedding_networks import Unchanged
 
 
 @command(config_name="train_facenet", schema=TrainFacenetConfig)
 def main(cfg: DictConfig) -> None:
     """The embedding before training, then one training per miner, each evaluated on the identities held out."""
+    # Imported late: --help and a mistyped key are answered at once.
+    import pandas as pd
+
+    from datamodules.identity_batches import IdentityBatches, IdentityDataModule
+    from experiments.coordination.progress import Progress
+    from experiments.coordination.publishing import publish
+    from experiments.coordination.run_folder import RunFolder, run_name
+    from experiments.facenet.evaluation import embed, evaluate, sentence
+    from experiments.facenet.figures import loss_figure
+    from experiments.facenet.people import open_people
+    from experiments.facenet.training import build_network, load_miners, make_job, materialise, train
+    from experiments.verification.figures import roc_figure
+    from lightning_modules.embedding_networks import Unchanged
+
     miners, network = load_miners(cfg), build_network(cfg)
     people = open_people(cfg, network)
     batches = IdentityBatches(people.train.labels_N, cfg.batch.identities, cfg.batch.images, cfg.seed)
@@ -36,7 +39,7 @@ def main(cfg: DictConfig) -> None:
         before = Unchanged() if network.takes == "embeddings" else network
         found = {"before_training": evaluate(*embed(before, data.predict_dataloader()), partitioner, cfg)}
         records = {}
-        with Progress(Console(), len(miners), cfg.trainer.max_epochs) as progress:
+        with Progress(notes(), len(miners), cfg.trainer.max_epochs) as progress:
             for name, miner in miners.items():
                 job, network = make_job(run, people, cfg, name, miner), build_network(cfg)
                 materialise(network, data.predict_dataloader(), cfg.seed)

@@ -3,24 +3,27 @@
 
 from pathlib import Path
 
-import pandas as pd
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from datamodules.sources.pairs import VerificationPairs
 from experiments.coordination.command_line import command
-from experiments.coordination.data import dataset_name
-from experiments.coordination.publishing import publish
-from experiments.coordination.run_folder import RunFolder, run_name
 from experiments.verification.config import VerifyConfig
-from experiments.verification.figures import roc_figure
-from experiments.verification.tables import folds_table, results_row, sentence, shown
-from lightning_modules.verification import squared_distances, verify
 
 
 @command(config_name="verify", schema=VerifyConfig)
 def main(cfg: DictConfig) -> None:
     """Distances of the pairs, thresholds from the other folds, one row of results."""
+    # Imported late: --help and a mistyped key are answered at once.
+    import pandas as pd
+
+    from datamodules.sources.pairs import VerificationPairs
+    from experiments.coordination.data import dataset_name
+    from experiments.coordination.publishing import publish
+    from experiments.coordination.run_folder import RunFolder, run_name
+    from experiments.verification.figures import roc_figure
+    from experiments.verification.tables import folds_table, results_row, sentence, shown
+    from lightning_modules.verification import squared_distances, verify
+
     embedding_set = instantiate(cfg.data)
     pairs = VerificationPairs.read(cfg.pairs, embedding_set)
     distance_P = squared_distances(embedding_set.embeddings, pairs.left, pairs.right)

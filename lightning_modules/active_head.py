@@ -42,7 +42,15 @@ class ActiveHead(Head):
         return len(self.weight_CD) // self.rows_per_class
 
     def choose(self, embedding_BD: Tensor, target_B: Tensor) -> Tensor | None:
-        """Active classes of the step that `step` = (epoch, batch) names; None stands for all."""
+        """Active classes of the step that `step` = (epoch, batch) names; None stands for all.
+
+        Args:
+            embedding_BD: the batch.
+            target_B: true classes.
+
+        Returns:
+            (A,) int64 ascending, or None.
+        """
         seed = np.random.SeedSequence([self.seed, *self.step]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(seed) >> 1)
         return self.active.choose(self.n_classes, target_B, embedding_BD, self.weight_CD.detach(), generator)
@@ -55,7 +63,7 @@ class ActiveHead(Head):
         place = torch.arange(self.rows_per_class, device=active_A.device)
         index = (active_A[:, None] * self.rows_per_class + place).flatten()
         part = Head(self.weight_CD[index], self.unit_rows, self.precision, self.max_logits_bytes, self.rows_per_class)
-        part.buffers = self.buffers
+        part.scratch = self.scratch
         self.chosen = index, part.weight_CD
         return part.loss(embedding_BD, torch.searchsorted(active_A, target_B), loss)
 
@@ -131,6 +139,8 @@ def _of_rows(value: Any, rows: Tensor) -> bool:
 
 class ActiveSubNetwork(SubNetwork):
     """A sub-network whose head is an `ActiveHead`; arguments as of `SubNetwork`."""
+
+    head: ActiveHead
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
         """Tells the head which step this is: its choice depends on nothing else that happened."""

@@ -53,6 +53,8 @@ class ImageNetwork(nn.Module):
     """
 
     takes = "images"
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, network: nn.Module, image_size: int, mean: Any, std: Any):
         super().__init__()

@@ -45,7 +45,7 @@ class Buffers:
         self._free: dict[tuple[int, ...], list[Tensor]] = {}
 
     def take(self, shape: Iterable[int], like: Tensor) -> Tensor:
-        """A tensor of that shape with undefined content, of the dtype and device of `like`."""
+        """A tensor of any `shape` with undefined content, of the dtype and device of `like`."""
         shape = tuple(shape)
         free = self._free.get(shape, [])
         while free:
@@ -58,8 +58,8 @@ class Buffers:
         """Takes tensors back; nobody else may use them from now on.
 
         Args:
-            tensors: None is passed over. Of one shape four are kept, and of few shapes: the last batch of an epoch is
-                smaller than the others.
+            tensors: of any shape; None is passed over. Of one shape four are kept, and of few shapes: the last batch
+                of an epoch is smaller than the others.
         """
         for tensor in tensors:
             if tensor is None or tensor.is_cuda:

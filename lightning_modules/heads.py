@@ -36,7 +36,7 @@ class Head(nn.Module):
         super().__init__()
         self.weight_CD = nn.Parameter(rows_CD.detach().clone().float())
         self.unit_rows, self.precision, self.max_logits_bytes = unit_rows, precision, max_logits_bytes
-        self.rows_per_class, self.buffers = rows_per_class, Buffers()
+        self.rows_per_class, self.scratch = rows_per_class, Buffers()
 
     def rows(self) -> Tensor:
         """The class rows as the product uses them: (C, D), of unit length where `unit_rows`."""
@@ -67,7 +67,7 @@ class Head(nn.Module):
         """
         if isinstance(loss, MarginLoss) and self.rows_per_class == 1:
             return fused_margin_softmax(
-                embedding_BD, self.weight_CD, target_B, loss, self.precision, self.max_logits_bytes, self.buffers
+                embedding_BD, self.weight_CD, target_B, loss, self.precision, self.max_logits_bytes, self.scratch
             )
         with matmul_precision(self.precision):
             return loss(self(embedding_BD), target_B)

@@ -95,7 +95,11 @@ class Identifier:
         return self.class_means_KD.shape[1]
 
     def scores(self, probes_BD: Tensor) -> ProbeScores:
-        """The scores of probes (B, D), of any length, against everything this identifier holds."""
+        """The scores of probes (B, D), of any length, against everything this identifier holds.
+
+        Args:
+            probes_BD: of any length; a row of zeros has no direction.
+        """
         scores = ProbeScores(
             probes_BD, self.class_means_KD, self.partition, self.heads, lambda: self._centres_MD, self._search
         )
@@ -113,7 +117,7 @@ class Identifier:
 
     @cached_property
     def _search(self) -> indexes.Search | None:
-        return self.index and self.index.open(self.class_means_KD, self.partition)
+        return self.index.open(self.class_means_KD, self.partition) if self.index else None
 
     @cached_property
     def _cluster_of_K(self) -> Tensor:
@@ -125,7 +129,11 @@ class Identifier:
             return cluster_centres(self.class_means_KD, self.partition)
 
     def route(self, scores: ProbeScores) -> Tensor:
-        """Clusters of each probe: (B, P) int64, best first, -1 where none."""
+        """Clusters of each probe: (B, P) int64, best first, -1 where none.
+
+        Args:
+            scores: of the probes, from `scores`.
+        """
         if self.router is None or self.partition.n_clusters == 1:
             return torch.zeros((len(scores), 1), dtype=torch.long, device=scores.probes_BD.device)
         return self.router.route(scores)
@@ -230,7 +238,11 @@ class Identifier:
             yield rows
 
     def save(self, path: Path | str) -> None:
-        """Writes identifier.safetensors and identifier.json into a new folder, whole or not at all."""
+        """Writes identifier.safetensors and identifier.json into a new folder, whole or not at all.
+
+        Args:
+            path: of the folder; one that exists is replaced.
+        """
         tensors = {
             "class_means": self.class_means_KD.cpu().contiguous(),
             "cluster_of": torch.from_numpy(self.partition.cluster_of.copy()),

@@ -105,7 +105,7 @@ def given_back(offset_bTR: Tensor, identity_bT: Tensor, metrics: Iterable[tuple[
 
 
 def given_back_alike(offset_bTR: Tensor, metric_RR: Tensor) -> Tensor:
-    """The same under one metric for all.
+    """The same under one metric for all: (b, T).
 
     Args:
         offset_bTR: probe less class mean, in the directions.

@@ -24,6 +24,9 @@ class IdentificationMetrics(Metric):
     """
 
     full_state_update = False
+    hits: Tensor
+    answers: Tensor
+    samples: Tensor
 
     def __init__(self, n_identities: int):
         super().__init__()

@@ -45,7 +45,9 @@ class OnnxScores:
         self, class_means_KD: np.ndarray, centres_MD: np.ndarray, cluster_of_K: np.ndarray, heads: Heads | None
     ):
         self.onnx = onnx_package()
-        self.nodes, self.constants, self._count = [], [], 0
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self._count = 0
         self.class_means_KD, self.centres_MD, self.heads = class_means_KD, centres_MD, heads
         self.n_clusters = len(centres_MD)
         self._cluster_of_K = cluster_of_K.astype(np.int64)
@@ -96,19 +98,37 @@ class OnnxScores:
         return names
 
     def argmax(self, values_BX: str) -> str:
-        """(B,) int64 place of the first of the largest values of (B, X)."""
+        """(B,) int64 place of the first of the largest values of (B, X).
+
+        Args:
+            values_BX: name of the values in the graph.
+        """
         return self.add("ArgMax", values_BX, axis=1, keepdims=0)
 
     def max(self, values_BX: str) -> str:
-        """(B,) largest value of (B, X)."""
+        """(B,) largest value of (B, X).
+
+        Args:
+            values_BX: name of the values in the graph.
+        """
         return self.add("ReduceMax", values_BX, axes=[1], keepdims=0)
 
     def lookup(self, table_X: np.ndarray, index: str) -> str:
-        """table[index] for an int64 table, of the shape of `index`."""
+        """table[index] for an int64 table, of the shape of `index`.
+
+        Args:
+            table_X: the table.
+            index: name of the places in the graph.
+        """
         return self.add("Gather", self.constant(table_X.astype(np.int64)), index, axis=0)
 
     def column(self, values_BX: str, place: int) -> str:
-        """(B,) column of (B, X)."""
+        """(B,) column of (B, X).
+
+        Args:
+            values_BX: name of the values in the graph.
+            place: of the column.
+        """
         return self.add("Gather", values_BX, self.constant(np.int64(place)), axis=1)
 
     def pick(self, columns: list[str], place_B: str) -> str:
@@ -175,7 +195,8 @@ class OnnxScores:
         p = min(p, len(self.class_means_KD))
         if p not in self._nearest:
             count = self.constant(np.array([p], np.int64))
-            self._nearest[p] = tuple(self.add_many(2, "TopK", self.cosine_BK, count, axis=1))
+            cosines, identities = self.add_many(2, "TopK", self.cosine_BK, count, axis=1)
+            self._nearest[p] = cosines, identities
         return self._nearest[p]
 
     def best_in_cluster(self, cluster_B: str) -> tuple[str, str]:
@@ -219,5 +240,9 @@ class OnnxScores:
 
 
 def as_array(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor of any device as a float32 array."""
+    """A tensor of any device as a float32 array.
+
+    Args:
+        tensor: of any shape; the array has the same shape.
+    """
     return tensor.detach().cpu().float().numpy()

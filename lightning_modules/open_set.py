@@ -141,7 +141,8 @@ def bootstrap_tpir(searches: Searches, fpir: float, random: Generator, resamples
         threshold = score_Q[allowed[0]] if len(allowed) else -np.inf
         hit_B = searches.right_B & (searches.score_B > threshold)
         found[i] = weight_B @ hit_B / weight_B.sum()
-    return tuple(float(x) for x in np.percentile(found, (2.5, 97.5)))
+    low, high = np.percentile(found, (2.5, 97.5)).tolist()
+    return low, high
 
 
 def det_curve(searches: Searches, points: int = 100) -> tuple[np.ndarray, np.ndarray]:

@@ -36,7 +36,12 @@ class Heads:
 
     @classmethod
     def pack(cls, partition: Partition, rows: Iterable[Tensor]) -> "Heads":
-        """Joins the (C, D) rows of every cluster, or (C R, D) of R per class, in the order of the clusters."""
+        """Joins the (C, D) rows of every cluster, or (C R, D) of R per class, in the order of the clusters.
+
+        Args:
+            partition: which identity belongs where.
+            rows: of each cluster.
+        """
         identity = torch.cat(
             [torch.from_numpy(partition.members(c).astype("int64")) for c in range(partition.n_clusters)]
         )
@@ -122,7 +127,8 @@ class ProbeScores:
         if self._head_best is None:
             every = torch.arange(len(self), device=self.probes_BD.device)
             columns = [self._in_head(cluster, every) for cluster in range(self.partition.n_clusters)]
-            self._head_best = tuple(torch.stack(blocks, 1) for blocks in zip(*columns, strict=True))
+            outputs, identities = zip(*columns, strict=True)
+            self._head_best = torch.stack(outputs, 1), torch.stack(identities, 1)
         return self._head_best
 
     def head_log_odds(self, scale: float) -> Tensor:
@@ -184,7 +190,8 @@ class ProbeScores:
             output_bC = self.probes_BD[chunk] @ rows_CD.T
             highest_b, place_b = output_bC.max(1)
             blocks.append((highest_b, identity_C[place_b]))
-        return tuple(torch.cat(block) for block in zip(*blocks, strict=True))
+        highest, identities = zip(*blocks, strict=True)
+        return torch.cat(highest), torch.cat(identities)
 
 
 def _top(values_BX: Tensor, p: int) -> tuple[Tensor, Tensor]:

@@ -243,7 +243,16 @@ class ShardedHead(ActiveHead):
         return self._loss(embedding_BD, part, place_B, loss)
 
     def full_loss(self, embedding_BD: Tensor, target_B: Tensor, loss: ClassificationLoss) -> Tensor:
-        """Loss of each sample among all classes."""
+        """Loss of each sample among all classes.
+
+        Args:
+            embedding_BD: the whole batch, of unit length.
+            target_B: true classes, over all ranks.
+            loss: per-sample loss.
+
+        Returns:
+            (B,) losses.
+        """
         return self._loss(embedding_BD, self.weight_CD, self._place(target_B), loss)
 
     def _place(self, target_B: Tensor) -> Tensor:
@@ -258,7 +267,11 @@ class ShardedHead(ActiveHead):
         return sharded_margin_softmax(embedding_BD, weight_cD, place_B, loss, self.precision, self.max_logits_bytes)
 
     def best(self, embedding_BD: Tensor) -> Tensor:
-        """The class of the highest output over all ranks, the first of equals: (B,) int64."""
+        """The class of the highest output over all ranks, the first of equals: (B,) int64.
+
+        Args:
+            embedding_BD: the whole batch, of unit length.
+        """
         output_Bc = self(embedding_BD)
         if self.weight_CD.shape[0]:
             highest_B, place_B = output_Bc.max(1)
@@ -273,6 +286,8 @@ class ShardedHead(ActiveHead):
 
 class ShardedSubNetwork(ActiveSubNetwork):
     """A sub-network whose head is a `ShardedHead`: every rank computes the whole batch against its own classes."""
+
+    head: ShardedHead
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Mean loss of the whole batch, of which this rank brings its part; see `SubNetwork.training_step`."""
@@ -295,12 +310,14 @@ class ShardedSubNetwork(ActiveSubNetwork):
     def whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights and optimiser state as one process would have them; every rank must call it.
 
+        They come one by one to the CPU: a device that cannot hold all rows need not hold all moments either.
+
         Args:
-            tensors: this rank's.
+            tensors: this rank's, each of any shape.
         """
         own = self.head.weight_CD.shape
         return {
-            name: gather_rows(value, self.head.n_classes) if value.shape == own else value
+            name: gather_rows(value, self.head.n_classes).cpu() if value.shape == own else value
             for name, value in tensors.items()
         }
 

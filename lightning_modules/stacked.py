@@ -5,6 +5,7 @@ Axes: S sub-networks, B batch, C classes of the largest sub-network, D embedding
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
@@ -98,13 +99,14 @@ class StackedSubNetworks(LightningModule):
     def __init__(
         self,
         heads: Sequence[Head],
-        loss: ClassificationLoss,
+        loss: MarginLoss,
         optimizer: Callable[[Iterable[Tensor]], Optimizer],
         schedule: str = "constant",
     ):
         super().__init__()
         self.automatic_optimization = False
-        self.heads, self.loss, self.make_optimizer, self.schedule = nn.ModuleList(heads), loss, optimizer, schedule
+        self.heads: Any = nn.ModuleList(heads)  # its items are `Head`, which ModuleList does not know
+        self.loss, self.make_optimizer, self.schedule = loss, optimizer, schedule
 
     def configure_optimizers(self) -> Optimizer:
         """One optimiser; from here on, which is after the move to the device, the heads share one tensor."""
@@ -117,11 +119,11 @@ class StackedSubNetworks(LightningModule):
         place_C = torch.arange(max(sizes), device=like.device)
         self.padding_SC = place_C >= torch.tensor(sizes, device=like.device)[:, None]
         self._loss_S = torch.zeros(len(sizes), device=like.device)
-        parameters = [head.weight_CD for head in self.heads]
+        parameters: list[Any] = [head.weight_CD for head in self.heads]
         # A schedule runs over a sub-network's own steps, so each needs its own rate; else one group is faster.
-        return self.make_optimizer(
-            parameters if self.schedule == "constant" else [{"params": [parameter]} for parameter in parameters]
-        )
+        if self.schedule != "constant":
+            parameters = [{"params": [parameter]} for parameter in parameters]
+        return self.make_optimizer(parameters)
 
     def training_step(self, batch: StackedBatch, batch_index: int) -> None:
         """One optimiser step of every sub-network that has a batch left."""

@@ -21,7 +21,7 @@ from lightning_modules.schedules import learning_rate_factor
 class SubNetwork(LightningModule):
     """Trains one head on frozen embeddings; the same module at C = 2,000 of a cluster and C = N of no distribution.
 
-    Logged once per epoch: `train/loss`, `val/loss`, `val/accuracy` (percent), `learning_rate`.
+    Logged once per epoch: `train/loss`, `val/loss`, `val/accuracy_percent` (percent), `learning_rate`.
 
     Args:
         head: the class rows.
@@ -29,6 +29,8 @@ class SubNetwork(LightningModule):
         optimizer: makes an optimiser from parameters, `functools.partial(torch.optim.Adam, lr=1e-3, ...)`.
         schedule: of the learning rate, see `lightning_modules.schedules`.
     """
+
+    head: Head
 
     def __init__(
         self,
@@ -55,8 +57,8 @@ class SubNetwork(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         """Sets the learning rate of the step."""
         if self.schedule != "constant":
-            done = self.trainer.current_epoch * self.trainer.num_training_batches + batch_index
-            all_steps = self.trainer.max_epochs * self.trainer.num_training_batches
+            done = int(self.trainer.current_epoch * self.trainer.num_training_batches) + batch_index
+            all_steps = int(self.trainer.max_epochs * self.trainer.num_training_batches)
             for optimizer in self.trainer.optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = optimizer.defaults["lr"] * learning_rate_factor(self.schedule, done, all_steps)
@@ -95,12 +97,12 @@ class SubNetwork(LightningModule):
         """Logs mean loss and accuracy in percent over the validation samples."""
         loss, accuracy = self._means(self._val_sum)
         self.log("val/loss", loss)
-        self.log("val/accuracy", 100 * accuracy)
+        self.log("val/accuracy_percent", 100 * accuracy)
 
     def on_before_zero_grad(self, optimizer: Optimizer) -> None:
         """Lets the next step write its gradient where this one's was; under DDP it belongs to a bucket."""
         if self.trainer.world_size == 1:
-            self.head.buffers.give(self.head.weight_CD.grad)
+            self.head.scratch.give(self.head.weight_CD.grad)
             self.head.weight_CD.grad = None
 
     def _means(self, sums: "_Sums") -> Tensor:
@@ -122,7 +124,8 @@ class _Sums:
     """
 
     def __init__(self, values: int):
-        self.values, self.count, self.sums = values, 0, ()
+        self.values, self.count = values, 0
+        self.sums: tuple[Tensor, ...] = ()
 
     def add(self, count: int, *sums: Tensor) -> None:
         """Adds the sums over `count` samples."""

@@ -60,7 +60,8 @@ def mine(miner: Callable[..., Triplets], z_BD: Tensor, label_B: Tensor, anchors:
         # Seen from a part of the batch, an anchor is a positive of its own.
         proper = anchor_T + start != positive_T
         found.append((anchor_T[proper] + start, positive_T[proper], negative_T[proper]))
-    return tuple(torch.cat(column) for column in zip(*found, strict=True))
+    anchors_T, positives_T, negatives_T = zip(*found, strict=True)
+    return torch.cat(anchors_T), torch.cat(positives_T), torch.cat(negatives_T)
 
 
 class TripletModule(LightningModule):
@@ -96,7 +97,9 @@ class TripletModule(LightningModule):
         with torch.no_grad():
             excess_T = distance_BB[triplets[0], triplets[1]] - distance_BB[triplets[0], triplets[2]] + self.alpha
             active = (excess_T > 0).float().mean() if count else torch.zeros(())
-        values = {"train/loss": loss.detach(), "train/triplets": float(count), "train/active": active}
+        values: dict[str, Tensor | float] = {
+            "train/loss": loss.detach(), "train/triplets": float(count), "train/active": active,
+        }  # fmt: skip
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(label_B))
         return loss
 

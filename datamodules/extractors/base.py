@@ -130,7 +130,11 @@ class Extractor(nn.Module, ABC):
 
 
 def state_digest(network: nn.Module) -> str:
-    """SHA-256 over names, shapes, types and values of all weights and buffers."""
+    """SHA-256 over names, shapes, types and values of all weights and buffers.
+
+    Args:
+        network: whose state dict is hashed.
+    """
     digest = hashlib.sha256()
     for key, value in sorted(network.state_dict().items()):
         digest.update(f"{key} {tuple(value.shape)} {value.dtype}\n".encode())
@@ -140,6 +144,10 @@ def state_digest(network: nn.Module) -> str:
 
 def file_digest(path: Path | str, what: str) -> str:
     """SHA-256 of a weights file.
+
+    Args:
+        path: the file.
+        what: it is, for the error.
 
     Raises:
         InputError: no such file.

@@ -6,6 +6,7 @@ from __future__ import annotations  # this file is named like the package that i
 import importlib.util
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,7 +84,7 @@ class DlibAligner(Aligner):
         self.landmarks = _model_file(landmarks, LANDMARK_FILE).name
         self.min_side, self.threshold, self.main_threshold = int(min_side), float(threshold), float(main_threshold)
         self._landmark_file = _model_file(landmarks, LANDMARK_FILE)
-        self._models = None
+        self._models: tuple[Any, Any, Any] | None = None
 
     def __getstate__(self) -> dict:
         return {**vars(self), "_models": None}  # built again by each worker process

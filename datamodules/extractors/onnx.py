@@ -63,8 +63,8 @@ class OnnxExtractor(Extractor):
         self._check_normalisation()
 
     def embed(self, x_BCHW: Tensor) -> Tensor:
-        x = x_BCHW if self._layout == "NCHW" else x_BCHW.permute(0, 2, 3, 1)
-        x = np.ascontiguousarray(x.cpu().numpy(), np.float32)
+        ordered = x_BCHW if self._layout == "NCHW" else x_BCHW.permute(0, 2, 3, 1)
+        x = np.ascontiguousarray(ordered.cpu().numpy(), np.float32)
         step = self._batch or max(len(x), 1)
         name = self._session.get_inputs()[0].name
         found = []
@@ -123,7 +123,7 @@ def _check_input(session, path: Path, image_size: int) -> tuple[str, int | None]
     if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4:
         raise InputError(stated, expected, "choose a network from images to embeddings")
     batch, *sides = (size if isinstance(size, int) and size > 0 else None for size in inputs[0].shape)
-    for layout, channels, height, width in (("NCHW", *sides), ("NHWC", sides[2], sides[0], sides[1])):
+    for layout, (channels, height, width) in (("NCHW", sides), ("NHWC", [sides[2], *sides[:2]])):
         if channels == 3 and {height, width} <= {image_size, None}:
             return layout, batch
     if sides[0] is None and set(sides[1:]) <= {image_size, None}:
@@ -135,7 +135,7 @@ def _choose_output(session, path: Path, name: str | None) -> str:
     outputs = [entry.name for entry in session.get_outputs()]
     if name is None and len(outputs) == 1:
         return outputs[0]
-    if name not in outputs:
+    if name is None or name not in outputs:
         raise InputError(f"{path}: output {name!r}", f"one of {', '.join(outputs)}", "set extractor.output")
     return name
 

@@ -19,6 +19,8 @@ class RandomProjectionExtractor(Extractor):
         seed: of the matrix.
     """
 
+    matrix: Tensor
+
     def __init__(self, embedding_dim: int = 64, image_size: int = 32, channel_order: str = "RGB", seed: int = 0):
         super().__init__(
             name="random_projection",

@@ -23,6 +23,9 @@ class TimmExtractor(Extractor):
         seed: of random weights.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         model: str = "resnet50.a1_in1k",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """VGG16 of ImageNet: its convolutional output with global average pooling."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -26,6 +27,9 @@ class VGG16Extractor(Extractor):
         seed: of random weights.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self, weights: str | Path = "pretrained", image_size: int = 224, fraction: float = 0.875, seed: int = 0
     ):
@@ -39,6 +43,7 @@ class VGG16Extractor(Extractor):
             for layer in self.features:
                 if isinstance(layer, nn.Conv2d):
                     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                    assert layer.bias is not None
                     nn.init.zeros_(layer.bias)
         published = VGG16_Weights.IMAGENET1K_V1
         load_weights(
@@ -62,6 +67,6 @@ class VGG16Extractor(Extractor):
         return state_digest(self.features)
 
 
-def _features_only(state: dict) -> dict:
+def _features_only(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     chosen = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
     return chosen or dict(state)

@@ -76,7 +76,13 @@ class BalancedKMeansPartitioner(SizeConstrainedKMeans):
 
 
 def nearest_centres(points_KD: np.ndarray, centres_MD: np.ndarray, t: int) -> tuple[np.ndarray, np.ndarray]:
-    """Squared distances to the t nearest centres, ascending, and which they are: (K, T) float32, (K, T) int64."""
+    """Squared distances to the t nearest centres, ascending, and which they are: (K, T) float32, (K, T) int64.
+
+    Args:
+        points_KD: points.
+        centres_MD: centres.
+        t: how many, at most M.
+    """
     import faiss
 
     faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
@@ -159,12 +165,12 @@ def repair(cluster_of: np.ndarray, points_KD: np.ndarray, centres_MD: np.ndarray
             target = rise.argmin(axis=1)
             for i in np.argsort(rise.min(axis=1), kind="stable"):
                 if sizes[cluster] > high and sizes[target[i]] < high:
-                    move(members[i], target[i])
+                    move(int(members[i]), int(target[i]))
     for cluster in np.flatnonzero(sizes < low):
         others = np.flatnonzero(cluster_of != cluster)
         own = ((points_KD[others] - centres_MD[cluster_of[others]]) ** 2).sum(axis=1)
         rise = ((points_KD[others] - centres_MD[cluster]) ** 2).sum(axis=1) - own
         for identity in others[np.argsort(rise, kind="stable")]:
             if sizes[cluster] < low and sizes[cluster_of[identity]] > low:
-                move(identity, cluster)
+                move(int(identity), int(cluster))
     return cluster_of

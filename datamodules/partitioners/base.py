@@ -100,7 +100,11 @@ class Partition:
         )
 
     def save(self, path: Path | str) -> None:
-        """Writes partition.npy, partition.json and, with overlap, partition_extra.npy into a new folder."""
+        """Writes partition.npy, partition.json and, with overlap, partition_extra.npy into a new folder.
+
+        Args:
+            path: of the folder, which must not exist.
+        """
         with atomic_folder(path) as folder:
             np.save(folder / "partition.npy", self.cluster_of)
             if self.overlapping:
@@ -111,6 +115,9 @@ class Partition:
     @classmethod
     def load(cls, path: Path | str) -> "Partition":
         """Reads what `save` wrote.
+
+        Args:
+            path: of the folder.
 
         Raises:
             InputError: a missing, damaged or foreign file.
@@ -200,7 +207,12 @@ class Partitioner(ABC):
         return Partition(home, m, extra, self.provenance(class_means_KD, seed))
 
     def provenance(self, class_means_KD: np.ndarray, seed: int) -> dict[str, Any]:
-        """What to note beside a partition: the maker, its arguments, the seed and a hash of what it saw."""
+        """What to note beside a partition: the maker, its arguments, the seed and a hash of what it saw.
+
+        Args:
+            class_means_KD: that were clustered.
+            seed: that was used.
+        """
         means_hash = hashlib.sha256(np.ascontiguousarray(class_means_KD).tobytes()).hexdigest()[:16]
         arguments = {key: value for key, value in vars(self).items() if not key.endswith("_")}
         return {

@@ -22,7 +22,12 @@ STEP_TOLERANCE = 1e-6  # a step shorter than this share of the loss's own length
 
 
 def row_blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
-    """Slices that cover `n_rows` rows in blocks of about CHUNK_ELEMENTS numbers."""
+    """Slices that cover `n_rows` rows in blocks of about CHUNK_ELEMENTS numbers.
+
+    Args:
+        n_rows: rows in all.
+        n_columns: numbers in a row.
+    """
     step = max(1, CHUNK_ELEMENTS // max(n_columns, 1))
     return (slice(start, start + step) for start in range(0, n_rows, step))
 
@@ -43,17 +48,30 @@ class CentreLoss(ABC):
         Args:
             members_CD: the points of one cluster, at least one.
             start_D: the present centre.
+
+        Returns:
+            (D,) float64.
         """
 
     def to_centre(self, points_ND: np.ndarray, centre_D: np.ndarray) -> np.ndarray:
-        """Loss of every point against one centre, summed over the coordinates: (N,) float64."""
+        """Loss of every point against one centre, summed over the coordinates: (N,) float64.
+
+        Args:
+            points_ND: points.
+            centre_D: the centre.
+        """
         losses_N = np.empty(len(points_ND))
         for rows in row_blocks(*points_ND.shape):
             losses_N[rows] = self.value(points_ND[rows] - centre_D).sum(axis=1, dtype=np.float64)
         return losses_N
 
     def per_coordinate(self, members_CD: np.ndarray, centre_D: np.ndarray) -> np.ndarray:
-        """Loss of one centre summed over the members, for every coordinate: (D,) float64."""
+        """Loss of one centre summed over the members, for every coordinate: (D,) float64.
+
+        Args:
+            members_CD: the points of one cluster.
+            centre_D: its centre.
+        """
         losses_D = np.zeros(members_CD.shape[1])
         for rows in row_blocks(*members_CD.shape):
             losses_D += self.value(members_CD[rows] - centre_D).sum(axis=0, dtype=np.float64)
@@ -111,11 +129,19 @@ class ReweightedLoss(CentreLoss):
     """
 
     exact = False
-    length: float  # what the loss calls far, in units of the features
+
+    @property
+    @abstractmethod
+    def length(self) -> float:
+        """What the loss calls far, in units of the features."""
 
     @abstractmethod
     def weight(self, residual: np.ndarray) -> np.ndarray:
-        """rho'(r) / r up to a constant factor, in [0, 1], non-increasing in |r|."""
+        """rho'(r) / r up to a constant factor, in [0, 1], non-increasing in |r|.
+
+        Args:
+            residual: r, of any shape; the weights have the same shape.
+        """
 
     def centre(self, members_CD, start_D):
         # The median is close to the minimiser however far the outliers are; keeping the start where it is better
@@ -155,7 +181,7 @@ class Huber(ReweightedLoss):
         _check("delta", self.delta)
 
     @property
-    def length(self):
+    def length(self) -> float:
         return self.delta
 
     def value(self, residual):
@@ -181,7 +207,7 @@ class PseudoHuber(ReweightedLoss):
         _check("delta", self.delta)
 
     @property
-    def length(self):
+    def length(self) -> float:
         return self.delta
 
     def value(self, residual):
@@ -209,7 +235,7 @@ class Correntropy(ReweightedLoss):
         _check("sigma", self.sigma)
 
     @property
-    def length(self):
+    def length(self) -> float:
         return self.sigma
 
     def value(self, residual):
@@ -230,3 +256,13 @@ def _median(members_CD: np.ndarray) -> np.ndarray:
 def _check(name: str, value: float, allow_zero: bool = False) -> None:
     if not (np.isfinite(value) and (value > 0 or allow_zero and value == 0)):
         raise InputError(f"{name} = {value}", f"a finite number {'>=' if allow_zero else '>'} 0", f"set {name}")
+
+
+LOSSES = {  # name: the class and the parameters it takes, each of which is a length
+    "square": (Square, ()),
+    "absolute": (Absolute, ()),
+    "huber": (Huber, ("delta",)),
+    "pseudo_huber": (PseudoHuber, ("delta",)),
+    "correntropy": (Correntropy, ("sigma",)),
+    "epsilon_insensitive": (EpsilonInsensitive, ("epsilon",)),
+}

@@ -12,25 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from datamodules.errors import InputError
 from datamodules.partitioners.base import Partitioner
-from datamodules.partitioners.centre_losses import (
-    Absolute,
-    CentreLoss,
-    Correntropy,
-    EpsilonInsensitive,
-    Huber,
-    PseudoHuber,
-    Square,
-    row_blocks,
-)
-
-LOSSES = {  # name: the class and the parameters it takes, each of which is a length
-    "square": (Square, ()),
-    "absolute": (Absolute, ()),
-    "huber": (Huber, ("delta",)),
-    "pseudo_huber": (PseudoHuber, ("delta",)),
-    "correntropy": (Correntropy, ("sigma",)),
-    "epsilon_insensitive": (EpsilonInsensitive, ("epsilon",)),
-}
+from datamodules.partitioners.centre_losses import LOSSES, CentreLoss, Square, row_blocks
 
 
 class GeneralisedKMeans(ClusterMixin, BaseEstimator):

@@ -64,6 +64,7 @@ class SampleClustersPartitioner(KMeansPartitioner):
         Raises:
             InputError: fewer samples than clusters.
         """
+        assert samples is not None, "`needs_samples`: the caller sees to it"
         drawn_ND, _ = samples.drawn(self.max_samples, seed)
         if len(drawn_ND) < m:
             raise InputError(f"{len(drawn_ND)} samples for m = {m} clusters", "at least m", "lower n_subnets")
@@ -84,6 +85,7 @@ class SampleClustersPartitioner(KMeansPartitioner):
         home = fill_empty(home, distance, m)
 
         total_K = np.bincount(identity_P, weights=count_P, minlength=len(home))
-        least_P = {"majority": np.inf, "any": 0.0, "share": self.threshold * total_K[identity_P]}[self.rule]
+        share = {"majority": np.inf, "any": 0.0, "share": self.threshold}[self.rule]
+        least_P = share * total_K[identity_P]
         beside = (count_P > least_P) & (cluster_P != home[identity_P])
         return home, np.stack([identity_P[beside], cluster_P[beside]], axis=1)

@@ -44,7 +44,13 @@ class SoftOverlapPartitioner(KMeansPartitioner):
 
 
 def centres_of(points_KD: np.ndarray, cluster_of: np.ndarray, m: int) -> np.ndarray:
-    """Mean of the points of each cluster, none empty: (M, D) float32."""
+    """Mean of the points of each cluster, none empty: (M, D) float32.
+
+    Args:
+        points_KD: points.
+        cluster_of: (K,) cluster of each, in [0, M).
+        m: M.
+    """
     order = np.argsort(cluster_of, kind="stable")
     starts = np.searchsorted(cluster_of[order], np.arange(m))
     sums = np.add.reduceat(points_KD[order], starts, axis=0, dtype=np.float64)
@@ -52,7 +58,12 @@ def centres_of(points_KD: np.ndarray, cluster_of: np.ndarray, m: int) -> np.ndar
 
 
 def distances(points_KD: np.ndarray, centres_MD: np.ndarray) -> np.ndarray:
-    """Euclidean distance of each point to each centre: (K, M) float32."""
+    """Euclidean distance of each point to each centre: (K, M) float32.
+
+    Args:
+        points_KD: points.
+        centres_MD: centres.
+    """
     squared_KM = -2 * (points_KD @ centres_MD.T)
     squared_KM += np.einsum("kd,kd->k", points_KD, points_KD)[:, None]
     squared_KM += np.einsum("md,md->m", centres_MD, centres_MD)

@@ -5,7 +5,7 @@ Axes: N rows, A attributes.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -155,8 +155,9 @@ def _codes(path: Path, number: int, name: str, declared: str) -> dict[str, float
             f"{path}: line {number}, the values {declared[:40]!r} of attribute {name!r}", "distinct names", CURE
         )
     numbers = [_number(value) for value in values]
-    if None not in numbers:
-        return dict(zip(values, numbers, strict=True))
+    codes = {value: number for value, number in zip(values, numbers, strict=True) if number is not None}
+    if len(codes) == len(values):
+        return codes
     if len(values) > 2:
         raise InputError(
             f"{path}: line {number}, attribute {name!r} with {len(values)} values that are no numbers",
@@ -177,6 +178,8 @@ def _read_rows(path: Path, lines: Iterator[tuple[int, str]], codes: list[dict[st
                 f"at most {MAX_CELLS} cells",
                 "take fewer rows or attributes",
             )
+        places: Sequence[int]
+        words: list[str] | None
         if line.startswith("{"):
             row = left_out.copy()
             places, words = _sparse(path, number, line, width)

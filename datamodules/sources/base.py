@@ -42,7 +42,11 @@ class Listing:
         return len(self.labels)
 
     def take(self, rows: np.ndarray) -> "Listing":
-        """The images of ascending `rows`; identities that lose all of theirs are left out and labels renumbered."""
+        """The images of ascending `rows`; identities that lose all of theirs are left out and labels renumbered.
+
+        Args:
+            rows: (n,) ascending places of images.
+        """
         kept, labels = np.unique(self.labels[rows], return_inverse=True)
         return Listing(self.names[rows], labels.astype(np.int32), tuple(self.identities[label] for label in kept))
 
@@ -211,6 +215,9 @@ def copy_names(originals: Sequence[str], top_up_to: int, seed: int, identity: st
 def original_of(name: str) -> str:
     """The original that a line of `files.txt` was made from: the line itself unless it is a marked copy.
 
+    Args:
+        name: the line.
+
     >>> original_of("anna/1.jpg#rotate+7.5"), original_of("anna/1.jpg"), original_of("anna/no#1.jpg")
     ('anna/1.jpg', 'anna/1.jpg', 'anna/no#1.jpg')
     """
@@ -231,7 +238,11 @@ def groups_of(names: Iterable[str]) -> np.ndarray:
 
 
 def is_copy(name: str) -> bool:
-    """Whether a line of `files.txt` is marked as an augmented copy."""
+    """Whether a line of `files.txt` is marked as an augmented copy.
+
+    Args:
+        name: the line.
+    """
     return _MARK.search(name) is not None
 
 
@@ -247,7 +258,8 @@ def apply_mark(image_HWC: np.ndarray, name: str) -> np.ndarray:
     """
     if (match := _MARK.search(name)) is None:
         return image_HWC
-    kind, strength = re.fullmatch(r"([a-z]+)(.*)", match[1]).groups()
+    kind = next(kind for kind in _KINDS if match[1].startswith(kind))
+    strength = match[1].removeprefix(kind)
     if kind == "flip":
         return np.ascontiguousarray(image_HWC[:, ::-1])
     if kind == "rotate":

@@ -66,7 +66,10 @@ class VerificationPairs:
             )
         place = np.arange(len(body))
         same = place // per_kind % 2 == 0
-        ends = [_ends(path, number, line, one) for number, line, one in zip(place + 2, body, same, strict=True)]
+        ends = [
+            _ends(path, number, line, one)
+            for number, line, one in zip(range(2, len(body) + 2), body, same, strict=True)
+        ]
         rows = np.array([[rows_of.get(image, _ABSENT) for image in pair] for pair in ends], dtype=np.int64)
         ambiguous = np.argwhere(rows == _AMBIGUOUS)
         if len(ambiguous):

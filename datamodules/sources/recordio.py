@@ -49,8 +49,8 @@ class RecordFile:
         return {**vars(self), "_descriptor": None}
 
     def __del__(self):
-        if getattr(self, "_descriptor", None) is not None:
-            os.close(self._descriptor)
+        if (descriptor := getattr(self, "_descriptor", None)) is not None:
+            os.close(descriptor)
 
     def payload(self, offset: int, at_most: int | None = None) -> bytes:
         """The payload of the record at `offset`.
@@ -62,7 +62,8 @@ class RecordFile:
         Raises:
             InputError: no record there, or it would reach past the end of the file.
         """
-        parts, total, start = [], 0, offset
+        parts: list[bytes] = []
+        total, start = 0, offset
         while True:
             flag, length = self._head(start, first=not parts)
             if start + _RECORD.size + length > self.size:
@@ -176,7 +177,7 @@ class RecordIO(Source):
         super().__init__(**options)
         self.root = Path(os.path.expanduser(root))
         self.name = name
-        self._records: RecordFile | None = None
+        self._opened: RecordFile | None = None
         self._keys = self._offsets = np.zeros(0, np.int64)
 
     def describe(self) -> str:
@@ -208,9 +209,14 @@ class RecordIO(Source):
             raise RejectedImage(str(error)) from None
 
     def _open(self) -> None:
-        if self._records is None:
+        if self._opened is None:
             self._keys, self._offsets = read_index(self.root / f"{self.name}.idx")
-            self._records = RecordFile(self.root / f"{self.name}.rec")
+            self._opened = RecordFile(self.root / f"{self.name}.rec")
+
+    @property
+    def _records(self) -> RecordFile:
+        assert self._opened is not None, "_open comes first"
+        return self._opened
 
     def _record(self, key: int, head_only: bool = False) -> tuple[np.ndarray, bytes]:
         place = int(np.searchsorted(self._keys, key))
@@ -229,7 +235,7 @@ class RecordIO(Source):
 
     def _images(self) -> tuple[np.ndarray, np.ndarray, int]:
         """Keys and identity numbers of all images, (N,) int64 each, and how many identities the file holds."""
-        bounds, image = self._record(0) if self._keys[0] == 0 else ((), b"")
+        bounds, image = self._record(0) if self._keys[0] == 0 else (np.zeros(0), b"")
         if len(bounds) < 2 or image:  # no header record: every record is an image
             numbers = self._labels_of(self._keys)
             return self._keys, numbers, len(np.unique(numbers))

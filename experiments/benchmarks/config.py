@@ -5,13 +5,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING, DictConfig
 
 from datamodules.errors import InputError
-from experiments.benchmarks.pairing import Skipped
 from experiments.coordination.schema import TrainerConfig
+
+if TYPE_CHECKING:  # --help needs none of what it imports
+    from experiments.benchmarks.pairing import Skipped
 
 
 @dataclass
@@ -50,7 +52,7 @@ class Group(ABC):
     """A group of comparisons; sizes and repeats in its constructor, chosen by a suite."""
 
     @abstractmethod
-    def measure(self, bench: Bench) -> Iterator[dict[str, Any] | Skipped]:
+    def measure(self, bench: Bench) -> "Iterator[dict[str, Any] | Skipped]":
         """Measures one comparison after the other.
 
         Args:

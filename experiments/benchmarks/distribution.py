@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """One epoch of all sub-networks, one after another, against no distribution; and time per sample as N grows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from experiments.benchmarks.config import Bench, Group
 from experiments.benchmarks.our_training import our_training, synthetic_set
-from experiments.benchmarks.pairing import Skipped, Taken, measure_in_turn, record
+from experiments.benchmarks.pairing import Measure, Skipped, measure_in_turn, record
 from experiments.coordination.data import subnets_for
 from experiments.coordination.evaluation import training_columns
 
@@ -28,7 +29,7 @@ class DistributionBenchmark(Group):
     """
 
     def __init__(
-        self, n_identities: list[int], partitioners: list[str] = ("random", "kmeans"), batch: int = 256,
+        self, n_identities: list[int], partitioners: Sequence[str] = ("random", "kmeans"), batch: int = 256,
         images: int = 10, epochs: int = 3, repeats: int = 2, dim: int = 512,
     ):  # fmt: skip
         self.n_identities, self.partitioners, self.batch, self.images = n_identities, partitioners, batch, images
@@ -71,17 +72,17 @@ class ScalingBenchmark(Group):
     def measure(self, bench: Bench) -> Iterator[dict[str, Any] | Skipped]:
         """See `Group.measure`."""
         settings = {"batch_size": self.batch, "max_epochs": self.epochs}
-        sides = {}
+        sides: dict[str, Measure] = {}
         for n in self.n_identities:
             (m,) = subnets_for([n], "auto")
             data = synthetic_set(bench, n, self.images, self.dim)
-            sides[n] = lambda d=data, m=m: _microseconds_per_sample(bench, d, m, settings)
-        taken: dict[int, Taken] = measure_in_turn(sides, self.repeats, bench.device)
+            sides[str(n)] = partial(_microseconds_per_sample, bench, data, m, settings)
+        taken = measure_in_turn(sides, self.repeats, bench.device)
         first = self.n_identities[0]
         for n in self.n_identities[1:]:
             yield record(
-                "training time per sample", n, self.batch, bench.cfg.trainer.matmul, f"N = {first}", "µs", taken[n],
-                taken[first], n_subnets=subnets_for([n], "auto")[0],
+                "training time per sample", n, self.batch, bench.cfg.trainer.matmul, f"N = {first}", "µs",
+                taken[str(n)], taken[str(first)], n_subnets=subnets_for([n], "auto")[0],
             )  # fmt: skip
 
 

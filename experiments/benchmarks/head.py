@@ -82,7 +82,7 @@ class HeadBenchmark(Group):
         self, bench: Bench, size: Size, against: list[str], precision: tuple[str, str]
     ) -> Iterator[dict[str, Any]]:
         data = synthetic_set(bench, size.classes, size.images, self.dim)
-        settings = {"batch_size": size.batch, "matmul": precision[0]}
+        settings: dict[str, Any] = {"batch_size": size.batch, "matmul": precision[0]}
         with our_training(bench, data, steps=size.steps, max_epochs=size.epochs, **settings) as ours:
             _, splits, _ = ours.coordinator.enrolled(ours.cell)
             embedding_ND, target_N = tensors(data.embeddings, splits.train)

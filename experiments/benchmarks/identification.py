@@ -4,8 +4,9 @@
 Axes: K identities, M clusters, B probes, D embedding dimension.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import faiss
@@ -56,8 +57,8 @@ class IdentificationBenchmark(Group):
     """
 
     def __init__(
-        self, n_identities: list[int], batches: list[int] = (1, 1024), ours: list[str] = ("clusters",),
-        against: list[str] = RIVALS, agreement: float = 99.5, per_cluster: int = 2500, n_probes: int = 2000,
+        self, n_identities: list[int], batches: Sequence[int] = (1, 1024), ours: Sequence[str] = ("clusters",),
+        against: Sequence[str] = RIVALS, agreement: float = 99.5, per_cluster: int = 2500, n_probes: int = 2000,
         repeats: int = 5, dim: int = 512, hnsw_most: int = 100_000,
     ):  # fmt: skip
         wrong = set(against) - set(RIVALS) | set(ours) - set(OUR_INDEXES)
@@ -107,7 +108,7 @@ class IdentificationBenchmark(Group):
         fitted, made = identifier.index, OUR_INDEXES[name]
         for size in STEPS:
             fitted = made(size, fitted)
-            opened, peak = with_peak_memory(lambda index=fitted: _opened(identifier, index))
+            opened, peak = with_peak_memory(partial(_opened, identifier, fitted))
             fitted = opened.index
             alike = 100 * float((opened.identify(probes_BD).index == exact_B).mean())
             if alike >= self.agreement or name == "exact":
@@ -183,6 +184,7 @@ def _faiss_index(
     dim, kept = means_KD.shape[1], []
 
     def build() -> Any:
+        index: faiss.Index
         if rival == "faiss_hnsw":
             index = faiss.IndexHNSWFlat(dim, 32, faiss.METRIC_INNER_PRODUCT)
         else:
@@ -215,4 +217,4 @@ def _milliseconds(ask: Callable, rows_BD: np.ndarray, batch: int) -> float:
 
 
 def _single_seconds(ask: Callable, rows_BD: np.ndarray) -> list[float]:
-    return [seconds(lambda i=i: ask(rows_BD[i : i + 1])) for i in range(len(rows_BD))]
+    return [seconds(partial(ask, rows_BD[i : i + 1])) for i in range(len(rows_BD))]

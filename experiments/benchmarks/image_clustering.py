@@ -5,7 +5,7 @@ Both start from the same centres and stop when no point changes its cluster. Axe
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,14 @@ POINT_LOSSES: dict[str, PointLoss] = {
 
 
 def features(n: int = 180, dim: int = 512, groups: int = 3, seed: int = 0) -> np.ndarray:
-    """Non-negative heavy-tailed numbers in a few overlapping groups, like pooled activations: (n, dim) float64."""
+    """Non-negative heavy-tailed numbers in a few overlapping groups, like pooled activations: (n, dim) float64.
+
+    Args:
+        n: rows.
+        dim: numbers in a row.
+        groups: how many groups.
+        seed: of the draw.
+    """
     random = np.random.default_rng(seed)
     levels = random.gamma(2.0, 1.0, (groups, dim))
     return np.abs(levels[np.arange(n) % groups] + random.standard_t(3, (n, dim)))
@@ -132,7 +139,7 @@ class ImageClusteringBenchmark(Group):
         repeats, losses, dim: see `records`.
     """
 
-    def __init__(self, repeats: int = 20, losses: list[str] = tuple(POINT_LOSSES), dim: int = 512):
+    def __init__(self, repeats: int = 20, losses: Sequence[str] = tuple(POINT_LOSSES), dim: int = 512):
         self.repeats, self.losses, self.dim = repeats, tuple(losses), dim
 
     def measure(self, bench: Bench) -> Iterator[dict[str, Any] | Skipped]:

@@ -55,7 +55,12 @@ class PmlHead(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=self.learning_rate, betas=BETAS)
 
     def named_rightly(self, embedding_ND: Tensor, target_N: Tensor) -> float:
-        """Share of samples, in percent, whose row has the highest cosine."""
+        """Share of samples, in percent, whose row has the highest cosine.
+
+        Args:
+            embedding_ND: samples of any length.
+            target_N: the class of each.
+        """
         rows_DC = F.normalize(self.loss.W.detach(), dim=0)
         blocks = zip(embedding_ND.split(4096), target_N.split(4096), strict=True)
         hits = [((embedding_BD @ rows_DC).argmax(1) == target_B).sum() for embedding_BD, target_B in blocks]

@@ -6,10 +6,17 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
+from rich.console import Group, JustifyMethod
+from rich.table import Table
+from rich.text import Text
 
 from experiments.reporting.canvas import GREY, WIDTH_INCHES, style
 from experiments.reporting.wording import three_digits, whole
 
+COLUMNS: tuple[tuple[str, int, JustifyMethod], ...] = (
+    ("  against", 17, "left"), ("ratio", 24, "right"), ("ours", 10, "right"), ("theirs", 10, "right"),
+    ("peak MiB", 14, "right"),
+)  # fmt: skip
 OURS_BETTER, THEIRS_BETTER = "#1b7a4b", "#b4541a"
 
 
@@ -51,6 +58,30 @@ def frame(records: list[dict[str, Any]]) -> pd.DataFrame:
         }
         for record in records
     )
+
+
+def terminal_table(records: list[dict[str, Any]]) -> Group:
+    """One block per comparison, a row per rival: 80 characters are enough.
+
+    Args:
+        records: of benchmark.json.
+    """
+    blocks: dict[str, Table] = {}
+    for record in records:
+        title = f"{_what(record)}, {record['precision']}, in {record['unit']}"
+        if title not in blocks:
+            blocks[title] = Table(box=None, pad_edge=False, show_header=not blocks)
+            for heading, width, justify in COLUMNS:
+                blocks[title].add_column(heading, width=width, justify=justify, overflow="fold")
+        peaks = (record.get(key) for key in ("ours_peak_mb", "theirs_peak_mb"))
+        blocks[title].add_row(
+            Text(f"  {record['against']}"),
+            Text(_ratio(record), "green" if record["ratio"] >= 1 else "red"),
+            three_digits(record["ours"]),
+            three_digits(record["theirs"]),
+            " / ".join("–" if peak is None else whole(peak) for peak in peaks),
+        )
+    return Group(*(part for title, table in blocks.items() for part in (Text(title, "bold"), table)))
 
 
 def markdown(

@@ -28,9 +28,9 @@ class Need:
     """Bytes that training takes.
 
     Attributes:
-        memory_per_job: of the largest sub-network, its data and its working space included.
-        device_per_job: the part of it that lies on its GPU, where it trains on one.
-        memory: of all that run at once, with their processes.
+        memory_per_job: of the largest sub-network in one process, its data and its working space included.
+        device_per_job: the part of it that lies on a GPU, where it trains on one.
+        memory: of all that run at once on this machine, with their processes.
         disk_per_job: of the largest sub-network: its checkpoints, or when finished its weights and their copy.
         disk: of finished weights and their copies, and of the checkpoints of each that runs at once.
         large_batch: whether a smaller batch would save half of `memory_per_job` or more.
@@ -60,6 +60,7 @@ def need(
     at_once: int,
     moments: int = 2,
     stack: int = 1,
+    nodes: int = 1,
 ) -> Need:
     """What a set of jobs takes.
 
@@ -68,7 +69,9 @@ def need(
     bounded by `max_logits_mb`, so that it decides; the cluster's embeddings where they are kept in memory. In the
     process beside it: class means of all and of the cluster, starting rows, finished rows, and, while a checkpoint is
     written, weight and moments again as the bytes of its file. Measured peaks of seven heads (2,000 to 20,000 classes,
-    64 to 1,024 dimensions) lie within 15 % of it.
+    64 to 1,024 dimensions) lie within 15 % of it. Where the ranks of a sub-network share its classes
+    (trainer.strategy=model_parallel), so they do the matrices of a step and its outputs; a checkpoint gathers one
+    matrix of all classes at a time, in parts and joined. This was not measured.
 
     Args:
         classes: C of each sub-network.
@@ -78,6 +81,7 @@ def need(
         at_once: sub-networks that train at the same time.
         moments: matrices of C x D that the optimiser keeps: 2 of Adam, none of plain SGD.
         stack: sub-networks trained in one step; a job is then a stack of them.
+        nodes: machines over which the ranks of a sub-network are spread.
     """
     classes, samples = list(classes), list(samples)
     if not classes:
@@ -90,14 +94,17 @@ def need(
     stack = min(stack, len(classes))
     if stack > 1:
         outputs = max(outputs, 2 * FLOAT * stack * batch * c)
-    on_device = stack * ((5 + moments) * matrix + data) + outputs
+    ranks = trainer.get("devices", 1)
+    shared_by = ranks if trainer.get("strategy") == "model_parallel" else 1
+    gathered = 2 * matrix if shared_by > 1 else 0
+    on_device = stack * ((5 + moments) * matrix // shared_by + data) + outputs // shared_by + gathered
     per_job = on_device + (4 + stack + moments) * matrix + WORKING_BYTES
     at_once = min(at_once, -(-len(classes) // stack))
     checkpoints = CHECKPOINTS * (1 + moments) * matrix
     return Need(
         memory_per_job=per_job,
         device_per_job=on_device,
-        memory=at_once * (per_job + PROCESS_BYTES),
+        memory=at_once * max(1, ranks // nodes) * (per_job + PROCESS_BYTES),
         disk_per_job=checkpoints + 2 * matrix,
         disk=2 * FLOAT * dim * sum(classes) + at_once * stack * checkpoints,
         large_batch=batch > VALIDATION_ROWS and outputs > per_job / 2,

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -29,6 +30,7 @@ from yaml import YAMLError
 
 from datamodules.errors import InputError
 from datamodules.files import disk_error
+from experiments.coordination.screen import FLAGS_HELP, show_error, showing, without_flags
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -61,9 +63,16 @@ def command(config_name: str, schema: type | None = None) -> Callable[[Callable[
             # Hydra prints errors its own way and leaves with 1; in this mode it raises them, and we print one line.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             signal.signal(signal.SIGTERM, _stop)
-            quieten()
             with errors_as_one_line():
-                hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(task)()
+                words, level = without_flags(sys.argv[1:])
+                if {"--help", "-h"} & set(words):
+                    print(help_text(config_name))  # Hydra's own would first list every group, which takes a second
+                    sys.exit(0)
+                sys.argv[1:] = words
+                with showing(level):
+                    if level != "verbose":
+                        quieten()
+                    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(task)()
             sys.exit(max((code or 0 for code in result), default=0))
 
         return main
@@ -71,7 +80,19 @@ def command(config_name: str, schema: type | None = None) -> Callable[[Callable[
     return decorate
 
 
+def help_text(config_name: str) -> str:
+    """What a command says with --help.
+
+    Args:
+        config_name: the root config; its `hydra.help.template` is the text.
+    """
+    content = yaml.safe_load((CONFIGS / f"{config_name}.yaml").read_text(encoding="utf-8"))
+    return f"{content['hydra']['help']['template'].rstrip()}\n{FLAGS_HELP}"
+
+
 def _coordinate(function: Callable[[DictConfig], int | None], cfg: DictConfig) -> int | None:
+    if "logger" in cfg:
+        instantiate(cfg.logger)  # what cannot be built is refused before anything is written
     if "launcher" not in cfg:
         return function(cfg)
     launcher = instantiate(cfg.launcher)
@@ -128,7 +149,7 @@ class errors_as_one_line:
         line = as_input_error(error)
         if line is None:
             return  # a defect of ours: the traceback is what helps
-        print(f"error: {line}", file=sys.stderr)
+        show_error(line)
         sys.exit(2)
 
 
@@ -149,13 +170,15 @@ def refuse_unknown(schema: type, cfg: DictConfig, prefix: str = "") -> None:
             raise InputError(
                 f"{prefix}{key}", f"one of {', '.join(prefix + name for name in known)}", "correct the key"
             )
-        if dataclasses.is_dataclass(known[key]):
-            refuse_unknown(known[key], cfg[key], f"{prefix}{key}.")
+        inner = known[key]
+        if isinstance(inner, type) and dataclasses.is_dataclass(inner):
+            refuse_unknown(inner, cfg[key], f"{prefix}{key}.")
 
 
 def as_input_error(error: BaseException) -> str | None:
     """The one line for an error that the user's input caused, None for any other error."""
-    chain, seen = error, []
+    chain: BaseException | None = error
+    seen: list[BaseException] = []
     while chain is not None and not any(chain is each for each in seen):  # an error may be its own cause
         seen.append(chain)
         chain = chain.__cause__ or (None if chain.__suppress_context__ else chain.__context__)

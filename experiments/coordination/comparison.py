@@ -86,7 +86,8 @@ def evaluate_cell(
             )
         found = answers(identifier, embedding_set, splits.test)
         of_scenario = {**labels, "n_subnets": cell.n_subnets, "scenario": scenario.name}
-        open_set, det = [], []
+        open_set: list[dict[str, Any]] = []
+        det: list[dict[str, Any]] = []
         if len(splits.unknown):
             open_set, det = open_set_rows(found, identifier, embedding_set, splits, **of_scenario)
         content = {
@@ -192,7 +193,7 @@ def hardest(identities: tuple[str, ...], recall_K: np.ndarray, test_labels: np.n
     Args:
         identities: K names.
         recall_K: recall of each in percent.
-        test_labels: identity of each test sample.
+        test_labels: (n,) identity of each test sample.
         scenario: whose recall it is.
     """
     samples = np.bincount(test_labels, minlength=len(identities))

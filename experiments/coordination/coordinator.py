@@ -7,6 +7,7 @@ Axes: K identities, M clusters, D embedding dimension.
 import hashlib
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterable
@@ -128,7 +129,12 @@ class Coordinator:
             self.run.note(partitions={**known, name: made.hash()})
 
     def jobs(self, cell: Cell, scenario: Scenario) -> list[Job]:
-        """One job per cluster; scenarios with the same partition and recipe have the same jobs."""
+        """One job per cluster; scenarios with the same partition and recipe have the same jobs.
+
+        Args:
+            cell: N, m and seed.
+            scenario: whose partition, loss and initial rows are used.
+        """
         if not scenario.trains:
             return []
         partition, folder = self.partition(cell, scenario)
@@ -155,6 +161,9 @@ class Coordinator:
     def train(self, work: Iterable[tuple[Cell, Scenario]]) -> dict[str, tuple[str, str]]:
         """Trains every sub-network that the given cells and scenarios need and that is not on disk.
 
+        Args:
+            work: pairs of a cell and a scenario; what they share is trained once.
+
         Returns:
             For each sub-network that failed, by `Job.identifier`, its title and why.
         """
@@ -170,9 +179,9 @@ class Coordinator:
         with Progress(self.console, len(missing), self.trainer["max_epochs"]) as progress:
             if len(missing) < len(jobs):
                 progress.say(f"{len(jobs) - len(missing)} of {len(jobs)} sub-networks are trained already")
-            work = stacked(missing)
-            watching = WatchingStacks(ledger.watching(progress), work)
-            reasons = reasons_by_job(work, self.launcher.run(work, watching)) if missing else {}
+            units = stacked(missing)
+            watching = WatchingStacks(ledger.watching(progress), units)
+            reasons = reasons_by_job(units, self.launcher.run(units, watching)) if missing else {}
         ledger.close(reasons)
         return {job.identifier: (job.title, reasons[job.identifier]) for job in missing if job.identifier in reasons}
 
@@ -194,10 +203,16 @@ class Coordinator:
         at_once = self.launcher.at_once(self.trainer["devices"])
         optimizers = {json.dumps(job.recipe.optimizer): job.recipe.optimizer for job in jobs}.values()
         moments = max(capacity.moments_of(instantiate(dict(node))) for node in optimizers)
-        return capacity.need(classes, samples, data.dim, self.trainer, at_once, moments, stack_size(jobs[0]))
+        nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1))
+        return capacity.need(classes, samples, data.dim, self.trainer, at_once, moments, stack_size(jobs[0]), nodes)
 
     def identifier(self, cell: Cell, scenario: Scenario) -> Identifier:
-        """Assembles the trained parts of a scenario, router and decision fitted to training and validation samples."""
+        """Assembles the trained parts of a scenario, router and decision fitted to training and validation samples.
+
+        Args:
+            cell: N, m and seed.
+            scenario: whose sub-networks are trained.
+        """
         embedding_set, splits, means_KD = self.enrolled(cell)
         partition, _ = self.partition(cell, scenario)
         jobs = self.jobs(cell, scenario)

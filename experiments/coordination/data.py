@@ -3,7 +3,11 @@
 
 import hashlib
 import json
+import logging
 import math
+import shutil
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,10 @@ from datamodules.errors import InputError
 from datamodules.splits import split_identities
 from experiments.coordination.command_line import CONFIGS
 from experiments.coordination.scenarios import differing
+
+log = logging.getLogger(__name__)
+
+STALE_SECONDS = 3600.0  # a set that is being written changes all the time
 
 
 def open_data(cfg: DictConfig, sizes: list[int] | None) -> EmbeddingSet:
@@ -37,7 +45,23 @@ def open_data(cfg: DictConfig, sizes: list[int] | None) -> EmbeddingSet:
         return made
     digest = hashlib.sha256(json.dumps(node, sort_keys=True).encode()).hexdigest()[:10]
     folder = Path(cfg.runs_dir) / "data" / f"synthetic-{node['n_identities']}-{digest}"
+    remove_stale(folder.parent)
     return EmbeddingSet.open(folder, check_values=False) if folder.exists() else made.write(folder)
+
+
+def remove_stale(folder: Path) -> None:
+    """Removes generated sets that a process which was killed left unfinished.
+
+    Another run may be writing one right now: what changed within the last hour stays.
+
+    Args:
+        folder: where generated sets lie.
+    """
+    for unfinished in folder.glob(".synthetic-*.tmp"):
+        with suppress(OSError):  # finished, or removed by another process
+            if time.time() - max(part.stat().st_mtime for part in (unfinished, *unfinished.iterdir())) > STALE_SECONDS:
+                shutil.rmtree(unfinished)
+                log.info("removed %s, left unfinished by a process that was killed", unfinished)
 
 
 def check_split(split: DictConfig) -> None:
@@ -79,7 +103,11 @@ def check_testable(embedding_set: EmbeddingSet, split: DictConfig, sizes: list[i
 
 
 def dataset_name(embedding_set: EmbeddingSet) -> str:
-    """What results.csv calls a set: "synthetic" and what differs from its defaults, or the name of its folder."""
+    """What results.csv calls a set: "synthetic" and what differs from its defaults, or the name of its folder.
+
+    Args:
+        embedding_set: the set.
+    """
     made_with = embedding_set.meta.get("synthetic")
     if made_with:
         usual = OmegaConf.to_container(OmegaConf.load(CONFIGS / "data" / "synthetic.yaml"))
@@ -90,6 +118,10 @@ def dataset_name(embedding_set: EmbeddingSet) -> str:
 
 def as_sizes(value: Any, what: str) -> list[int] | None:
     """A positive integer or a list of them as a list; None stays None.
+
+    Args:
+        value: of the key.
+        what: the key, for the error.
 
     Raises:
         InputError: anything else.
@@ -107,6 +139,9 @@ def as_sizes(value: Any, what: str) -> list[int] | None:
 
 def as_seeds(value: Any) -> list[int]:
     """A number of repetitions n as seeds 0 to n - 1; a list as it is.
+
+    Args:
+        value: of the key `seeds`.
 
     Raises:
         InputError: no seed, a seed twice, or anything that is not a whole number from 0 on.

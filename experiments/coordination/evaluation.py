@@ -15,6 +15,7 @@ import torch
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.partitioners.base import Partition
 from datamodules.splits import Split
+from lightning_modules.baselines.base import Predictor
 from lightning_modules.fused import matmul_precision
 from lightning_modules.identifier import PROBES_AT_ONCE, Identifier
 from lightning_modules.metrics import IdentificationMetrics
@@ -31,8 +32,15 @@ COLUMNS = (
 TIMED_PROBES = 1024
 
 
-def evaluate(identifier: Identifier, embedding_set: EmbeddingSet, test: Split) -> tuple[dict[str, float], np.ndarray]:
+def evaluate(
+    identifier: Identifier | Predictor, embedding_set: EmbeddingSet, test: Split
+) -> tuple[dict[str, float], np.ndarray]:
     """Accuracy and macro precision, recall, F1 on test probes.
+
+    Args:
+        identifier: what names the probes.
+        embedding_set: that holds them.
+        test: which of its rows, and who they are.
 
     Returns:
         The metrics in percent, and (K,) recall of each identity in percent, NaN where it has no test sample.
@@ -64,7 +72,14 @@ def index_agreement(
 
 
 def cluster_accuracy(identifier: Identifier, router: Router, embedding_set: EmbeddingSet, split: Split) -> float:
-    """Share of samples, in percent, whose first choice of cluster holds their identity."""
+    """Share of samples, in percent, whose first choice of cluster holds their identity.
+
+    Args:
+        identifier: whose class means and partition are used.
+        router: whose choice is judged.
+        embedding_set: that holds the samples.
+        split: which of its rows, and who they are.
+    """
     member_of = memberships(identifier.partition)
     hits = 0
     for rows, truth in blocks(embedding_set, split):
@@ -74,8 +89,14 @@ def cluster_accuracy(identifier: Identifier, router: Router, embedding_set: Embe
     return 100 * hits / len(split)
 
 
-def query_microseconds(identifier: Identifier, embedding_set: EmbeddingSet, test: Split) -> float:
-    """Microseconds per probe in a batch of up to 1,024, the median of five."""
+def query_microseconds(identifier: Identifier | Predictor, embedding_set: EmbeddingSet, test: Split) -> float:
+    """Microseconds per probe in a batch of up to 1,024, the median of five.
+
+    Args:
+        identifier: what names the probes.
+        embedding_set: that holds them.
+        test: which of its rows; the first 1,024 of them are asked for.
+    """
     rows = torch.from_numpy(np.array(embedding_set.embeddings[test.rows[:TIMED_PROBES]], dtype=np.float32))
     times = []
     for _ in range(6):
@@ -90,6 +111,9 @@ def training_columns(records: list[dict[str, Any]]) -> dict[str, Any]:
 
     An epoch's seconds are the median over the epochs of each sub-network; serial is their sum over sub-networks,
     parallel (each on a device of its own) their maximum.
+
+    Args:
+        records: of the sub-networks, as `Job.record` gives them.
     """
     if not records:
         return {}
@@ -105,7 +129,12 @@ def training_columns(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def history_rows(records: list[dict[str, Any]], **labels: Any) -> list[dict[str, Any]]:
-    """Rows of details/history.csv: one per sub-network and epoch."""
+    """Rows of details/history.csv: one per sub-network and epoch.
+
+    Args:
+        records: of the sub-networks, as `Job.record` gives them.
+        **labels: columns that are the same in every row.
+    """
     rows = []
     for record in records:
         elapsed = 0.0
@@ -116,7 +145,7 @@ def history_rows(records: list[dict[str, Any]], **labels: Any) -> list[dict[str,
                 "cluster": record["cluster"],
                 "epoch": epoch["epoch"],
                 "train_loss": epoch.get("train/loss"),
-                "val_accuracy": epoch.get("val/accuracy"),
+                "val_accuracy": epoch.get("val/accuracy_percent"),
                 "epoch_seconds": epoch.get("time/epoch_seconds"),
                 "samples_per_second": epoch.get("time/samples_per_second"),
                 "seconds_since_start": elapsed,
@@ -130,6 +159,12 @@ def cluster_rows(
     """Rows of details/clusters.csv: size, similarity within and between, mean recall, one per cluster.
 
     Within is the mean cosine of a cluster's class means with its own centre, between that with the closest other.
+
+    Args:
+        partition: whose clusters.
+        class_means_KD: class means of unit length.
+        recall_K: recall of each identity in percent, NaN without a test sample.
+        **labels: columns that are the same in every row.
     """
     means = torch.from_numpy(class_means_KD)
     centres = cluster_centres(means, partition)

@@ -108,10 +108,18 @@ class Job:
 
     @classmethod
     def from_json(cls, text: str) -> "Job | Stack":
-        """The job, or stack of jobs, that `to_json` wrote."""
+        """The job, or stack of jobs, that `to_json` wrote.
+
+        Args:
+            text: what `to_json` gave.
+        """
         content = json.loads(text)
         if "stack" in content:
-            return Stack(tuple(cls.from_json(json.dumps(job)) for job in content["stack"]))
+            return Stack(tuple(cls._of(job) for job in content["stack"]))
+        return cls._of(content)
+
+    @classmethod
+    def _of(cls, content: dict[str, Any]) -> "Job":
         return cls(**{**content, "recipe": Recipe(**content["recipe"])})
 
     def finish(self, weights: dict[str, Tensor], record: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from lightning_modules.subnetwork import SubNetwork
 
 
 @lru_cache(maxsize=2)
-def enrolled_data(data: str, split: tuple[tuple[str, object], ...]) -> tuple[EmbeddingSet, Splits, np.ndarray]:
+def enrolled_data(data: str, split: tuple[tuple[str, Any], ...]) -> tuple[EmbeddingSet, Splits, np.ndarray]:
     """Set, splits and class means of a cell; kept for the next job of the same worker.
 
     Args:

@@ -2,6 +2,7 @@
 """Progress of a run for people: a bar in a terminal, a line now and then elsewhere."""
 
 import time
+from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -13,8 +14,22 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.table import Column
 
 SECONDS_BETWEEN_LINES = 20.0
+
+
+class Watcher(Protocol):
+    """Whoever is told how far the training of sub-networks is."""
+
+    def job_starts(self, title: str) -> None:
+        """See `Progress.job_starts`."""
+
+    def epoch(self, title: str, done: int, of: int, values: dict[str, float]) -> None:
+        """See `Progress.epoch`."""
+
+    def job_ends(self, title: str) -> None:
+        """See `Progress.job_ends`."""
 
 
 class Silent:
@@ -41,17 +56,20 @@ class Progress:
 
     def __init__(self, console: Console, subnets: int, epochs: int):
         self.console, self.subnets, self.epochs = console, subnets, epochs
-        self.done_subnets, self._first_epochs = 0, None
+        self.done_subnets = 0
+        self._first_epochs: int | None = None
         self._running: dict[str, int] = {}  # epochs done of each sub-network under way
         self._started = self._last_line = time.monotonic()
+        # In a narrow window the title is cut off, not the numbers behind it.
+        title = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
         self._bar = RichProgress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            SpinnerColumn(), title, BarColumn(bar_width=12), MofNCompleteColumn(),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False),
-            console=console, transient=True, disable=not console.is_terminal,
+            console=console, transient=True, disable=not console.is_terminal, expand=True,
         )  # fmt: skip
         self._task = self._bar.add_task("epochs", total=max(subnets * epochs, 1))
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 
@@ -59,16 +77,31 @@ class Progress:
         self._bar.stop()
 
     def say(self, text: str) -> None:
-        """Shows one lasting line."""
+        """Shows one lasting line.
+
+        Args:
+            text: the line, shown as it is.
+        """
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def job_starts(self, title: str) -> None:
-        """A sub-network begins."""
+        """A sub-network begins.
+
+        Args:
+            title: of its job.
+        """
         self._running[title] = 0
         self._bar.update(self._task, description=self._where(title))
 
     def epoch(self, title: str, done: int, of: int, values: dict[str, float]) -> None:
-        """An epoch of a sub-network ended: `done` of `of`, with the values logged so far."""
+        """An epoch of a sub-network ended: `done` of `of`, with the values logged so far.
+
+        Args:
+            title: of its job.
+            done: epochs that are done.
+            of: epochs in all.
+            values: logged so far, by name.
+        """
         self._running[title] = round(done / of * self.epochs)  # a scenario may have another number of epochs
         if self._first_epochs is None:
             self._first_epochs = self.done_epochs - 1  # what a resumed job had done before says nothing about speed
@@ -79,7 +112,11 @@ class Progress:
             self.say(f"{shown}, loss {values.get('train/loss', float('nan')):.4g}, about {self._left()} left")
 
     def job_ends(self, title: str) -> None:
-        """A sub-network is done, or has failed."""
+        """A sub-network is done, or has failed.
+
+        Args:
+            title: of its job.
+        """
         self._running.pop(title, None)
         self.done_subnets += 1
         self._bar.update(self._task, completed=self.done_epochs)

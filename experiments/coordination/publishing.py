@@ -8,11 +8,11 @@ import pandas as pd
 from hydra.utils import instantiate
 from matplotlib.figure import Figure
 from pandas.api.types import is_numeric_dtype
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from datamodules.files import write_text
+from experiments.coordination import screen
 from experiments.coordination.run_folder import RunFolder
 from experiments.reporting.report import write_simple_report
 from experiments.reporting.wording import any_number
@@ -46,9 +46,9 @@ def publish(
     write_simple_report(run.path, title, verdict, tables, figures, run.manifest)
     pictures = sorted((run.path / "figures").glob("*.png"))
     instantiate(tracking).summarise(run.path.name, run.path, run.config, results, pictures)
-    console = Console()
+    console = screen.results()
     console.print(terminal_table(results[shown]))
-    console.print(f"report: {run.path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"report: {run.path / 'report.html'}", **screen.LINE)
 
 
 def terminal_table(frame: pd.DataFrame) -> Table:
@@ -73,5 +73,5 @@ def terminal_table(frame: pd.DataFrame) -> Table:
     return table
 
 
-def _cell(column: str, value: object) -> str:
+def _cell(column: str, value: str | float) -> str:
     return value if isinstance(value, str) else any_number(column, float(value))

@@ -81,7 +81,8 @@ def evaluate_rivals(
     for rival in lineup.rivals:
         file = cell_file(coordinator, cell, rival.name)
         partitions = [coordinator.partition(cell, scenario)[0].hash() for scenario in below[rival.name]]
-        recipe = Recipe(*(_plain(cfg[key]) for key in ("loss", "init", "optimizer")), coordinator.trainer, cell.seed)
+        loss, init, optimizer = (_plain(cfg[key]) for key in ("loss", "init", "optimizer"))
+        recipe = Recipe(loss, init, optimizer, coordinator.trainer, cell.seed)
         state = [rival.node, recipe.key(coordinator.fingerprint, json.dumps(partitions)), cell.n_subnets]
         missing = any(
             job.identifier in failed for scenario in below[rival.name] for job in coordinator.jobs(cell, scenario)

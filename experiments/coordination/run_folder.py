@@ -220,7 +220,13 @@ def _read_config(file: Path) -> dict[str, Any]:
 
 
 def run_name(command: str, dataset: str, config: DictConfig) -> str:
-    """A name made of the configuration, so that repeating a command goes on in the same folder."""
+    """A name made of the configuration, so that repeating a command goes on in the same folder.
+
+    Args:
+        command: that makes the run.
+        dataset: name of the data.
+        config: composed configuration; where things lie and run plays no part.
+    """
     content = OmegaConf.to_container(config, resolve=True)
     flat = {
         key: value for key, value in _flat(content).items() if not key.startswith(("launcher", "logger", "runs_dir"))
@@ -229,7 +235,11 @@ def run_name(command: str, dataset: str, config: DictConfig) -> str:
 
 
 def provenance(config: dict[str, Any]) -> dict[str, Any]:
-    """When, on what and with what: time, machine, versions, git commit, hash of the configuration."""
+    """When, on what and with what: time, machine, versions, git commit, hash of the configuration.
+
+    Args:
+        config: composed configuration, as plain values.
+    """
     packages = {}
     for package in ("torch", "pytorch-lightning", "numpy", "scikit-learn", "faiss-cpu", "torchmetrics"):
         try:

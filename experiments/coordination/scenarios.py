@@ -133,7 +133,7 @@ def make_scenario(name: str, content: DictConfig, cfg: DictConfig) -> Scenario:
             )
         if group == "optimizer":
             try:
-                built([torch.zeros(1, requires_grad=True)])
+                instantiate(node)([torch.zeros(1, requires_grad=True)])
             except (TypeError, ValueError) as error:
                 raise InputError(f"optimizer {node}", "arguments it takes", f"correct them ({error})") from None
     if scenario.router_node is None and scenario.decision.needs_route:

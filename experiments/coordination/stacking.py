@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -28,6 +28,7 @@ from callbacks.epoch_checkpoint import (
 from callbacks.epoch_clock import peak_memory_mb, reset_peak_memory, wait
 from callbacks.finite import divergence
 from callbacks.history import History
+from datamodules.cluster_datamodule import IndexBatches
 from datamodules.files import disk_error
 from datamodules.stacked_batches import StackedBatches
 from experiments.coordination import training
@@ -37,6 +38,7 @@ from experiments.coordination.training import EpochReport, keep
 from lightning_modules.active_classes import EveryClass
 from lightning_modules.fused import matmul_precision
 from lightning_modules.heads import Head
+from lightning_modules.losses.base import MarginLoss
 from lightning_modules.stacked import StackedSubNetworks, can_stack
 
 log = logging.getLogger(__name__)
@@ -109,7 +111,7 @@ def reasons_by_job(work: Iterable[Job | Stack], reasons: dict[str, str]) -> dict
     Returns:
         For each job that is not finished, by `Job.identifier`, why its stack failed.
     """
-    found = {}
+    found: dict[str, str] = {}
     for unit in work:
         if unit.identifier in reasons:
             jobs = [unit] if isinstance(unit, Job) else [job for job in unit.jobs if job.record() is None]
@@ -133,17 +135,32 @@ class WatchingStacks:
         return getattr(self.progress, name)
 
     def job_starts(self, title: str) -> None:
-        """A job or stack begins."""
+        """A job or stack begins.
+
+        Args:
+            title: of the job or stack.
+        """
         for each in self._titles[title]:
             self.progress.job_starts(each)
 
     def epoch(self, title: str, done: int, of: int, values: dict[str, float]) -> None:
-        """An epoch of a job or stack ended."""
+        """An epoch of a job or stack ended.
+
+        Args:
+            title: of the job or stack.
+            done: epochs that are done.
+            of: epochs in all.
+            values: logged so far, by name.
+        """
         for each in self._titles[title]:
             self.progress.epoch(each, done, of, values)
 
     def job_ends(self, title: str) -> None:
-        """A job or stack is done, or has failed."""
+        """A job or stack is done, or has failed.
+
+        Args:
+            title: of the job or stack.
+        """
         for each in self._titles[title]:
             self.progress.job_ends(each)
 
@@ -151,8 +168,13 @@ class WatchingStacks:
 class _Member:
     """One sub-network of a stack: its data, head, history, and the checkpoint it starts from."""
 
+    samples: int
+    share: float  # of the stack's time
+    val: IndexBatches | None
+
     def __init__(self, job: Job):
-        self.job, self.history, self.error = job, History(), None
+        self.job, self.history = job, History()
+        self.error: Exception | None = None
         begin = start(job, Enrolled.of(job))
         self.data, self.loss = begin.data, begin.loss
         self.head = Head(begin.rows_CD, **head_options(job, begin.loss))
@@ -178,7 +200,7 @@ def _fit(members: list[_Member], report: EpochReport | None) -> list[_Member]:
     started, recipe = time.perf_counter(), members[0].job.recipe
     settings = recipe.trainer
     network = StackedSubNetworks(
-        [member.head for member in members], members[0].loss, partial(optimizer, recipe.optimizer),
+        [member.head for member in members], cast(MarginLoss, members[0].loss), partial(optimizer, recipe.optimizer),
         settings["schedule"],
     )  # fmt: skip
     trainer = pl.Trainer(
@@ -236,7 +258,7 @@ class _Epochs(Callback):
             # A member's share of the stack's time is its share of the work.
             member.samples, member.share = count, count / sum(samples)
 
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, module: StackedSubNetworks) -> None:  # type: ignore[override]
         for member in self.members:
             member.val = member.data.val_dataloader() if len(member.data.val_split) else None
             if member.checkpoint:
@@ -270,7 +292,7 @@ class _Epochs(Callback):
         facts = {"key": member.job.key, "epoch": epoch, "history": member.history.records, "optimizer": facts}
         keep_checkpoint(member.job.stem, tensors, facts)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: StackedSubNetworks) -> None:  # type: ignore[override]
         wait(module.device)
         seconds, epoch = time.perf_counter() - self._start, trainer.current_epoch
         groups, losses = trainer.optimizers[0].param_groups, module.take_losses().tolist()
@@ -299,7 +321,7 @@ def _validate(member: _Member) -> dict[str, float]:
             loss_sum += member.loss(output_BC, target_B).sum()
             hits += (output_BC.argmax(1) == target_B).sum()
             count += len(target_B)
-    return {"val/loss": float(loss_sum) / count, "val/accuracy": 100 * float(hits) / count}
+    return {"val/loss": float(loss_sum) / count, "val/accuracy_percent": 100 * float(hits) / count}
 
 
 def _publish(member: _Member) -> None:

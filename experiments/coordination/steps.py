@@ -36,7 +36,7 @@ def batch_size(value: int | str, n_samples: int) -> int:
     ([1, 2, 32, 256, 256], 256)
     """
     if value != "auto":
-        return value
+        return int(value)
     most = max(1, n_samples // STEPS_PER_EPOCH)
     return min(LARGEST_BATCH, 1 << (most.bit_length() - 1))
 

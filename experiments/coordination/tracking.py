@@ -9,6 +9,8 @@ import os
 import shutil
 import socket
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,13 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.loggers.logger import Logger
 
 from experiments.coordination.job import Job
+from experiments.reporting.overview import overview
 from experiments.reporting.wording import is_percent
 
 log = logging.getLogger(__name__)
 REACHABLE_SECONDS = 10.0
+LONGEST_TAG = 64  # characters; W&B refuses longer ones
+TAGS = {"dataset": "{}", "n_identities": "N={}", "partitioner": "{}", "loss": "{}", "miner": "{}", "network": "{}"}
 
 
 class Tracking(ABC):
@@ -67,7 +72,7 @@ class CSVTracking(Tracking):
 class _CSVLogger(CSVLogger):
     """Lightning's starts its file anew; this one first repeats what an earlier process had logged."""
 
-    def restore(self, records: list[dict[str, float]]) -> None:
+    def restore(self, records: list[dict[str, Any]]) -> None:
         for record in records:
             self.log_metrics(record, step=int(record["epoch"]))
 
@@ -97,18 +102,18 @@ class WandbTracking(Tracking):
 
         # System statistics and console capture start threads per run, and one run is one small head.
         settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=60)
-        where = {"project": self.project, "entity": self.entity, "tags": self.tags, "dir": str(run_folder)}
-        mode = self.mode
+        where: dict[str, Any] = {"project": self.project, "entity": self.entity}
+        where |= {"dir": str(run_folder), "settings": settings, **arguments}
+        mode: Any = self.mode
         earlier = list(Path(run_folder).glob(f"wandb/offline-run-*-{arguments['id']}"))
         try:
-            resume = "allow" if mode == "online" else None
-            run = wandb.init(mode=mode, resume=resume, settings=settings, **where, **arguments)
+            run = wandb.init(mode=mode, resume="allow" if mode == "online" else None, **where)
         except wandb.errors.Error as error:
             if mode != "online":
                 raise
             # A refused key or a server that went away must not cost the training.
             log.warning("W&B: %s; this run is kept offline in the run folder", " ".join(str(error).split()))
-            run = wandb.init(mode="offline", settings=settings, **where, **arguments)
+            run = wandb.init(mode="offline", **where)
         if run.offline:
             # Two offline folders of one run would overwrite each other when they are sent: the new one repeats all.
             for folder in earlier:
@@ -124,6 +129,7 @@ class WandbTracking(Tracking):
         run = self._init(
             job.run_folder, id=job.identifier, name=job.title, group=job.run, job_type="subnetwork",
             config={**job.facts, "cluster": job.cluster, "seed": job.recipe.seed, **recipe, **job.recipe.trainer},
+            tags=[*self.tags, *tags_of(job.facts)],
         )  # fmt: skip
         run.define_metric("epoch")
         run.define_metric("*", step_metric="epoch")
@@ -136,25 +142,75 @@ class WandbTracking(Tracking):
         wandb.finish()
 
     def summarise(self, run: str, run_folder: Path, config: dict[str, Any], table: Any, figures: list[Path]) -> None:
-        """One W&B run of type "summary": the table, the figures, and `summary_values`."""
+        """One W&B run of type "summary": the tables, the figures, and `summary_values`."""
+        # An agent of a W&B sweep waits for the run whose id it handed out.
+        swept = "WANDB_SWEEP_ID" in os.environ and os.environ.get("WANDB_RUN_ID")
+        with self.published(run, run_folder, "summary", config, table, figures, name=run, id=swept or None):
+            pass
+
+    @contextmanager
+    def published(
+        self, run: str, run_folder: Path, job_type: str, config: dict[str, Any], table: Any, figures: list[Path],
+        **settings: Any,
+    ) -> Iterator[Any]:  # fmt: skip
+        """Opens one W&B run in the group of a finished run, logs what every such run has, and ends it afterwards.
+
+        Args:
+            run: name of the finished run, the group.
+            run_folder: where it lies.
+            job_type: "summary" or "report".
+            config: its configuration.
+            table: pandas DataFrame of results.csv.
+            figures: PNG files.
+            **settings: `name` and, unless None, `id` of the W&B run; one made of folder and type is the same each time.
+
+        Yields:
+            The W&B run.
+        """
         import wandb
 
         wandb.finish()
+        known = hashlib.sha256(f"{run_folder}/{job_type}".encode()).hexdigest()[:16]
         opened = self._init(
-            run_folder,
-            # An agent of a W&B sweep waits for the run whose id it handed out.
-            id=("WANDB_SWEEP_ID" in os.environ and os.environ.get("WANDB_RUN_ID"))
-            or hashlib.sha256(f"{run_folder}/summary".encode()).hexdigest()[:16],
-            name=run,
-            group=run,
-            job_type="summary",
-            config=config,
-        )
-        opened.log({"comparison": wandb.Table(dataframe=table.astype(object).where(table.notna(), None))})
-        for figure in figures:
-            opened.log({f"figures/{figure.stem}": wandb.Image(str(figure))})
-        opened.summary.update(summary_values(table))
-        wandb.finish()
+            run_folder, id=settings.pop("id", None) or known, group=run, job_type=job_type, config=config,
+            tags=[*self.tags, *tags_of(table)], **settings,
+        )  # fmt: skip
+        try:
+            tables = {"summary": overview(table), "results": table} if "scenario" in table else {"results": table}
+            content: dict[str, Any] = {f"tables/{name}": as_wandb_table(frame) for name, frame in tables.items()}
+            content |= {f"figures/{figure.stem}": wandb.Image(str(figure)) for figure in figures}
+            opened.log(content)
+            opened.summary.update(summary_values(table))
+            yield opened
+        finally:
+            wandb.finish()
+
+
+def as_wandb_table(frame: Any) -> Any:
+    """A pandas DataFrame as W&B shows it, empty cells empty.
+
+    Args:
+        frame: the table.
+    """
+    import wandb
+
+    return wandb.Table(dataframe=frame.astype(object).where(frame.notna(), None))
+
+
+def tags_of(facts: Any) -> list[str]:
+    """Labels by which W&B filters runs: data set, N, and how it was trained.
+
+    Args:
+        facts: of a job, or the table of a run; each value of a column becomes a label.
+
+    >>> tags_of({"dataset": "lfw", "n_identities": 800, "loss": "arcface", "cluster": 1})
+    ['lfw', 'N=800', 'arcface']
+    """
+    found: list[str] = []
+    for key, form in TAGS.items():
+        values = [] if key not in facts else [facts[key]] if isinstance(facts[key], (str, int)) else facts[key].unique()
+        found += [form.format(value) for value in values if isinstance(value, str) or value == value]
+    return list(dict.fromkeys(tag[:LONGEST_TAG] for tag in found if tag))
 
 
 class _OfflineLogger(WandbLogger):

@@ -58,7 +58,7 @@ def train_on(job: Job, enrolled: Enrolled, report: EpochReport | None = None) ->
     nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1)) if settings["devices"] > 1 else 1
     history, tracking = History(), instantiate(job.tracking)
     checkpoint = EpochCheckpoint(job.stem, job.key, history, settings["checkpoint_every_n_epochs"])
-    tracker = tracking.open(job) if rank_zero_only.rank == 0 else None
+    tracker = tracking.open(job) if getattr(rank_zero_only, "rank", 0) == 0 else None
     try:
         trainer = pl.Trainer(
             max_epochs=settings["max_epochs"],
@@ -120,5 +120,5 @@ def keep(job: Job, rows_CD: torch.Tensor, rows_per_class: int, history: History,
     }
     job.finish({"rows": rows_CD}, record)
     last = records[-1] if records else {}
-    shown = ", ".join(f"{name} {last[name]:.4g}" for name in ("train/loss", "val/accuracy") if name in last)
+    shown = ", ".join(f"{name} {last[name]:.4g}" for name in ("train/loss", "val/accuracy_percent") if name in last)
     log.info("%s: %d classes, %d epochs in %.1f s, %s", job.title, record["classes"], len(records), seconds, shown)

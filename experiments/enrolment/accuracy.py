@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from datamodules.splits import Split
+from experiments.coordination.screen import LINE
 from experiments.enrolment.newcomers import Newcomers
 from experiments.enrolment.original import Original
 from lightning_modules.identifier import PROBES_AT_ONCE, Identifier
@@ -28,7 +29,7 @@ def show_accuracy(
     for column in ("probes", "number", "before %", "after %"):
         table.add_column(column, justify="left" if column == "probes" else "right")
     if original.missing:
-        console.print(f"nothing to test the enrolled on: {original.missing}", markup=False)
+        console.print(f"nothing to test the enrolled on: {original.missing}", **LINE)
     else:
         gone = frozenset(before.identities) - frozenset(after.identities)
         added = frozenset(newcomers.names) if newcomers else frozenset()
@@ -40,7 +41,7 @@ def show_accuracy(
             ]
             table.add_row("test pictures of the enrolled", str(len(probes[0])), *(f"{share:.2f}" for share in shares))
         else:
-            console.print("nothing to test the enrolled on: no test picture of anybody who stays", markup=False)
+            console.print("nothing to test the enrolled on: no test picture of anybody who stays", **LINE)
     if newcomers:
         test = newcomers.test
         if len(test):
@@ -53,7 +54,7 @@ def show_accuracy(
                 if not len(newcomers.val) and len(newcomers.train) > len(newcomers.names)
                 else "one picture each"
             )
-            console.print(f"nothing to test the added on: {why}, all of it in the class means", markup=False)
+            console.print(f"nothing to test the added on: {why}, all of it in the class means", **LINE)
     if table.row_count:
         console.print(table)
 

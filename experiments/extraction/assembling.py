@@ -37,7 +37,12 @@ class Part:
 
     @classmethod
     def of(cls, listing: Listing, store: ShardStore) -> "Part":
-        """What a store holds once all its shards are finished."""
+        """What a store holds once all its shards are finished.
+
+        Args:
+            listing: the images, row by row.
+            store: with their embeddings.
+        """
         rejected = store.rejected()
         rows = np.setdiff1d(np.arange(len(listing)), np.fromiter(rejected, np.int64, len(rejected)))
         return cls(

@@ -116,7 +116,7 @@ def extract(
         parts = [originals]
         if len(copies := source.copies(usable)):
             parts.append(run.embed("copies", copies))
-        if rank_zero_only.rank:
+        if getattr(rank_zero_only, "rank", 0):
             return None
         meta = {**source.provenance(), "extractor": plan["extractor"], "alignment": plan["alignment"]}
         assemble(work / "set", parts, {**meta, **(facts or {}), "plan": plan})
@@ -184,7 +184,7 @@ def _compare(folder: Path, made: dict[str, Any], asked: dict[str, Any]) -> None:
 
 @contextmanager
 def _work_folder(work: Path, plan: dict[str, Any]) -> Iterator[None]:
-    if rank_zero_only.rank:
+    if getattr(rank_zero_only, "rank", 0):
         yield
         return
     work.mkdir(parents=True, exist_ok=True)

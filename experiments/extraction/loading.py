@@ -60,7 +60,11 @@ class CropDataset(Dataset):
             return row, rejection.reason
 
     def collate(self, items: list[tuple[int, np.ndarray | str]]) -> Crops:
-        """Puts a batch together."""
+        """Puts a batch together.
+
+        Args:
+            items: rows of the set, each with its crop (S, S, 3) uint8 or the reason why there is none.
+        """
         rejected = {row: crop for row, crop in items if isinstance(crop, str)}
         usable = [(row, crop) for row, crop in items if not isinstance(crop, str)]
         side = self.aligner.image_size

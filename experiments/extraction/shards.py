@@ -25,7 +25,7 @@ class ShardStore:
 
     def __init__(self, folder: Path, n_rows: int, dim: int, dtype: str, shard_rows: int):
         self.folder, self.n_rows, self.dim, self.dtype, self.shard_rows = folder, n_rows, dim, dtype, shard_rows
-        self._map: np.ndarray | None = None
+        self._map: np.memmap | None = None
 
     def __getstate__(self) -> dict:
         return {**vars(self), "_map": None}

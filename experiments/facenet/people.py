@@ -6,16 +6,15 @@ Axes: N samples, K identities.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
-from torch.utils.data import Dataset
 
 from datamodules.alignment import Resize
 from datamodules.errors import InputError
-from datamodules.identity_batches import EmbeddingRows, ImageRows
+from datamodules.identity_batches import EmbeddingRows, ImageRows, Rows
 from experiments.coordination.data import dataset_name
 
 
@@ -32,11 +31,11 @@ class People:
 
     name: str
     fingerprint: str
-    train: Dataset
-    test: Dataset
+    train: Rows
+    test: Rows
 
 
-def open_people(cfg: DictConfig, network: nn.Module) -> People:
+def open_people(cfg: DictConfig, network: Any) -> People:
     """Opens the data that the network takes and holds identities out.
 
     Args:
@@ -62,7 +61,7 @@ def open_people(cfg: DictConfig, network: nn.Module) -> People:
         embedding_set = instantiate(cfg.data)
         train, test = hold_out(embedding_set.labels, share, seed)
         name, digest = dataset_name(embedding_set), embedding_set.fingerprint()
-        parts = EmbeddingRows(embedding_set, train), EmbeddingRows(embedding_set, test)
+        parts: tuple[Rows, Rows] = EmbeddingRows(embedding_set, train), EmbeddingRows(embedding_set, test)
     else:
         source = instantiate(cfg.source)
         listing = source.listing()

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from datamodules.partitioners.generalised_kmeans import LOSSES
+from datamodules.partitioners.centre_losses import LOSSES
 from experiments.extraction.config import DevicesConfig, ExtractionConfig
 
 

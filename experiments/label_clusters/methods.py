@@ -6,7 +6,7 @@ Axes: N rows, L labels, M label clusters.
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -152,7 +152,7 @@ def _has_label(labels_NL: np.ndarray, partition: Partition) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def _facts(records: list[Mapping[str, Any]]) -> dict[str, Any]:
+def _facts(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "networks": len(records),
         "epochs": float(np.mean([record["epochs"] for record in records])) if records else 0.0,

@@ -135,7 +135,9 @@ def network_seed(seed: int, number: int) -> int:
 def _fit(job: Job, network: nn.Module, data: LabelClusterDataModule, task: Task) -> dict[str, Any]:
     started, settings = time.perf_counter(), task.settings
     history, tracking = History(), instantiate(job.tracking)
-    if stack := isinstance(network, SeparatePerceptrons):
+    module: LabelNetwork
+    best: list[KeepBest]
+    if isinstance(network, SeparatePerceptrons):
         module, best = SeparateTraining(network, settings.learning_rate, settings.patience), []
     else:
         module = LabelNetwork(network, settings.learning_rate)
@@ -164,12 +166,14 @@ def _fit(job: Job, network: nn.Module, data: LabelClusterDataModule, task: Task)
         raise KeyboardInterrupt from None
     finally:
         tracking.close()
-    state = network.state_dict()
+    state, epochs = network.state_dict(), float(len(history.records))
+    if isinstance(module, SeparateTraining):
+        epochs = float(module.epochs_L.double().mean())
     record = {
         "title": job.title,
         "rows": len(data.train[0]),
         "parameters": sum(value.numel() for value in state.values()),
-        "epochs": float(module.epochs_L.double().mean()) if stack else len(history.records),
+        "epochs": epochs,
         **({"best_epoch": best[0].best_epoch + 1} if best else {}),
         "seconds": time.perf_counter() - started,
         "history": history.records,

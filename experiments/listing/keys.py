@@ -5,7 +5,7 @@ import dataclasses
 import importlib
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -47,7 +47,7 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _schema(command: str) -> type:
+def _schema(command: str) -> type[Any]:
     importlib.import_module(f"experiments.{command}")  # stores the schema
     return OmegaConf.get_type(ConfigStore.instance().repo[f"{command}_schema.yaml"].node)
 
@@ -65,7 +65,7 @@ def _fields(schema: type, prefix: str = "") -> Iterator[tuple[str, str, str]]:
     for one in reversed(schema.__mro__[:-1]):
         comments |= dict(COMMENTED.findall(inspect.getsource(one)))
     for field in dataclasses.fields(schema):
-        if dataclasses.is_dataclass(field.type):
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
             yield from _fields(field.type, f"{prefix}{field.name}.")
         else:
             yield f"{prefix}{field.name}", _default(field), comments.get(field.name, "")
@@ -74,7 +74,8 @@ def _fields(schema: type, prefix: str = "") -> Iterator[tuple[str, str, str]]:
 def _default(field: dataclasses.Field) -> str:
     value: Any = field.default
     if value is dataclasses.MISSING:
-        value = field.default_factory() if field.default_factory is not dataclasses.MISSING else MISSING
+        factory: Any = field.default_factory
+        value = factory() if factory is not dataclasses.MISSING else MISSING
     if value == MISSING:
         return "must be given"
     return f"`{'null' if value is None else str(value).lower() if isinstance(value, bool) else value}`"
@@ -94,7 +95,7 @@ def _about(file) -> str:
     return file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip() + "."
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "".join(
         "| " + " | ".join(cell.replace("|", "\\|").replace("<", "\\<") for cell in line) + " |\n" for line in lines

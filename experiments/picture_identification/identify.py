@@ -6,12 +6,12 @@ from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
 
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 from datamodules.extractors.base import Extractor
 from datamodules.files import write_text
+from experiments.coordination.screen import LINE, results
 from experiments.extraction.config import build_aligner, from_recipe
 from experiments.picture_identification.contact_sheet import Answer, draw_sheet
 from experiments.picture_identification.gallery import Gallery
@@ -100,14 +100,12 @@ def _enrolled(path: str | None, identifier: Identifier) -> EmbeddingSet | None:
 
 
 def _summarise(frame, identifier: Identifier, out: Path, sheet: Path) -> None:
-    console, faces = Console(soft_wrap=True, highlight=False), frame[frame["note"] == ""]
+    console, faces = results(), frame[frame["note"] == ""]
     unknown, without = int(faces["unknown"].sum()), len(frame) - len(faces)
-    console.print(f"{len(faces)} faces in {frame['file'].nunique()} pictures, {unknown} unknown", markup=False)
+    console.print(f"{len(faces)} faces in {frame['file'].nunique()} pictures, {unknown} unknown", **LINE)
     if without:
-        console.print(f"{without} pictures without a face, see the column note", markup=False)
+        console.print(f"{without} pictures without a face, see the column note", **LINE)
     if (right := folder_accuracy(frame, identifier.identities)) is not None:
         share = 100 * right[0] / right[1]
-        console.print(
-            f"rank-1 {share:.2f} % of {right[1]} pictures in folders named after an enrolled person", markup=False
-        )
-    console.print(f"{out}\n{sheet}", markup=False)
+        console.print(f"rank-1 {share:.2f} % of {right[1]} pictures in folders named after an enrolled person", **LINE)
+    console.print(f"{out}\n{sheet}", **LINE)

@@ -17,6 +17,7 @@ from datamodules.alignment import Aligner, Face
 from datamodules.errors import InputError
 from datamodules.extractors.base import Extractor
 from datamodules.images import SUFFIXES, RejectedImage, decode, read_bytes
+from experiments.coordination.screen import notes
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,11 @@ def probe(
     dataset = FacesDataset(folder, names, aligner, max_side, main_only)
     loader = DataLoader(dataset, batch_size=None, num_workers=min(num_workers, len(names)))
     extractor = extractor.to(device)
-    files, boxes, embeddings, crops, rejected = [], [], [np.zeros((0, extractor.embedding_dim), np.float32)], [], {}
-    for name, faces in track(loader, description="pictures", total=len(names), transient=True):
+    files: list[str] = []
+    boxes: list[np.ndarray] = []
+    crops: list[np.ndarray] = []
+    embeddings, rejected = [np.zeros((0, extractor.embedding_dim), np.float32)], {}
+    for name, faces in track(loader, console=notes(), description="pictures", total=len(names), transient=True):
         if isinstance(faces, str):
             rejected[name] = faces
             continue

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The clusters of every partitioner on the same map of the class means, and their sizes and similarities as a table."""
 
+from functools import partial
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -34,7 +36,7 @@ def map_pictures(rows: pd.DataFrame) -> list[Picture]:
                 f"in the plane (t-SNE, the same in every panel), coloured by cluster, m = {wording.whole(m)}, one "
                 "seed. Identities that are close in the plane are similar; distances between groups say little.",
                 f"Map of the clusters of {', '.join(partitioner_title(name) for name in names)} on {data}.",
-                to_png(lambda here=here, names=names: _draw(here, names)),
+                to_png(partial(_draw, here, names)),
             )
         )
     return pictures

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Several runs that differ in one choice: the choice as a column, and the scores against it."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
@@ -62,7 +64,7 @@ def sweep_section(frame: pd.DataFrame) -> Section | None:
 
 
 def _value(column: str, value: float | str) -> str:
-    return wording.whole(value) if column == "n_subnets" else str(value)
+    return wording.whole(float(value)) if column == "n_subnets" else str(value)
 
 
 def _table(points: pd.DataFrame, column: str) -> Table:
@@ -110,7 +112,7 @@ def _picture(frame: pd.DataFrame, points: pd.DataFrame, column: str) -> Picture:
                 mean = [interval.mean for interval in rows["f1"]]
                 half = [interval.high - interval.mean if interval.known else 0.0 for interval in rows["f1"]]
                 shift = 0.12 * (i - (len(look) - 1) / 2)
-                common = {"color": style.colour, "marker": style.marker, "capsize": 3}
+                common: dict[str, Any] = {"color": style.colour, "marker": style.marker, "capsize": 3}
                 if column == "n_subnets":
                     axis.errorbar(
                         rows[column] * (1 + 0.1 * shift), mean, yerr=half, linestyle=style.dashes, **common

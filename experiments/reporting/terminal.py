@@ -44,8 +44,12 @@ def terminal_table(frame: pd.DataFrame) -> Table:
         padding=0,
     )
     table.add_column("", overflow="fold", min_width=17)
-    for heading in ("Prec.", "Recall", "F1", f"F1 − {reference_title(reference)}", "serial", "parallel"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    change = f"F1 − {reference_title(reference)}"
+    for heading in ("Prec.", "Recall", "F1", change, "serial", "parallel"):
+        # Wide intervals go onto a second line rather than push the seconds out of the window.
+        table.add_column(
+            heading, justify="right", no_wrap=heading != change, min_width=8 if heading == change else None
+        )
     for (data, n_identities), rows in means.groupby(["data", "n_identities"], sort=False):
         table.add_section()
         m = sorted(rows.loc[rows["n_subnets"] > 1, "n_subnets"].unique())

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Figures drawn from the optional details: convergence, cluster sizes, and how well clusters are set apart."""
 
+from functools import partial
+
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -66,7 +68,7 @@ def convergence_pictures(history: pd.DataFrame) -> list[Picture]:
                 f"Convergence on {data}: mean over sub-networks and seeds ({seeds}); band: lowest to highest seed. "
                 "Validation accuracy is each sub-network's on its own identities, which is easier the fewer they are.",
                 f"Training loss and validation accuracy against epoch on {data}.",
-                to_png(lambda rows=rows, place=place: _draw_convergence(rows, place)),
+                to_png(partial(_draw_convergence, rows, place)),
             )
         )
         if rows[["seconds", "val_accuracy"]].notna().all(axis=1).any():
@@ -76,7 +78,7 @@ def convergence_pictures(history: pd.DataFrame) -> list[Picture]:
                     f"Validation accuracy on {data} against the seconds spent, all sub-networks one after the other; "
                     f"mean over seeds ({seeds}).",
                     f"Validation accuracy against training seconds on {data}.",
-                    to_png(lambda rows=rows, place=place: _draw_seconds(rows, place)),
+                    to_png(partial(_draw_seconds, rows, place)),
                 )
             )
     return pictures

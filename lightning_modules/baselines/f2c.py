@@ -62,7 +62,11 @@ class ClassPool:
         self.twice_Q[slot_B[side_B == 1]] = True
 
     def places(self, identities: list[int]) -> Tensor:
-        """(B,) int64 slots of classes, -1 for one that is not in the pool."""
+        """(B,) int64 slots of classes, -1 for one that is not in the pool.
+
+        Args:
+            identities: B classes.
+        """
         return torch.tensor([self.slot_of.get(identity, -1) for identity in identities])
 
     def sides(self) -> tuple[Tensor, Tensor]:
@@ -110,7 +114,11 @@ class F2CNetwork(SubNetwork):
         self.starts_K, self.counts_K = counts_K.cumsum(0) - counts_K, counts_K
 
     def project(self, embedding_BD: Tensor) -> Tensor:
-        """P's unit embedding of (B, D) embeddings of any length."""
+        """P's unit embedding of (B, D) embeddings of any length.
+
+        Args:
+            embedding_BD: of any length.
+        """
         return F.normalize(self(embedding_BD))
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:

@@ -63,6 +63,7 @@ class _DigitsLoss(ClassificationLoss):
     """Cross-entropy of each digit, summed."""
 
     unit_rows = False
+    digit_KJ: Tensor
 
     def __init__(self, digit_KJ: Tensor, sizes: list[int]):
         super().__init__()
@@ -72,7 +73,8 @@ class _DigitsLoss(ClassificationLoss):
     def forward(self, cosine_BC: Tensor, target_B: Tensor) -> Tensor:
         digit_BJ = self.digit_KJ[target_B]
         parts = cosine_BC.split(self.sizes, 1)
-        return sum(F.cross_entropy(part, digit_BJ[:, j], reduction="none") for j, part in enumerate(parts))
+        losses = [F.cross_entropy(part, digit_BJ[:, j], reduction="none") for j, part in enumerate(parts)]
+        return torch.stack(losses).sum(0)
 
 
 def decode(output_BL: Tensor, digit_KJ: Tensor, sizes: list[int]) -> Tensor:
@@ -87,7 +89,10 @@ def decode(output_BL: Tensor, digit_KJ: Tensor, sizes: list[int]) -> Tensor:
         (B, K) float32, at most 0.
     """
     parts = [F.log_softmax(part, 1) for part in output_BL.split(sizes, 1)]
-    return sum(part[:, digit_KJ[:, j]] for j, part in enumerate(parts))
+    total_BK = parts[0][:, digit_KJ[:, 0]]
+    for j, part in enumerate(parts[1:], start=1):
+        total_BK = total_BK + part[:, digit_KJ[:, j]]
+    return total_BK
 
 
 def coprime_sizes(n_identities: int, count: int) -> list[int]:
@@ -100,7 +105,8 @@ def coprime_sizes(n_identities: int, count: int) -> list[int]:
     >>> coprime_sizes(100, 4)
     [10, 11, 13, 17]
     """
-    sizes, candidate = [], max(2, math.isqrt(n_identities - 1) + 1)
+    sizes: list[int] = []
+    candidate = max(2, math.isqrt(n_identities - 1) + 1)
     while len(sizes) < count:
         if all(math.gcd(candidate, other) == 1 for other in sizes):
             sizes.append(candidate)

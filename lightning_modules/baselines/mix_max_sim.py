@@ -69,14 +69,23 @@ class Rule(Predictor):
         self.class_means_KD, self.heads, self.confidence, self.t = class_means_KD, heads, confidence, t
 
     def candidates(self, probes_BD: Tensor) -> list[Tensor]:
-        """Identities a and b, and S_a, P_a, P_b, S_b, (B,) each."""
+        """Identities a and b, and S_a, P_a, P_b, S_b, (B,) each.
+
+        Args:
+            probes_BD: of unit length.
+        """
         similarity_BK = probes_BD @ self.class_means_KD.T
         output_BK = class_scores(probes_BD, self.heads, len(self.class_means_KD))
         (s_a, a), (p_b, b) = similarity_BK.max(1), output_BK.max(1)
         return [a, b, s_a, output_BK.gather(1, a[:, None])[:, 0], p_b, similarity_BK.gather(1, b[:, None])[:, 0]]
 
     def choose(self, candidates: list[Tensor], t: int) -> tuple[Tensor, Tensor]:
-        """Answers and scores for a value of t."""
+        """Answers and scores for a value of t.
+
+        Args:
+            candidates: as `candidates` gives them.
+            t: the rule's parameter.
+        """
         a, b, s_a, p_a, p_b, s_b = candidates
         mean_B, head_B = s_a * (p_a + 1) / 2 * (t / 10), p_b * (s_b + 1) / 2
         take_mean_B = (p_b <= self.confidence) & (mean_B > head_B)

@@ -91,6 +91,8 @@ class SeparateTraining(LabelNetwork):
         patience: epochs without a lower validation loss; None trains all to the end and keeps their last weights.
     """
 
+    network: SeparatePerceptrons
+
     def __init__(self, network: SeparatePerceptrons, learning_rate: float, patience: int | None = None):
         super().__init__(network, learning_rate)
         self.patience = patience

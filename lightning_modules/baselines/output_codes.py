@@ -72,6 +72,7 @@ class _CodeLoss(ClassificationLoss):
     """Logistic loss of each bit, summed; bits that are 0 in the true word cost nothing."""
 
     unit_rows = False
+    book_KL: Tensor
 
     def __init__(self, book_KL: Tensor):
         super().__init__()

@@ -55,7 +55,7 @@ def best_weights(evidence_JBX: Tensor, right_BX: Tensor) -> tuple[np.ndarray, fl
         log_p = z_BX.masked_fill(wrong_BX, -torch.inf).logsumexp(1) - z_BX.logsumexp(1)
         slope_J = torch.einsum("jbx,bx->j", evidence_JBX, of_all_BX - of_right_BX).cpu().numpy()
         away = (factors - start) / PRIOR_FACTOR
-        return float(-log_p.sum()) + away @ away / 2, slope_J + away / PRIOR_FACTOR
+        return float(-log_p.sum()) + float(away @ away) / 2, slope_J + away / PRIOR_FACTOR
 
     found = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(start))
     away = (found.x - start) / PRIOR_FACTOR
@@ -93,7 +93,7 @@ def choose(found: "Evidence", strengths: tuple[float, ...], rows: bool) -> Choic
     known = int(found.right_BX.any(1).sum())
     if not known:
         return None
-    best = (-np.inf, None)
+    best: tuple[float, Choice | None] = (-np.inf, None)
     for place, strength in enumerate(strengths):
         kinds = found.kinds(place)
         for used in ([0], [0, 1], [0, 2, 3], [0, 1, 2, 3]):
@@ -105,7 +105,7 @@ def choose(found: "Evidence", strengths: tuple[float, ...], rows: bool) -> Choic
             if worth > best[0]:
                 every = np.zeros(4)
                 every[used] = factors
-                best = worth, Choice(strength, tuple(every.tolist()))
+                best = worth, Choice(strength, (every[0], every[1], every[2], every[3]))
     return best[1]
 
 
@@ -128,13 +128,24 @@ class Evidence:
 
     @classmethod
     def empty(cls, b: int, x: int, strengths: int, device: torch.device) -> "Evidence":
-        """No candidate at all, to be filled in."""
+        """No candidate at all, to be filled in.
+
+        Args:
+            b: probes.
+            x: candidates of each.
+            strengths: how many strengths of local evidence.
+            device: where it lies.
+        """
         zeros = torch.zeros((2 * strengths + 1, b, x), device=device)
         mean_BX = torch.full((b, x), -torch.inf, device=device)
         return cls(torch.zeros((b, x), dtype=torch.bool, device=device), mean_BX, zeros[0], *zeros[1:].chunk(2))
 
     def kinds(self, place: int) -> Tensor:
-        """(4, B, X) mean, row, local and pooled under one of the strengths."""
+        """(4, B, X) mean, row, local and pooled under one of the strengths.
+
+        Args:
+            place: of the strength in `strengths`.
+        """
         return torch.stack([self.mean_BX, self.row_BX, self.local_SBX[place], self.pooled_SBX[place]])
 
 

@@ -105,7 +105,7 @@ class Fused(Decision):
         self.metric_KRR, self.metric_RR = metric_KRR, metric_RR
 
     @property
-    def needs_heads(self) -> bool:
+    def needs_heads(self) -> bool:  # type: ignore[override]  # read-only where the base has an attribute
         """Whether rows count."""
         return self.rows
 

@@ -58,7 +58,12 @@ def outputs_of(scores: ProbeScores, cluster: int, which_b: Tensor) -> Iterator[t
 
 
 def identities_of(scores: ProbeScores, cluster: int) -> Tensor:
-    """(C,) int64 identities of a cluster, in the order of its head's classes."""
+    """(C,) int64 identities of a cluster, in the order of its head's classes.
+
+    Args:
+        scores: that hold the heads.
+        cluster: which of them.
+    """
     heads = scores.heads
     if heads is None:
         return torch.from_numpy(scores.partition.members(cluster).astype("int64")).to(scores.class_means_KD.device)

@@ -98,6 +98,7 @@ class InvertedFile(ClassIndex):
         quantizer = faiss.IndexFlatIP(dim)
         quantizer.add(centres_LR)
         kind = ENCODINGS[self.encoding]
+        index: faiss.IndexIVF
         if kind is None:
             index = faiss.IndexIVFFlat(quantizer, dim, cells, faiss.METRIC_INNER_PRODUCT)
         else:

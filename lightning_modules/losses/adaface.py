@@ -38,6 +38,8 @@ class AdaFace(MarginLoss):
 
     needs_lengths = True
     needs_raw_embeddings = True
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, scale: float = 64.0, margin: float = 0.4, concentration: float = 0.333, momentum: float = 0.01):
         super().__init__()

@@ -69,7 +69,8 @@ class MarginLoss(ClassificationLoss):
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         if "target_logit" in vars(cls) and "target_slope" not in vars(cls):
-            cls.target_slope = MarginLoss.target_slope  # the parent's closed form belongs to the parent's logit
+            # The parent's closed form belongs to the parent's logit.
+            setattr(cls, "target_slope", MarginLoss.target_slope)  # noqa: B010 methods cannot be assigned by name
 
     @abstractmethod
     def target_logit(self, cosine_B: Tensor) -> Tensor:

@@ -64,6 +64,13 @@ class NearestClass(Router):
 def first_occurrences(clusters_BP: Tensor, n_clusters: int) -> Tensor:
     """Each row without repetitions, order kept, cut to the longest row and filled up with -1.
 
+    Args:
+        clusters_BP: int64 in [-1, M).
+        n_clusters: M.
+
+    Returns:
+        (B, Q) int64, Q at most P.
+
     >>> first_occurrences(torch.tensor([[2, 2, 0], [1, 1, 1]]), 3)
     tensor([[ 2,  0],
             [ 1, -1]])

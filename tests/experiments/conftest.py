@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
+import numpy as np
 import pytest
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from datamodules.class_means import class_means
 from datamodules.embedding_set import EmbeddingSet
+from datamodules.partitioners.base import Partition
 from datamodules.partitioners.random import RandomPartitioner
 from datamodules.splits import split_identities
 from experiments.coordination.job import Job, Recipe
@@ -62,21 +64,30 @@ def coordinate(tmp_path, quick, compose):
 
 @pytest.fixture
 def make_jobs(set_folder, tmp_path):
-    """`make_jobs(run_name, **recipe)`: two jobs of six epochs on a random partition of the toy set."""
+    """`make_jobs(run_name, ...)`: jobs of six epochs on the toy set, two clusters at random unless `cluster_of` says.
+
+    Further arguments are `loss`, `init`, `optimizer` and `tracking` (nodes) and settings of the trainer.
+    """
     toy = EmbeddingSet.open(set_folder)
     split = {"n_identities": 16, "seed": 0, "max_test_images": 5, "held_out": 0.0}
-    splits = split_identities(toy, **split)
-    partition = RandomPartitioner().fit(class_means(toy.embeddings, splits.train, 16), 2, 0)
-    partition.save(tmp_path / "partition")
+    means_KD = class_means(toy.embeddings, split_identities(toy, **split).train, 16)
 
-    def make(run: str, loss=None, tracking=None, **settings) -> list[Job]:
+    def make(run: str, loss=None, init=None, optimizer=None, tracking=None, cluster_of=None, **settings) -> list[Job]:
+        if cluster_of is None:
+            partition = RandomPartitioner().fit(means_KD, 2, 0)
+        else:
+            partition = Partition(np.array(cluster_of, np.int32), max(cluster_of) + 1)
+        place = tmp_path / f"partition-{partition.hash()[:8]}"
+        if not place.exists():
+            partition.save(place)
         trainer = OmegaConf.to_container(
             OmegaConf.structured(TrainerConfig(**{"max_epochs": 6, "batch_size": 8, "accelerator": "cpu", **settings}))
         )
+        adam = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.01, "betas": [0.9, 0.99]}
         recipe = Recipe(
             loss=loss or {"_target_": "lightning_modules.losses.arcface.ArcFace"},
-            init={"_target_": "lightning_modules.heads.RandomInit"},
-            optimizer={"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.01, "betas": [0.9, 0.99]},
+            init=init or {"_target_": "lightning_modules.heads.RandomInit"},
+            optimizer=optimizer or adam,
             trainer=trainer,
             seed=0,
         )
@@ -84,12 +95,11 @@ def make_jobs(set_folder, tmp_path):
         folder.mkdir(exist_ok=True)
         return [
             Job(
-                run=run, run_folder=str(folder), data=str(set_folder), split=split,
-                partition=str(tmp_path / "partition"), cluster=cluster, recipe=recipe, key="key",
-                title=f"cluster {cluster}",
+                run=run, run_folder=str(folder), data=str(set_folder), split=split, partition=str(place),
+                cluster=cluster, recipe=recipe, key="key", title=f"cluster {cluster}",
                 tracking=tracking or {"_target_": "experiments.coordination.tracking.NoTracking"}, facts={},
             )
-            for cluster in range(2)
+            for cluster in range(partition.n_clusters)
         ]  # fmt: skip
 
     return make

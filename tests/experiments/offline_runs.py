@@ -14,7 +14,11 @@ WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
 def offline_runs(run_folder: Path) -> list[dict]:
-    """One entry per offline folder, in the order of their ids: id, group, type, name, epochs of the training loss."""
+    """One entry per offline folder, in the order of their ids.
+
+    Each has id, group, type, name, tags, config, logged (the last value of every key), summary, epochs (of the training
+    loss) and files (of its artifacts).
+    """
     return sorted((_ended(folder) for folder in run_folder.glob("wandb/offline-run-*")), key=lambda run: run["id"])
 
 
@@ -29,18 +33,27 @@ def _ended(folder: Path) -> dict:
 
 
 def _read(folder: Path) -> dict:
-    found = {"epochs": [], "ended": False}
+    found = {"epochs": [], "ended": False, "logged": {}, "summary": {}, "files": [], "config": {}}
     for content in _records(next(folder.glob("run-*.wandb")).read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(content)
         if record.HasField("run"):
             run = record.run
             found |= {"id": run.run_id, "group": run.run_group, "type": run.job_type, "name": run.display_name}
+            found |= {"tags": list(run.tags), "project": run.project}
+            found["config"] |= {item.key: json.loads(item.value_json) for item in run.config.update}
         found["ended"] |= record.HasField("exit")
         if record.HasField("history"):
             items = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+            found["logged"] |= items
             if "train/loss" in items:
                 found["epochs"].append(int(items["epoch"]))
+        if record.HasField("summary"):
+            found["summary"] |= {item.key: json.loads(item.value_json) for item in record.summary.update}
+        if record.HasField("request") and record.request.HasField("log_artifact"):
+            found["files"] += [entry.path for entry in record.request.log_artifact.artifact.manifest.contents]
+        if record.HasField("artifact"):
+            found["files"] += [entry.path for entry in record.artifact.manifest.contents]
     return found
 
 

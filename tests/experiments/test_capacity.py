@@ -69,6 +69,19 @@ def test_a_stack_needs_its_members_and_is_the_first_to_be_made_smaller(tmp_path)
         capacity.check(replace(four, memory=1 << 60), tmp_path, on_gpu=False)
 
 
+def test_ranks_share_the_matrices_of_a_step_and_each_machine_holds_its_own():
+    settings = {**TRAINER, "devices": 4}
+    whole = capacity.need([4096], [1000], 512, TRAINER, 1)
+    copies = capacity.need([4096], [1000], 512, {**settings, "strategy": "ddp"}, 1)
+    shared = capacity.need([4096], [1000], 512, {**settings, "strategy": "model_parallel"}, 1)
+    data, matrix = 1000 * 512 * 4, 8 * MIB
+    assert copies.device_per_job == whole.device_per_job
+    assert shared.device_per_job == (whole.device_per_job - data) // 4 + data + 2 * matrix
+    assert (copies.memory, copies.disk) == (4 * whole.memory, whole.disk)
+    two = capacity.need([4096], [1000], 512, {**settings, "strategy": "ddp"}, 1, nodes=2)
+    assert two.memory == 2 * whole.memory
+
+
 def test_nothing_to_train_needs_nothing():
     assert capacity.need([], [], 8, TRAINER, 2) == capacity.Need(0, 0, 0, 0, 0)
 

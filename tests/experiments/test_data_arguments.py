@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: MIT
+import os
+import time
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -11,6 +14,7 @@ from experiments.coordination.data import (
     check_testable,
     dataset_name,
     open_data,
+    remove_stale,
     subnets_for,
 )
 
@@ -113,3 +117,18 @@ def test_generated_identities_suffice_beside_those_held_out(tmp_path):
         for n in (1, 7, 20):
             cfg.split.held_out = held_out
             assert check_testable(open_data(cfg, [n]), cfg.split, [n], 0) is None
+
+
+def test_what_a_killed_process_left_of_a_generated_set_goes_and_what_is_being_written_stays(tmp_path):
+    for name, age in (("killed", 4000), ("writing", 10), ("both", 4000)):
+        folder = tmp_path / f".synthetic-9-{name}.tmp"
+        folder.mkdir()
+        (folder / "embeddings.npy").write_bytes(b"")
+        for path in (folder / "embeddings.npy", folder):
+            os.utime(path, (time.time() - age,) * 2)
+    os.utime(tmp_path / ".synthetic-9-both.tmp" / "embeddings.npy")  # an old folder, whose file is written right now
+    (tmp_path / "synthetic-9-done").mkdir()
+    remove_stale(tmp_path)
+    left = {".synthetic-9-writing.tmp", ".synthetic-9-both.tmp", "synthetic-9-done"}
+    assert {path.name for path in tmp_path.iterdir()} == left
+    remove_stale(tmp_path / "not there")

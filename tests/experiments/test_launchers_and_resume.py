@@ -88,7 +88,7 @@ def test_two_processes_with_ddp_are_one_process_with_the_same_batch(jobs, undist
     for job, expected in zip(done, undisturbed, strict=True):
         torch.testing.assert_close(rows(job), expected, rtol=0, atol=1e-6)
     alone, together = jobs("undisturbed")[0].record()["history"], done[0].record()["history"]
-    for name in ("train/loss", "val/loss", "val/accuracy"):
+    for name in ("train/loss", "val/loss", "val/accuracy_percent"):
         assert [epoch[name] for epoch in together] == pytest.approx([epoch[name] for epoch in alone], rel=1e-5)
 
 

@@ -58,7 +58,7 @@ def test_the_page_of_keys_is_current(tmp_path):
 
 
 def test_a_terminal_gets_a_table(monkeypatch, capsys):
-    monkeypatch.setattr(command, "Console", lambda: Console(force_terminal=True, width=100))
+    monkeypatch.setattr(command, "results", lambda: Console(force_terminal=True, width=100))
     assert command.main(["router"]) == 0
     out = capsys.readouterr().out
     assert "what it is" in out and "cluster_mean" in out and "\t" not in out

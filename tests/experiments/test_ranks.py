@@ -125,7 +125,7 @@ def test_groups_of_ranks_train_with_ddp_and_with_sharded_classes(make_jobs, tmp_
             continue
         torch.testing.assert_close(rows(one), rows(other), rtol=0, atol=tolerance)
         history, whole = other.record()["history"], one.record()["history"]
-        for name in ("train/loss", "val/loss", "val/accuracy"):
+        for name in ("train/loss", "val/loss", "val/accuracy_percent"):
             assert [epoch[name] for epoch in history] == pytest.approx([epoch[name] for epoch in whole], rel=1e-4)
     assert [call for call in result["told"] if call[1] == jobs[1].title and call[0] == "epoch"][0][2] == 3
 

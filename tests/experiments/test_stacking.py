@@ -4,27 +4,20 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import safetensors.torch
 import torch
-from omegaconf import OmegaConf
 
 from callbacks.epoch_checkpoint import epoch_files
-from datamodules.class_means import class_means
-from datamodules.embedding_set import EmbeddingSet
-from datamodules.partitioners.base import Partition
-from datamodules.splits import split_identities
 from experiments.coordination import stacking
-from experiments.coordination.job import Job, Recipe, Stack
+from experiments.coordination.job import Job, Stack
 from experiments.coordination.launchers.in_process import InProcess
 from experiments.coordination.launchers.processes import Processes
-from experiments.coordination.schema import TrainerConfig
 
 EPOCHS = 4
 CLUSTER_OF = [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2]  # sizes 8, 5, 3: unequal batches in an epoch
-ADAM = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.01, "betas": [0.9, 0.99]}
+CSV = {"_target_": "experiments.coordination.tracking.CSVTracking"}
 
 
 class Heard:
@@ -43,37 +36,15 @@ class Heard:
 
 
 @pytest.fixture
-def jobs(set_folder, tmp_path):
+def jobs(make_jobs):
     """`jobs(run_name, **trainer settings)`: one job per cluster of the toy set."""
-    split = {"n_identities": 16, "seed": 0, "max_test_images": 5, "held_out": 0.0}
-    partition = Partition(np.array(CLUSTER_OF, np.int32), 3)
-    partition.save(tmp_path / "partition")
-    assert len(class_means(*_enrolled(set_folder, split))) == 16
 
-    def make(run, init="RandomInit", **settings) -> list[Job]:
-        settings = {"max_epochs": EPOCHS, "batch_size": 8, "accelerator": "cpu", "matmul": "highest", **settings}
-        trainer = OmegaConf.to_container(OmegaConf.structured(TrainerConfig(**settings)))
-        loss, init = "lightning_modules.losses.arcface.ArcFace", f"lightning_modules.heads.{init}"
-        recipe = Recipe({"_target_": loss, "scale": 16.0}, {"_target_": init}, ADAM, trainer, 0)
-        folder = tmp_path / run
-        folder.mkdir(exist_ok=True)
-        return [
-            Job(
-                run=run, run_folder=str(folder), data=str(set_folder), split=split,
-                partition=str(tmp_path / "partition"), cluster=cluster, recipe=recipe, key="key",
-                title=f"cluster {cluster}",
-                tracking={"_target_": "experiments.coordination.tracking.CSVTracking"}, facts={},
-            )
-            for cluster in range(3)
-        ]  # fmt: skip
+    def make(run, **settings):
+        settings = {"max_epochs": EPOCHS, "matmul": "highest", **settings}
+        loss = {"_target_": "lightning_modules.losses.arcface.ArcFace", "scale": 16.0}
+        return make_jobs(run, loss=loss, tracking=CSV, cluster_of=CLUSTER_OF, **settings)
 
     return make
-
-
-def _enrolled(folder, split):
-    toy = EmbeddingSet.open(folder)
-    splits = split_identities(toy, **split)
-    return toy.embeddings, splits.train, splits.n_identities
 
 
 def rows(job):
@@ -94,7 +65,7 @@ def test_a_stack_leaves_what_its_jobs_leave_one_by_one(jobs, schedule):
         torch.testing.assert_close(rows(one), rows(other), rtol=0, atol=1e-5)
         records = one.record(), other.record()
         assert all(record["epochs"] == EPOCHS for record in records)
-        for name in ("train/loss", "val/loss", "val/accuracy", "learning_rate", "epoch"):
+        for name in ("train/loss", "val/loss", "val/accuracy_percent", "learning_rate", "epoch"):
             expected, found = ([epoch[name] for epoch in record["history"]] for record in records)
             assert found == pytest.approx(expected, rel=1e-4), name
         assert set(records[0]["history"][-1]) == set(records[1]["history"][-1])

@@ -218,7 +218,7 @@ def test_without_a_key_a_run_is_tracked_offline_and_nobody_is_asked(no_key, tmp_
         assert word in summary
     for record in records:
         if record != summary:
-            for word in (b"train/loss", b"val/accuracy", b"learning_rate", b"time/epoch_seconds",
+            for word in (b"train/loss", b"val/accuracy_percent", b"learning_rate", b"time/epoch_seconds",
                          b"time/samples_per_second", b"memory/peak_mb"):  # fmt: skip
                 assert word in record
     assert not list(tmp_path.glob("wandb"))  # all of it lies in the run folder

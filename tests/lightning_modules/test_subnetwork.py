@@ -59,7 +59,7 @@ def test_logged_values_are_means_over_all_samples(data):
         z = np.exp(16 * cosine)
         expected = log_loss(y, z / z.sum(axis=1, keepdims=True), labels=range(5))
         assert record[key] == pytest.approx(expected, rel=1e-5)
-    assert record["val/accuracy"] == pytest.approx(100 * accuracy_score(y, cosine.argmax(axis=1)), rel=1e-6)
+    assert record["val/accuracy_percent"] == pytest.approx(100 * accuracy_score(y, cosine.argmax(axis=1)), rel=1e-6)
     assert record["learning_rate"] == 0 and record["epoch"] == 0
 
 
@@ -80,7 +80,7 @@ def test_training_is_plain_adam_over_the_batches_of_each_epoch(data):
 def test_the_loss_falls_and_the_classes_are_told_apart(data):
     _, records = fit(data, epochs=15, optimizer=partial(torch.optim.Adam, lr=0.05))
     assert records[-1]["train/loss"] < 0.2 * records[0]["train/loss"]
-    assert [record["epoch"] for record in records] == list(range(15)) and records[-1]["val/accuracy"] > 80
+    assert [record["epoch"] for record in records] == list(range(15)) and records[-1]["val/accuracy_percent"] > 80
 
 
 def test_the_same_run_twice_ends_in_the_same_weights_and_validation_does_not_matter(data):

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 from datamodules.errors import InputError
-from experiments.coordination.job import Job
-from experiments.coordination.progress import Progress
+from experiments.coordination.job import Job, Stack
+from experiments.coordination.progress import Watcher
 
 
 class Launcher(ABC):
@@ -45,7 +45,7 @@ class Launcher(ABC):
         """Called after the command, in the process that coordinates: no more jobs will come."""
 
     @abstractmethod
-    def run(self, jobs: Iterable[Job], progress: Progress) -> dict[str, str]:
+    def run(self, jobs: Iterable[Job | Stack], progress: Watcher) -> dict[str, str]:
         """Runs every job that is not finished.
 
         Args:

@@ -7,9 +7,9 @@ from functools import partial
 
 from datamodules.errors import InputError
 from datamodules.files import disk_error
-from experiments.coordination.job import Job
+from experiments.coordination.job import Job, Stack
 from experiments.coordination.launchers.base import Launcher
-from experiments.coordination.progress import Progress
+from experiments.coordination.progress import Watcher
 from experiments.coordination.stacking import train
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 class InProcess(Launcher):
     """No other process, no start-up cost."""
 
-    def run(self, jobs: Iterable[Job], progress: Progress) -> dict[str, str]:
+    def run(self, jobs: Iterable[Job | Stack], progress: Watcher) -> dict[str, str]:
         """Trains each job in turn; see `Launcher.run`."""
         failed = {}
         for job in jobs:

@@ -14,10 +14,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from datamodules.errors import DiskError, InputError
-from experiments.coordination.job import Job
+from experiments.coordination.job import Job, Stack
 from experiments.coordination.launchers.base import Launcher
 from experiments.coordination.launchers.gpus import visible_gpus
-from experiments.coordination.progress import Progress
+from experiments.coordination.progress import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Processes(Launcher):
         """The number of workers; see `Launcher.at_once`."""
         return self.workers or max(1, (len(visible_gpus()) or os.cpu_count() or 1) // devices)
 
-    def run(self, jobs: Iterable[Job], progress: Progress) -> dict[str, str]:
+    def run(self, jobs: Iterable[Job | Stack], progress: Watcher) -> dict[str, str]:
         """Hands the jobs to the workers in the order given; see `Launcher.run`."""
         jobs = list(jobs)
         ranks = jobs[0].recipe.trainer["devices"] if jobs else 1
@@ -55,8 +55,8 @@ class Processes(Launcher):
         threads = self.threads or max(1, cores // (workers * ranks))
         work = _Work(jobs, self.retries, progress)
         places = []
-        for place in range(workers):
-            mine = [gpus[(place * ranks + rank) % len(gpus)] for rank in range(ranks)] if gpus else []
+        for number in range(workers):
+            mine = [gpus[(number * ranks + rank) % len(gpus)] for rank in range(ranks)] if gpus else []
             places.append(_Place(work, ranks, threads, mine))
         log.info("%d workers of %d processes with %d threads each, GPUs %s", workers, ranks, threads, gpus or "none")
         for place in places:
@@ -77,8 +77,8 @@ class Processes(Launcher):
 class _Work:
     """What the places share: jobs to do, jobs that failed, and who is told."""
 
-    def __init__(self, jobs: list[Job], retries: int, progress: Progress):
-        self.waiting: queue.SimpleQueue[tuple[Job, int]] = queue.SimpleQueue()
+    def __init__(self, jobs: list[Job | Stack], retries: int, progress: Watcher):
+        self.waiting: queue.SimpleQueue[tuple[Job | Stack, int]] = queue.SimpleQueue()
         for job in jobs:
             self.waiting.put((job, retries))
         self.failed: dict[str, str] = {}
@@ -106,7 +106,7 @@ class _Place(threading.Thread):
         except BaseException as error:  # a thread's exception would be lost
             self.error = error
 
-    def _train(self, job: Job, tries: int) -> None:
+    def _train(self, job: Job | Stack, tries: int) -> None:
         work = self.work
         with work.lock:
             work.progress.job_starts(job.title)
@@ -122,7 +122,7 @@ class _Place(threading.Thread):
                 work.failed[job.identifier] = reason or "the worker died (killed, or out of memory); see log.txt"
             work.progress.job_ends(job.title)
 
-    def _ask(self, job: Job) -> str | None:
+    def _ask(self, job: Job | Stack) -> str | None:
         """Empty where the job is done, why it failed, or None where the worker died."""
         if not self.group or any(process.poll() is not None for process in self.group):
             self.kill()

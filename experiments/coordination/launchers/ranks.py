@@ -29,10 +29,10 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from datamodules.errors import InputError
 from datamodules.files import disk_error
-from experiments.coordination.job import Job
+from experiments.coordination.job import Job, Stack
 from experiments.coordination.launchers.base import Launcher
 from experiments.coordination.launchers.gpus import visible_gpus
-from experiments.coordination.progress import Progress
+from experiments.coordination.progress import Watcher
 from experiments.coordination.stacking import train
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Ranks(Launcher):
         for group in _joined:
             group.end()
 
-    def run(self, jobs: Iterable[Job], progress: Progress) -> dict[str, str]:
+    def run(self, jobs: Iterable[Job | Stack], progress: Watcher) -> dict[str, str]:
         """Deals the jobs to all ranks, this one too; see `Launcher.run`."""
         jobs = list(jobs)
         group = _join(self.started_by, jobs[0].recipe.trainer["devices"] if jobs else 1)
@@ -182,7 +182,8 @@ class _Group:
             )
         self.place, self.devices = here, devices
         self.number, self.member = divmod(here.rank, devices)
-        self.steps, self.ticket, self.heard = 0, None, 0
+        self.steps, self.heard = 0, 0
+        self.ticket: int | None = None
         store = dist.TCPStore(here.address, here.port, None, here.rank == 0 and not here.hosted, wait_for_workers=False)
         self.store = dist.PrefixStore(f"clusterface/{here.attempt}", store)
         self._prepare_fits()
@@ -199,7 +200,8 @@ class _Group:
             del env[name]
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE"):
             env.pop(name, None)
-        rank_zero_only.rank = utilities_rank_zero_only.rank = self.member  # read at import from what is now deleted
+        for decorator in (rank_zero_only, utilities_rank_zero_only):  # read at import from what is now deleted
+            setattr(decorator, "rank", self.member)  # noqa: B010 an attribute that functions do not declare
         if self.devices == 1:
             return
         if self.member == 0:
@@ -212,7 +214,7 @@ class _Group:
             "MASTER_ADDR": address, "MASTER_PORT": port,
         }  # fmt: skip
 
-    def publish(self, jobs: list[Job]) -> dict[int, Job]:
+    def publish(self, jobs: list[Job | Stack]) -> dict[int, Job | Stack]:
         """Makes jobs known to all ranks: number -> job."""
         before = self.store.add("published", 0)
         numbered = {before + i: job for i, job in enumerate(jobs, 1)}
@@ -221,7 +223,7 @@ class _Group:
         self.store.add("published", len(jobs))
         return numbered
 
-    def next_job(self, wait: bool) -> tuple[int, Job] | None:
+    def next_job(self, wait: bool) -> tuple[int, Job | Stack] | None:
         """The next job of this group.
 
         Args:
@@ -235,7 +237,8 @@ class _Group:
                 if not wait:
                     return None
                 if self.store.check(["end"]):
-                    return self._bye()
+                    self._bye()
+                    return None
                 time.sleep(POLL_SECONDS)
             number, self.ticket = self.ticket, None
             if self.devices > 1:
@@ -243,7 +246,8 @@ class _Group:
         else:
             while not self.store.check([key]):
                 if self.store.check(["end"]):
-                    return self._bye()
+                    self._bye()
+                    return None
                 time.sleep(POLL_SECONDS)
             number = int(self.store.get(key))
         self.steps += 1
@@ -251,7 +255,7 @@ class _Group:
         _log_to(Path(job.run_folder) / "log.txt", self.place.rank)
         return number, job
 
-    def train(self, number: int, job: Job, after_epoch: Callable[[], None] | None = None) -> None:
+    def train(self, number: int, job: Job | Stack, after_epoch: Callable[[], None] | None = None) -> None:
         """Trains a job and tells rank 0 of it; one that fails does not cost the rank's other jobs.
 
         Args:

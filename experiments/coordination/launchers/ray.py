@@ -12,9 +12,9 @@ from collections.abc import Iterable
 
 from datamodules.errors import InputError
 from datamodules.files import disk_error
-from experiments.coordination.job import Job
+from experiments.coordination.job import Job, Stack
 from experiments.coordination.launchers.base import Launcher
-from experiments.coordination.progress import Progress, Silent
+from experiments.coordination.progress import Silent, Watcher
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Ray(Launcher):
                     f"a smaller launcher.num_{name.lower()}s, or the address of a cluster",
                 )  # fmt: skip
 
-    def run(self, jobs: Iterable[Job], progress: Progress) -> dict[str, str]:
+    def run(self, jobs: Iterable[Job | Stack], progress: Watcher) -> dict[str, str]:
         """Submits every job and waits; see `Launcher.run`. Progress is told per sub-network, not per epoch."""
         try:
             import ray

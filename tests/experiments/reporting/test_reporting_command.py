@@ -1,7 +1,4 @@
 # SPDX-License-Identifier: MIT
-import subprocess
-import sys
-
 import pytest
 
 from experiments.report import main
@@ -42,11 +39,3 @@ def test_bad_input_gets_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsy
     out, err = capsys.readouterr()
     assert not out and err.count("\n") == 1 and said in err and "expected" in err and "cure" in err
     assert list(tmp_path.iterdir()) == []
-
-
-def test_help_is_short_and_has_two_examples():
-    result = subprocess.run(
-        [sys.executable, "-m", "experiments.report", "--help"], capture_output=True, text=True, check=True
-    )
-    lines = result.stdout.strip().splitlines()
-    assert len(lines) <= 10 and sum(line.startswith("  python -m experiments.report") for line in lines) == 2

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""Sends a finished comparison to Weights & Biases."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from yaml import YAMLError
+
+from experiments.coordination.tracking import WandbTracking, as_wandb_table
+from experiments.reporting.reading import RESULTS
+from experiments.reporting.runs import Run, read_run
+
+MOST_ROWS = 10_000  # of a table in the browser; the file has them all
+FILES = ("results.csv", "report.html", "report.md", "config.yaml", "manifest.json", "details/*.csv", "figures/*.png")
+
+
+def upload_report(run_folder: Path, project: str | None = None) -> str:
+    """Sends results, details, figures and report as one run of type "report" in the group of the comparison.
+
+    Offline the W&B run is kept in the run folder, for `wandb sync` to send; a repetition takes its place.
+
+    Args:
+        run_folder: with results.csv and report.html.
+        project: W&B project; None is that of the run, or "clusterface".
+
+    Returns:
+        The address of the W&B run, or its offline folder.
+
+    Raises:
+        InputError: the folder holds no comparison.
+    """
+    import wandb
+
+    folder, run = run_folder.resolve(), read_run(run_folder)
+    config = _config(run)
+    node = config.get("logger") or {}
+    wanted = {key: node[key] for key in ("project", "entity", "tags") if node.get(key)}
+    tracking = WandbTracking(**wanted | ({"project": project} if project else {}))
+    config |= {
+        "provenance": run.manifest.get("provenance", {}),
+        "merged_from": list(run.manifest.get("merged_from", [])),
+    }
+    figures = sorted((folder / "figures").glob("*.png"))
+    table = run.results.astype(dict.fromkeys(RESULTS.whole, "Int64"))
+    name = f"{folder.name} report"
+    with tracking.published(folder.name, folder, "report", config, table, figures, name=name) as opened:
+        page = wandb.Html((folder / "report.html").read_text(encoding="utf-8"), inject=False)
+        details = {f"tables/{name}": as_wandb_table(rows.head(MOST_ROWS)) for name, rows in run.details.items()}
+        opened.log({"report": page, **details})
+        artifact = wandb.Artifact(f"report-{opened.id}", type="report", description=f"Run folder {folder.name}")
+        for file in sorted(file for pattern in FILES for file in folder.glob(pattern)):
+            artifact.add_file(str(file), str(file.relative_to(folder)))
+        opened.log_artifact(artifact)
+        return str(Path(opened.dir).parent) if opened.offline else str(opened.url)
+
+
+def _config(run: Run) -> dict[str, Any]:
+    """The run's configuration; of merged runs, which have several, nothing."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.create(run.config))
+    except (YAMLError, ValueError):
+        return {}
+    return dict(content) if isinstance(content, dict) else {}
