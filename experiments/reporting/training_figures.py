@@ -167,7 +167,7 @@ def sizes_picture(clusters: pd.DataFrame) -> Picture:
                     lw=1,
                     capsize=3,
                 )
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1.12 * here["size"].max())
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.set_title(f"{short(data)}, N = {wording.whole(here['n_identities'].iloc[0])}")
             axis.set_ylabel("identities")
@@ -221,8 +221,8 @@ def map_picture(clusters: pd.DataFrame) -> Picture | None:
                 )
             axis.margins(0.12)
             axis.set_title(f"{short(data)}, N = {wording.whole(here['n_identities'].iloc[0])}")
-            axis.set_ylabel("cosine within")
-        axes[-1].set_xlabel("cosine to the other clusters")
+            axis.set_ylabel("cosine of members with own centre")
+        axes[-1].set_xlabel("cosine of centre with the closest other centre")
         legend(figure, ((partition_title(name), look[name]) for name in names), lines=False)
         return figure
 
