@@ -94,7 +94,7 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def quick(project):
-    return follow(["loss", "partitioner_router_decision"], project)
+    return follow(["loss"], project)
 
 
 def check(results: list[dict]) -> list[str]:
@@ -122,8 +122,8 @@ def test_a_new_loss_is_two_files_and_appears_in_the_list_the_contract_tests_and_
     assert "combined_margin(margin=0.1)" in (project / "runs/narrow/results.csv").read_text(encoding="utf-8")
 
 
-def test_a_new_partitioner_router_and_decision_make_a_scenario(quick, project):
-    listed, tested, _ = check(quick["partitioner_router_decision"])
+def check_scenario(results: list[dict], project: Path) -> None:
+    listed, tested, _ = check(results)
     names = {tuple(line.split("\t")[:2]) for line in listed.splitlines()}
     new = ("partitioner", "slices"), ("router", "vote"), ("decision", "second_opinion"), ("scenario", "slices_vote")
     assert set(new) <= names
@@ -137,8 +137,9 @@ def test_a_new_partitioner_router_and_decision_make_a_scenario(quick, project):
 
 
 @pytest.mark.slow
-def test_a_new_extractor_and_a_new_data_set(tmp_path):
-    results = follow(["extractor", "data_set"], tmp_path)
+def test_the_other_tutorials_one_after_another_in_one_copy(tmp_path):
+    results = follow(["partitioner_router_decision", "extractor", "data_set"], tmp_path)
+    check_scenario(results["partitioner_router_decision"], tmp_path)
     listed, tested, _, _ = check(results["extractor"])
     assert any(line.startswith("extractor\tgradients\t") for line in listed.splitlines())
     assert passed(tested) >= 12
