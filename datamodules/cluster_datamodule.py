@@ -145,7 +145,7 @@ class IndexBatches:
             unit_ND, target_N, length_N = self.resident
             for index_B in indices:
                 index_B = index_B.to(self.device)
-                yield Batch(unit_ND[index_B], target_N[index_B], length_N[index_B])
+                yield Batch(*(tensor.index_select(0, index_B) for tensor in (unit_ND, target_N, length_N)))
             return
         with ThreadPoolExecutor(1) as reader:
             coming = None
@@ -227,3 +227,7 @@ class ClusterDataModule(LightningDataModule):
     def val_dataloader(self) -> IndexBatches:
         """Validation batches in order."""
         return self._batches(self.val_split, max(self.batch_size, 1024), shuffle=False)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The batch as it is: `IndexBatches` serves it on the device that trains."""
+        return batch
