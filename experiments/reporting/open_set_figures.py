@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from experiments.reporting import wording
-from experiments.reporting.canvas import legend, legend_height, panels, to_png
+from experiments.reporting.canvas import legend, legend_entries, legend_height, panels, to_png
 from experiments.reporting.document import (
     Block,
     Cell,
@@ -129,11 +129,12 @@ def _pictures(frame: pd.DataFrame, name: str, draw, caption: str) -> list[Pictur
 
         def figure(rows=rows, place=place) -> Figure:
             look = looks(rows)
-            made, (axis,) = panels([3.2], legend_height(len(look)))
+            entries = legend_entries(look)
+            made, (axis,) = panels([3.2], legend_height(len(entries)))
             for method, lines in rows.groupby("method", sort=False):
                 draw(axis, lines, look[method])
             axis.set_title(place)
-            legend(made, look.items())
+            legend(made, entries)
             return made
 
         pictures.append(Picture(f"{name}_{i}", f"{place}. {caption}", caption, to_png(figure)))

@@ -15,7 +15,7 @@ from experiments.reporting import map_figure, tables, training_figures, training
 from experiments.reporting.canvas import to_png
 from experiments.reporting.document import Block, Document, Picture, Section, Table, frame_table
 from experiments.reporting.figures import result_pictures
-from experiments.reporting.methods import is_synthetic, label_methods
+from experiments.reporting.methods import MOST_TOLD_APART, is_synthetic, label_methods
 from experiments.reporting.open_set_figures import error_sections
 from experiments.reporting.provenance import facts, provenance_section
 from experiments.reporting.render import save
@@ -116,8 +116,8 @@ def _machine(manifest: Mapping) -> tuple[str, ...]:
 def _result_sections(frame: pd.DataFrame, run: Run) -> list[Section]:
     pictures = result_pictures(frame)
     scores, compact = tables.scores_table(frame), tables.paper_layout_table(frame)
-    # Over many data sets and N the paper's layout is the one to read; over few, the one with the spread.
-    long = len(scores.rows) > _MOST_OPEN_ROWS
+    # Over many data sets and N the paper's layout is the one to read, where its columns fit; else that with the spread.
+    long = len(scores.rows) > _MOST_OPEN_ROWS and frame["method"].nunique() <= MOST_TOLD_APART
     first, second = (compact, scores) if long else (scores, compact)
     routing = tables.cluster_accuracy_table(frame, run.details.get("routing"))
     return [

@@ -200,6 +200,17 @@ def test_odd_names_many_scenarios_and_extreme_numbers_are_drawn(tmp_path, read_p
     assert ink((folder / "figures" / "figure8_f1.png").read_bytes()) > 0.01
 
 
+def test_of_many_systems_the_table_is_open_and_f1_alone_is_drawn_the_best_first(make_run, read_page):
+    names = ("no_distribution", "ism", "clustered_nearest", *(f"loss={i}" for i in range(45)))
+    folder = make_run("many", sizes=(1000,), seeds=(0, 1), scenarios=names)
+    write_report(folder)
+    page = (folder / "report.html").read_text()
+    opened = re.sub(r"<details>.*?</details>", "", page, flags=re.S)
+    assert "Table 2. Precision" in opened and "paper's layout" not in re.sub("<[^>]*>", "", opened)
+    names = {path.name for path in (folder / "figures").glob("figure*.png")}
+    assert names == {"figure8_f1.png"} and "the best first" in page
+
+
 def test_nothing_is_written_for_a_run_that_cannot_be_read(make_run):
     folder = make_run()
     (folder / "results.csv").write_text("a,b\n1,2\n")

@@ -6,8 +6,9 @@ import pytest
 from made_up_run import fake_details, fake_results
 from rich.console import Console
 
-from experiments.reporting import tables, training_tables
-from experiments.reporting.methods import label_methods, looks, method_order, scenario_order
+from experiments.reporting import figures, tables, training_tables
+from experiments.reporting.canvas import legend_entries
+from experiments.reporting.methods import OTHERS, label_methods, looks, method_order, scenario_order
 from experiments.reporting.terminal import terminal_table
 from experiments.reporting.verdict import verdict
 
@@ -106,6 +107,24 @@ def test_known_scenarios_come_first_in_the_papers_order():
     with_less = label_methods(fake_results(["d"], [1000], [0], scenarios=("ism", "zeta")))
     assert looks(with_less)["ISM (random + max-max)"] == looks(frame)["ISM (random + max-max)"]
     assert len({(look.colour, look.marker) for look in looks(frame).values()}) == len(names)
+
+
+def test_of_many_methods_the_known_ones_keep_their_looks_and_the_rest_is_one_entry_of_the_legend():
+    many = ("ism", "clustered_nearest", *(f"loss={i}" for i in range(20)))
+    look = looks(label_methods(fake_results(["d"], [1000], [0], scenarios=many)))
+    few = looks(label_methods(fake_results(["d"], [1000], [0], scenarios=many[:3])))
+    assert look["ISM (random + max-max)"] == few["ISM (random + max-max)"]
+    assert {look[f"Proposal, loss {i}"] for i in range(20)} == {OTHERS} and OTHERS not in few.values()
+    names = [name for name, _ in legend_entries(look)]
+    assert names == ["ISM (random + max-max)", "Clustered + nearest class", "20 others, see the table"]
+    assert legend_entries(few) == list(few.items())
+
+
+def test_no_method_beats_a_leading_one_in_both():
+    rows = pd.DataFrame({
+        "method": list("abcde"), "train_seconds": [1.0, 2.0, 2.0, 3.0, 4.0], "f1": [80.0, 90.0, 85.0, 90.0, 95.0]
+    })  # fmt: skip
+    assert figures._leading(rows, "f1") == {"a", "b", "e"}
 
 
 def test_variants_are_never_averaged_together():
