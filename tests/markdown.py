@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 FILE_NAME = re.compile(r"\A# file: (\S+)\n")
-NEEDS = re.compile(r"\s+# needs: (.+)\Z")
+NEEDS = re.compile(r"# needs: (.+)")
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,8 @@ class Command:
     """One line of a ```bash block.
 
     Attributes:
-        line: as it stands there, without its comment.
-        needs: what the page says it needs that a test does not have (`# needs: ...`), "" for nothing.
+        line: as it stands there, without its comment; continued lines are one.
+        needs: what the comment line above it says it needs that a test does not have (`# needs: ...`), "" for nothing.
     """
 
     line: str
@@ -35,13 +35,18 @@ def blocks(text: str) -> list[tuple[str, str]]:
 
 def commands(text: str) -> list[Command]:
     """Every line of every ```bash block that is not a comment, in order."""
-    lines = [line for language, content in blocks(text) if language == "bash" for line in content.splitlines()]
-    found = []
-    for line in filter(None, map(str.strip, lines)):
-        needs = NEEDS.search(line)
-        line = re.sub(r"\s+# .*\Z", "", line)
-        if not line.startswith("#"):
-            found.append(Command(line, needs[1] if needs else ""))
+    lines = [
+        line.strip()
+        for language, content in blocks(text) if language == "bash"
+        for line in content.replace("\\\n", " ").splitlines() if line.strip()
+    ]  # fmt: skip
+    found, needs = [], ""
+    for line in lines:
+        if line.startswith("#"):
+            needs = match[1] if (match := NEEDS.match(line)) else ""
+        else:
+            found.append(Command(re.sub(r"\s+# .*\Z", "", line), needs))
+            needs = ""
     return found
 
 

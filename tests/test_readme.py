@@ -2,7 +2,7 @@
 """README.md: its commands run, in their order, in one folder, and what it states is so.
 
 A command is called as it stands; behind it come overrides that make it small. What it needs and a test has not stands
-behind it in the README (`# needs: ...`).
+above it in the README (`# needs: ...`).
 """
 
 import importlib
