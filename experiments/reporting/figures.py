@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments.reporting import wording
 from experiments.reporting.canvas import (
@@ -322,6 +322,8 @@ def seconds_picture(frame: pd.DataFrame, metric: str = "f1") -> Picture | None:
                 )
             if log:
                 axis.set_xscale("log")
+                axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.xaxis.set_minor_formatter(NullFormatter())
             else:
                 axis.set_xlim(left=0)
             axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))

@@ -209,7 +209,9 @@ def label_methods(results: pd.DataFrame) -> pd.DataFrame:
             frame[column] = frame[column].astype(object).where(frame[column].notna(), "").astype(str)
         else:
             frame[column] = pd.to_numeric(frame[column]).astype(float)
-    several = frame.groupby("dataset")["extractor"].transform("nunique") > 1
+    # A row that could not be run names no extractor: that makes no second one.
+    named = frame["extractor"].where(frame["extractor"] != "")
+    several = named.groupby(frame["dataset"]).transform("nunique") > 1
     frame["data"] = [
         data_title(dataset, extractor if more else "")
         for dataset, extractor, more in zip(frame["dataset"], frame["extractor"], several, strict=True)

@@ -142,6 +142,20 @@ def test_variants_are_never_averaged_together():
     assert not label_methods(fake_results(["d"], [5000, 20000], [0]))["method"].str.contains("=").any()
 
 
+def test_a_row_that_could_not_be_run_makes_no_second_data_set():
+    frame = fake_results(["d"], [1000], [0], scenarios=("ism", "clustered_nearest", "faiss_ivf"))
+    frame.loc[frame["scenario"] == "faiss_ivf", "extractor"] = None
+    assert set(label_methods(frame)["data"]) == {"d"}
+    frame.loc[frame["scenario"] == "ism", "extractor"] = "dlib"
+    assert label_methods(frame)["data"].nunique() > 1
+
+
+def test_of_many_equally_good_scenarios_three_are_named():
+    equal = {name: [90.0, 91.0] for name in ("ism", "clustered_nearest", "knn", "no_distribution", "partial_fc")}
+    remark = verdict(label_methods(fixed(equal))).remarks[0]
+    assert remark.endswith(", and 2 others alike.") and remark.count("90.50") == 3
+
+
 def test_labelling_leaves_its_input_alone():
     frame = fake_results(["d"], [1000], [0]).assign(run="")
     before = frame.copy()
