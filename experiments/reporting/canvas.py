@@ -2,7 +2,7 @@
 """The paper on which all figures are drawn: one size, one type, one way to PNG."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from experiments.reporting.methods import Look
+from experiments.reporting.methods import OTHERS, Look
 from experiments.reporting.wording import whole
 
 # Narrow and with large type, so that a figure is still read when a telephone shrinks it to 350 pixels.
@@ -66,6 +66,8 @@ def panels(heights: list[float], legend_inches: float = 0.0, sharex: bool = Fals
         The figure and its panels from top to bottom.
     """
     figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + legend_inches), layout="constrained")
+    if len(heights) > 1:
+        figure.get_layout_engine().set(h_pad=0.09)  # a title must not seem to belong to the axis above it
     grid = figure.subplots(len(heights), 1, squeeze=False, sharex=sharex, gridspec_kw={"height_ratios": heights})
     return figure, list(grid[:, 0])
 
@@ -79,6 +81,16 @@ def legend_height(count: int) -> float:
     return 0.15 + 0.23 * ((count + 1) // 2)
 
 
+def legend_entries(look: Mapping[str, Look]) -> list[tuple[str, Look]]:
+    """What a legend names: each method, but all that look like `OTHERS` together.
+
+    Args:
+        look: from method to look.
+    """
+    named = [(name, one) for name, one in look.items() if one != OTHERS]
+    return named if len(named) == len(look) else [*named, (f"{len(look) - len(named)} others, see the table", OTHERS)]
+
+
 def legend(figure: Figure, entries: Iterable[tuple[str, Look]], lines: bool = True) -> None:
     """Puts a legend in two columns below all panels.
 
@@ -87,11 +99,11 @@ def legend(figure: Figure, entries: Iterable[tuple[str, Look]], lines: bool = Tr
         entries: (name, look) from left to right, row by row.
         lines: whether the marks are joined by lines.
     """
-    entries = list(entries)
+    entries = [(short(name, 32), look) for name, look in entries]  # two fit beside each other
     # matplotlib fills column by column; the reader reads row by row.
     ordered = entries[0::2] + entries[1::2]
     handles = [
-        Line2D([], [], color=look.colour, linestyle=look.dashes if lines else "", marker=look.marker, label=short(name))
+        Line2D([], [], color=look.colour, linestyle=look.dashes if lines else "", marker=look.marker, label=name)
         for name, look in ordered
     ]
     figure.legend(

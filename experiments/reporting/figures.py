@@ -7,12 +7,21 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments.reporting import wording
-from experiments.reporting.canvas import GREY, identities_axis, legend, legend_height, panels, short, to_png
+from experiments.reporting.canvas import (
+    GREY,
+    identities_axis,
+    legend,
+    legend_entries,
+    legend_height,
+    panels,
+    short,
+    to_png,
+)
 from experiments.reporting.document import Picture
-from experiments.reporting.methods import Look, looks, method_order, reference_title
+from experiments.reporting.methods import MOST_TOLD_APART, OTHERS, Look, looks, method_order, reference_title
 from experiments.reporting.statistics import METRICS, paired_differences
 from experiments.reporting.tables import METRIC_TITLES, summary
 
@@ -51,6 +60,8 @@ def _hidden(means: pd.DataFrame, metric: str) -> bool:
 def _draw_dots(axis: Axes, rows: pd.DataFrame, metric: str, look: dict[str, Look]) -> None:
     """One row a method: a pale dot for each seed, the mean with one standard deviation on top."""
     methods = [m for m in look if rows.loc[rows["method"] == m, metric].notna().any()]
+    if len(methods) > MOST_TOLD_APART:
+        methods.sort(key=rows.groupby("method")[metric].mean().get, reverse=True)
     for y, method in enumerate(methods):
         values = rows.loc[rows["method"] == method, metric].dropna()
         style = look[method]
@@ -106,7 +117,8 @@ def score_picture(frame: pd.DataFrame, metric: str) -> Picture | None:
             else:
                 parts.append((data, 3.5, "lines"))
         any_lines = any(several.values())
-        figure, axes = panels([height for _, height, _ in parts], legend_height(len(look)) if any_lines else 0.0)
+        entries = legend_entries(look)
+        figure, axes = panels([height for _, height, _ in parts], legend_height(len(entries)) if any_lines else 0.0)
         for axis, (data, _, kind) in zip(axes, parts, strict=True):
             title = short(data)
             if kind == "dots":
@@ -120,7 +132,7 @@ def score_picture(frame: pd.DataFrame, metric: str) -> Picture | None:
                 title += ", without no distribution" if zoom else ""
             axis.set_title(title)
         if any_lines:
-            legend(figure, look.items())
+            legend(figure, entries)
         return figure
 
     seeds = wording.seeds_phrase(list(means["seeds"]))
@@ -137,6 +149,8 @@ def score_picture(frame: pd.DataFrame, metric: str) -> Picture | None:
     )
     if not all(several.values()):
         shape.append(f"at a single N: pale dots are seeds, bars ± one standard deviation ({seeds})")
+    if len(look) > MOST_TOLD_APART:
+        shape.append("the best first; precision and recall are in Table 2")
     return Picture(
         f"figure{_FIGURE_NUMBER[metric]}_{metric}",
         f"Figure {_FIGURE_NUMBER[metric]}. {title} of each scenario, {'; '.join(shape)}.",
@@ -170,9 +184,10 @@ def forest_picture(frame: pd.DataFrame, reference: str, metric: str = "f1") -> P
     def draw() -> Figure:
         figure, axes = panels([0.85 + 0.29 * len(rows) for rows in shown])
         for axis, rows, (data, n_identities) in zip(axes, shown, places, strict=True):
-            _draw_forest(
-                axis, rows.set_index("method")["interval"].reindex([m for m in order if m in set(rows["method"])]), look
-            )
+            intervals = rows.set_index("method")["interval"].reindex([m for m in order if m in set(rows["method"])])
+            if len(intervals) > MOST_TOLD_APART:
+                intervals = intervals.sort_values(key=lambda one: one.map(lambda i: -i.mean), kind="stable")
+            _draw_forest(axis, intervals, look)
             axis.set_title(f"{short(data, 32)}, N = {wording.whole(n_identities)}")
         axes[-1].set_xlabel(f"{METRIC_TITLES[metric]} minus {reference_title(reference)} (points)")
         return figure
@@ -270,16 +285,18 @@ def seconds_picture(frame: pd.DataFrame, metric: str = "f1") -> Picture | None:
         return None
     look = looks(frame)
     data_sets = list(dict.fromkeys(means.loc[trained, "data"]))
+    crowded = OTHERS in look.values()
 
     def draw() -> Figure:
-        present = [m for m in look if m in set(means["method"])]
-        figure, axes = panels([3.3] * len(data_sets), legend_height(len(present)))
+        entries = legend_entries({m: look[m] for m in look if m in set(means["method"])})
+        figure, axes = panels([3.3 if not crowded else 4.2] * len(data_sets), legend_height(len(entries)))
         for axis, data in zip(axes, data_sets, strict=True):
             rows = means[means["data"] == data]
             times = rows.loc[rows["train_seconds"] > 0, "train_seconds"]
             log = times.max() > 8 * times.min()
-            step = 0.014 * times.max()
+            step = min(0.014, 0.07 / times.value_counts().max()) * times.max()
             at: dict[float, int] = {}
+            leading = _leading(rows.dropna(subset=["train_seconds"]), metric)
             for _, row in rows.iterrows():
                 style = look[row["method"]]
                 if not row["train_seconds"] > 0:
@@ -287,8 +304,14 @@ def seconds_picture(frame: pd.DataFrame, metric: str = "f1") -> Picture | None:
                     continue
                 # Scenarios of one partition took the same seconds: side by side, each can be seen.
                 beside = at[row["train_seconds"]] = at.get(row["train_seconds"], -1) + 1
+                if crowded and row["method"] in leading and style == OTHERS:
+                    axis.annotate(
+                        short(row["method"], 30), (row["train_seconds"], row[metric]), (5, 5),
+                        textcoords="offset points", fontsize=8.5,
+                    )  # fmt: skip
+                seconds = row["train_seconds"]
                 axis.errorbar(
-                    row["train_seconds"] * 1.04**beside if log else row["train_seconds"] + step * beside,
+                    seconds * (1 + 3 * step / times.max()) ** beside if log else seconds + step * beside,
                     row[metric],
                     yerr=_or_none(row[f"{metric}_sd"]),
                     fmt=style.marker,
@@ -299,6 +322,8 @@ def seconds_picture(frame: pd.DataFrame, metric: str = "f1") -> Picture | None:
                 )
             if log:
                 axis.set_xscale("log")
+                axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.xaxis.set_minor_formatter(NullFormatter())
             else:
                 axis.set_xlim(left=0)
             axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
@@ -306,7 +331,7 @@ def seconds_picture(frame: pd.DataFrame, metric: str = "f1") -> Picture | None:
             axis.set_title(f"{short(data)}, N = {wording.whole(rows['n_identities'].iloc[0])}")
             axis.set_ylabel("macro F1 (%)" if metric == "f1" else f"{METRIC_TITLES[metric]} (%)")
         axes[-1].set_xlabel("seconds of training, all sub-networks one after the other")
-        legend(figure, ((method, look[method]) for method in present))
+        legend(figure, entries)
         return figure
 
     return Picture(
@@ -314,10 +339,16 @@ def seconds_picture(frame: pd.DataFrame, metric: str = "f1") -> Picture | None:
         f"{METRIC_TITLES[metric]} on the test images against seconds of training, at the largest N of each data set. "
         f"Bars: ± one standard deviation over seeds ({wording.seeds_phrase(list(means['seeds']))}). A horizontal line "
         "needs no training. Scenarios that share a partition share its seconds and "
-        "are drawn side by side.",
+        "are drawn side by side." + (" Named are those of the others that no system beats in both." if crowded else ""),
         f"{METRIC_TITLES[metric]} against training seconds; the numbers are in Tables 2 and 3.",
         to_png(draw),
     )
+
+
+def _leading(rows: pd.DataFrame, metric: str) -> set[str]:
+    """The methods than which none is at once better and faster."""
+    ordered = rows.sort_values(["train_seconds", metric], ascending=[True, False])
+    return set(ordered.loc[ordered[metric] > ordered[metric].cummax().shift(fill_value=-math.inf), "method"])
 
 
 def _or_none(value: float) -> float | None:
@@ -333,8 +364,10 @@ def result_pictures(frame: pd.DataFrame) -> dict[str, list[Picture]]:
     Returns:
         Lists under "scores" (Figures 6 to 8), "differences" and "seconds"; empty where there is nothing to draw.
     """
+    # Over many methods each figure is a page long: F1 is the one to look at, the others stand in the table.
+    shown = METRICS if frame["method"].nunique() <= MOST_TOLD_APART else ("f1",)
     groups = {
-        "scores": [score_picture(frame, metric) for metric in METRICS],
+        "scores": [score_picture(frame, metric) for metric in shown],
         "differences": [forest_picture(frame, reference) for reference in ("ism", "no_distribution")],
         "seconds": [seconds_picture(frame)],
     }

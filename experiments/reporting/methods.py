@@ -77,6 +77,11 @@ _LOOKS = {
 }
 
 
+# With more methods than this, colours and markers no longer tell them apart: only the scenarios above keep theirs.
+MOST_TOLD_APART = 14
+OTHERS = Look("#929aa5", ".", "-")
+
+
 def _readable(name: str, titles: dict[str, str]) -> str:
     text = " ".join(str(name).replace("_", " ").split())
     return titles.get(name) or (text[:1].upper() + text[1:] if titles is _TITLES else text) or "(blank)"
@@ -204,7 +209,9 @@ def label_methods(results: pd.DataFrame) -> pd.DataFrame:
             frame[column] = frame[column].astype(object).where(frame[column].notna(), "").astype(str)
         else:
             frame[column] = pd.to_numeric(frame[column]).astype(float)
-    several = frame.groupby("dataset")["extractor"].transform("nunique") > 1
+    # A row that could not be run names no extractor: that makes no second one.
+    named = frame["extractor"].where(frame["extractor"] != "")
+    several = named.groupby(frame["dataset"]).transform("nunique") > 1
     frame["data"] = [
         data_title(dataset, extractor if more else "")
         for dataset, extractor, more in zip(frame["dataset"], frame["extractor"], several, strict=True)
@@ -252,8 +259,9 @@ def looks(frame: pd.DataFrame) -> dict[str, Look]:
         frame: as `label_methods` returns it.
 
     Returns:
-        From method to look.
+        From method to look; `OTHERS` for all but the known scenarios where there are more than `MOST_TOLD_APART`.
     """
+    crowded = frame["method"].nunique() > MOST_TOLD_APART
     further = [scenario for scenario in scenario_order(frame["scenario"]) if scenario not in _LOOKS]
     first = _LOOKS | {
         scenario: Look(
@@ -266,6 +274,9 @@ def looks(frame: pd.DataFrame) -> dict[str, Look]:
     scenario_of = dict(zip(frame["method"], frame["scenario"], strict=True))
     result: dict[str, Look] = {}
     for method in method_order(frame):
+        if crowded and scenario_of[method] not in _LOOKS:
+            result[method] = OTHERS
+            continue
         look = first[scenario_of[method]]
         earlier = sum(scenario_of[other] == scenario_of[method] for other in result)
         if earlier:

@@ -7,12 +7,21 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter
 
 from experiments.reporting import wording
-from experiments.reporting.canvas import legend, legend_height, panels, to_png
-from experiments.reporting.document import Block, Cell, Picture, Section, Table, drop_constant, number_cell
-from experiments.reporting.methods import data_title, looks, method_order, scenario_title
+from experiments.reporting.canvas import legend, legend_entries, legend_height, panels, to_png
+from experiments.reporting.document import (
+    Block,
+    Cell,
+    Picture,
+    Section,
+    Table,
+    drop_constant,
+    group_starts,
+    number_cell,
+)
+from experiments.reporting.methods import Look, data_title, looks, method_order, scenario_title
 
 _SCORES = {"own": "own score", "class_mean": "cosine with the class mean", "lead": "lead over the second"}
 _KEYS = ["data", "n_identities", "n_subnets", "method"]
@@ -46,9 +55,10 @@ def _labelled(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(data=frame["dataset"].map(data_title), method=frame["scenario"].map(scenario_title))
 
 
-def _place_cells(key: tuple) -> list[Cell]:
+def _place_cells(key: tuple, look: Mapping[str, Look]) -> list[Cell]:
     data, n, m, method = key
-    return [Cell(method), Cell(data), number_cell(wording.whole(n), n), number_cell(wording.whole(m), m)]
+    numbers = (number_cell(wording.whole(number), number) for number in (n, m))
+    return [Cell(method, colour=look[method].colour), Cell(data), *numbers]
 
 
 def _groups(frame: pd.DataFrame, keys: list[str]) -> list[tuple[tuple, pd.DataFrame]]:
@@ -63,11 +73,12 @@ def _percent_cell(values: pd.Series) -> Cell:
 
 
 def _errors_table(errors: pd.DataFrame) -> Table:
-    body = []
+    body, places, look = [], [], looks(errors)
     for key, rows in _groups(errors, _KEYS):
+        places.append(key[:3])
         worst = rows["worst_cluster_recall"]
         body.append((
-            *_place_cells(key),
+            *_place_cells(key, look),
             *(_percent_cell(rows[column]) for column in ("correct", "wrong_cluster", "wrong_class")),
             number_cell(wording.percent(worst.min()), worst.min()),
         ))  # fmt: skip
@@ -76,12 +87,14 @@ def _errors_table(errors: pd.DataFrame) -> Table:
         "Percent of the test probes, means over seeds. Wrong cluster: no cluster of the person was looked into. Wrong "
         "class: one was, and another name was given. Worst cluster: the lowest mean recall of any cluster and seed."
     )
-    return drop_constant(Table("Where the errors come from", columns, tuple(body), note), ("Data", "N", "m"))
+    table = Table("Where the errors come from (%)", columns, tuple(body), note, group_starts(places))
+    return drop_constant(table, ("Data", "N", "m"))
 
 
 def _rates_table(open_set: pd.DataFrame) -> Table:
-    body = []
+    body, places, look = [], [], looks(open_set)
     for key, rows in _groups(open_set, [*_KEYS, "score", "fpir"]):
+        places.append(key[:4])
         score, fpir = key[4:]
         unresolved = [text for text in rows["unresolved"] if text]
         tpir = rows["tpir"].mean()
@@ -89,7 +102,7 @@ def _rates_table(open_set: pd.DataFrame) -> Table:
         if not math.isnan(tpir):
             interval = f"{wording.percent(rows['tpir_low'].mean())} to {wording.percent(rows['tpir_high'].mean())}"
         body.append((
-            *_place_cells(key[:4]),
+            *_place_cells(key[:4], look),
             Cell(_SCORES.get(score, score)),
             number_cell(wording.percent(fpir), fpir),
             number_cell(wording.percent(tpir), tpir),
@@ -102,9 +115,10 @@ def _rates_table(open_set: pd.DataFrame) -> Table:
         "Under threshold", "Not resolved",
     )  # fmt: skip
     note = "Percent, means over seeds (of the bounds too). FNIR is the sum of the three kinds of error after it."
-    table = Table("Identification with unknown persons", columns, tuple(body), note)
+    starts = group_starts(places)
+    table = Table("Identification with unknown persons (%)", columns, tuple(body), note, starts)
     if not any(row[-1].text for row in body):
-        table = Table(table.caption, columns[:-1], tuple(row[:-1] for row in body), note)
+        table = Table(table.caption, columns[:-1], tuple(row[:-1] for row in body), note, starts)
     return drop_constant(table, ("Data", "N", "m"))
 
 
@@ -115,11 +129,12 @@ def _pictures(frame: pd.DataFrame, name: str, draw, caption: str) -> list[Pictur
 
         def figure(rows=rows, place=place) -> Figure:
             look = looks(rows)
-            made, (axis,) = panels([3.2], legend_height(len(look)))
+            entries = legend_entries(look)
+            made, (axis,) = panels([3.2], legend_height(len(entries)))
             for method, lines in rows.groupby("method", sort=False):
                 draw(axis, lines, look[method])
             axis.set_title(place)
-            legend(made, look.items())
+            legend(made, entries)
             return made
 
         pictures.append(Picture(f"{name}_{i}", f"{place}. {caption}", caption, to_png(figure)))
@@ -132,9 +147,10 @@ def _draw_cmc(axis: Axes, lines: pd.DataFrame, style) -> None:
         means.index, means, color=style.colour, linestyle=style.dashes, marker=style.marker, markevery=3,
         markeredgecolor="white",
     )  # fmt: skip
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    last = int(means.index.max())
+    axis.set_xticks([1, *range(5, last + 1, 5)] if last >= 5 else range(1, last + 1))
     axis.set_xlabel("rank k")
-    axis.set_ylabel("among the first k (%)")
+    axis.set_ylabel("probes named among the first k (%)")
 
 
 def _draw_det(axis: Axes, lines: pd.DataFrame, style) -> None:

@@ -8,6 +8,7 @@ from experiments.reporting.document import Cell, Code, Links, Section, Table
 
 _FILES = ("results.csv", "config.yaml", "manifest.json", "log.txt", "report.md")
 _MOST_FACTS = 200
+_LONG = 12  # entries of a list that is folded
 
 
 def facts(content: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -31,6 +32,12 @@ def facts(content: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield name, str(value)
 
 
+def _facts_table(caption: str, rows: list[tuple[str, str]], folded: bool = False) -> Table:
+    shown = tuple((Cell(name), Cell(value)) for name, value in rows[:_MOST_FACTS])
+    note = f"The first {_MOST_FACTS} of {len(rows)}; the rest is in manifest.json." if len(rows) > _MOST_FACTS else ""
+    return Table(caption, ("Fact", "Value"), shown, note, folded=folded)
+
+
 def provenance_section(folder: Path, content: Mapping, config: str, pictures: list[str]) -> Section:
     """The last section of a report.
 
@@ -40,15 +47,17 @@ def provenance_section(folder: Path, content: Mapping, config: str, pictures: li
         config: the text of config.yaml, "" for none.
         pictures: names of the figures that the report writes.
     """
-    rows = tuple((Cell(name), Cell(value)) for name, value in facts(content))
+    # What a reader asks first stays open: long lists (files, partitions, sub-networks) get a folded table each.
+    long = {key: part for key, part in content.items() if isinstance(part, Mapping) and len(part) > _LONG}
+    rows = list(facts({key: part for key, part in content.items() if key not in long}))
     notes = []
-    if not rows:
+    if not content:
         notes.append("The run folder has no manifest.json: nothing is known of versions and commit.")
-    if len(rows) > _MOST_FACTS:
-        notes.append(f"The first {_MOST_FACTS} of {len(rows)} facts; the rest is in manifest.json.")
     blocks: list[Table | Code | Links] = []
     if rows:
-        blocks.append(Table("Provenance", ("Fact", "Value"), rows[:_MOST_FACTS], folded=len(rows) > 12))
+        blocks.append(_facts_table("Provenance", rows))
+    for key, part in long.items():
+        blocks.append(_facts_table(f"Provenance: {key}, {len(part)} entries", list(facts(part)), folded=True))
     if config:
         blocks.append(Code("Configuration (config.yaml)", config))
     else:

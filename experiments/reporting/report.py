@@ -15,7 +15,7 @@ from experiments.reporting import map_figure, tables, training_figures, training
 from experiments.reporting.canvas import to_png
 from experiments.reporting.document import Block, Document, Picture, Section, Table, frame_table
 from experiments.reporting.figures import result_pictures
-from experiments.reporting.methods import is_synthetic, label_methods
+from experiments.reporting.methods import MOST_TOLD_APART, is_synthetic, label_methods
 from experiments.reporting.open_set_figures import error_sections
 from experiments.reporting.provenance import facts, provenance_section
 from experiments.reporting.render import save
@@ -68,11 +68,12 @@ def _comparison(folder: Path, run: Run, name: str) -> Document:
     finding = verdict(frame)
     generated = frame["dataset"].map(is_synthetic)
     sweep = sweep_section(frame)
-    results = [*([sweep] if sweep else []), *_result_sections(frame, run.details)]
+    results = [*([sweep] if sweep else []), *_result_sections(frame, run)]
     sections = [section for section in (*results, *_detail_sections(run.details)) if section.blocks]
     names = [block.name for section in sections for block in section.blocks if isinstance(block, Picture)]
     sections.append(provenance_section(folder, run.manifest, run.config, names))
     sizes = sorted(frame["n_identities"].unique())
+    unfinished = training_tables.unfinished_remark(run.details["history"]) if "history" in run.details else ""
     dropped = run.manifest.get("repeated_rows_dropped")
     about = [
         ", ".join(dict.fromkeys(frame["data"])),
@@ -88,7 +89,7 @@ def _comparison(folder: Path, run: Run, name: str) -> Document:
         verdict=finding.sentence,
         sections=tuple(sections),
         facts=tuple(about),
-        remarks=finding.remarks,
+        remarks=(*finding.remarks, *([unfinished] if unfinished else [])),
         tiles=finding.tiles,
         synthetic="all" if generated.all() else "some" if generated.any() else "",
     )
@@ -102,13 +103,23 @@ def _commit(manifest: Mapping) -> list[str]:
     return []
 
 
-def _result_sections(frame: pd.DataFrame, details: Mapping[str, pd.DataFrame]) -> list[Section]:
+def _machine(manifest: Mapping) -> tuple[str, ...]:
+    """One sentence about what the seconds were measured on, where the manifest says it."""
+    known = {name.rpartition(".")[2]: value for name, value in facts(manifest)}
+    said = [
+        f"{word} {known[key]}" for key, word in (("gpu", "GPU"), ("cpu_threads", "CPU threads"), ("platform", "system"))
+        if key in known
+    ]  # fmt: skip
+    return (f"Measured with: {', '.join(said)}.",) if said else ()
+
+
+def _result_sections(frame: pd.DataFrame, run: Run) -> list[Section]:
     pictures = result_pictures(frame)
     scores, compact = tables.scores_table(frame), tables.paper_layout_table(frame)
-    # Over many data sets and N the paper's layout is the one to read; over few, the one with the spread.
-    long = len(scores.rows) > _MOST_OPEN_ROWS
+    # Over many data sets and N the paper's layout is the one to read, where its columns fit; else that with the spread.
+    long = len(scores.rows) > _MOST_OPEN_ROWS and frame["method"].nunique() <= MOST_TOLD_APART
     first, second = (compact, scores) if long else (scores, compact)
-    routing = tables.cluster_accuracy_table(frame, details.get("routing"))
+    routing = tables.cluster_accuracy_table(frame, run.details.get("routing"))
     return [
         Section("Precision, recall and F1", (first, *pictures["scores"], replace(second, folded=True))),
         Section(
@@ -117,7 +128,11 @@ def _result_sections(frame: pd.DataFrame, details: Mapping[str, pd.DataFrame]) -
             ("Every scenario sees the same images under the same seed, so differences are taken seed by seed.",),
         ),
         Section("Cluster accuracy", _present(routing)),
-        Section("Time and memory", (_fold_if_long(tables.times_table(frame)), *pictures["seconds"])),
+        Section(
+            "Time and memory",
+            (_fold_if_long(tables.times_table(frame)), *pictures["seconds"]),
+            _machine(run.manifest),
+        ),
     ]
 
 

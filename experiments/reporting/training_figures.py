@@ -8,9 +8,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from experiments.reporting import wording
-from experiments.reporting.canvas import legend, legend_height, panels, short, to_png
+from experiments.reporting.canvas import legend, legend_entries, legend_height, panels, short, to_png
 from experiments.reporting.document import Picture
-from experiments.reporting.methods import Look, data_title, partition_order, partition_title
+from experiments.reporting.methods import (
+    MOST_TOLD_APART,
+    OTHERS,
+    Look,
+    data_title,
+    partition_order,
+    partition_title,
+)
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _FIXED = {"no_distribution": Look("#000000", "s", "-"), "single": Look("#000000", "s", "-")}
@@ -19,12 +26,18 @@ _MARKERS = "Dv<>ph"
 
 
 def _looks(names: list[str]) -> dict[str, Look]:
+    if len(names) > MOST_TOLD_APART:
+        return {name: _FIXED.get(name, OTHERS) for name in names}
     further = [name for name in names if name not in _FIXED]
     made = {
         name: Look(_COLOURS[(i + 2) % len(_COLOURS)], _MARKERS[i % len(_MARKERS)], (0, (4, 1 + i % 3)))
         for i, name in enumerate(further)
     }
     return {name: _FIXED.get(name) or made[name] for name in names}
+
+
+def _entries(look: dict[str, Look]) -> list[tuple[str, Look]]:
+    return legend_entries({partition_title(name): one for name, one in look.items()})
 
 
 def _markers(lines: pd.DataFrame, place: int) -> tuple[int, int]:
@@ -88,7 +101,7 @@ def _draw_convergence(rows: pd.DataFrame, place: str) -> Figure:
     names = partition_order(rows["scenario_partition"])
     look = _looks(names)
     panel = [c for c in ("train_loss", "val_accuracy") if rows[c].notna().any()] or ["train_loss"]
-    figure, axes = panels([2.6] * len(panel), legend_height(len(names)), sharex=True)
+    figure, axes = panels([2.6] * len(panel), legend_height(len(_entries(look))), sharex=True)
     for axis, column in zip(axes, panel, strict=True):
         for i, name in enumerate(names):
             lines = rows[rows["scenario_partition"] == name].groupby("epoch")[column].agg(["mean", "min", "max"])
@@ -109,14 +122,14 @@ def _draw_convergence(rows: pd.DataFrame, place: str) -> Figure:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_title(place)
     axes[-1].set_xlabel("epochs done")
-    legend(figure, ((partition_title(name), look[name]) for name in names))
+    legend(figure, _entries(look))
     return figure
 
 
 def _draw_seconds(rows: pd.DataFrame, place: str) -> Figure:
     names = partition_order(rows["scenario_partition"])
     look = _looks(names)
-    figure, (axis,) = panels([2.9], legend_height(len(names)))
+    figure, (axis,) = panels([2.9], legend_height(len(_entries(look))))
     for i, name in enumerate(names):
         lines = rows[rows["scenario_partition"] == name].groupby("epoch")[["seconds", "val_accuracy"]].mean().dropna()
         style = look[name]
@@ -132,7 +145,7 @@ def _draw_seconds(rows: pd.DataFrame, place: str) -> Figure:
     axis.set_title(place)
     axis.set_xlabel("seconds of training")
     axis.set_ylabel("validation accuracy (%)")
-    legend(figure, ((partition_title(name), look[name]) for name in names))
+    legend(figure, _entries(look))
     return figure
 
 
@@ -148,7 +161,7 @@ def sizes_picture(clusters: pd.DataFrame) -> Picture:
     data_sets = list(dict.fromkeys(rows["data"]))
 
     def draw() -> Figure:
-        figure, axes = panels([2.6] * len(data_sets), legend_height(len(names)))
+        figure, axes = panels([2.6] * len(data_sets), legend_height(len(_entries(look))))
         for axis, data in zip(axes, data_sets, strict=True):
             here = rows[rows["data"] == data]
             offset = 0.16 if len(names) > 1 else 0.0
@@ -169,13 +182,13 @@ def sizes_picture(clusters: pd.DataFrame) -> Picture:
                     lw=1,
                     capsize=3,
                 )
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1.12 * here["size"].max())
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.set_title(f"{short(data)}, N = {wording.whole(here['n_identities'].iloc[0])}")
             axis.set_ylabel("identities")
             axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.whole(value)))
         axes[-1].set_xlabel("cluster, from the largest to the smallest")
-        legend(figure, ((partition_title(name), look[name]) for name in names))
+        legend(figure, _entries(look))
         return figure
 
     seeds = wording.seeds_phrase(list(rows.groupby(["data", "partitioner"])["seed"].nunique()))
@@ -204,7 +217,7 @@ def map_picture(clusters: pd.DataFrame) -> Picture | None:
     data_sets = list(dict.fromkeys(rows["data"]))
 
     def draw() -> Figure:
-        figure, axes = panels([3.2] * len(data_sets), legend_height(len(names)))
+        figure, axes = panels([3.2] * len(data_sets), legend_height(len(_entries(look))))
         for axis, data in zip(axes, data_sets, strict=True):
             here = rows[rows["data"] == data]
             for name in names:
@@ -223,9 +236,9 @@ def map_picture(clusters: pd.DataFrame) -> Picture | None:
                 )
             axis.margins(0.12)
             axis.set_title(f"{short(data)}, N = {wording.whole(here['n_identities'].iloc[0])}")
-            axis.set_ylabel("cosine within")
-        axes[-1].set_xlabel("cosine to the other clusters")
-        legend(figure, ((partition_title(name), look[name]) for name in names), lines=False)
+            axis.set_ylabel("cosine of members with own centre")
+        axes[-1].set_xlabel("cosine of centre with the closest other centre")
+        legend(figure, _entries(look), lines=False)
         return figure
 
     return Picture(

@@ -9,6 +9,34 @@ from experiments.reporting import wording
 from experiments.reporting.document import Cell, Table, drop_constant, number_cell
 from experiments.reporting.methods import data_title, partition_order, partition_title, scenario_order, scenario_title
 
+UNFINISHED = 0.5  # points of validation accuracy gained in the last tenth of the epochs
+
+
+def _course(rows: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+    """Mean loss and validation accuracy of each epoch, and the accuracy gained in their last tenth (or NaN)."""
+    means = rows.groupby("epoch")[["train_loss", "val_accuracy"]].mean()
+    tail = max(1, math.ceil((int(rows["epoch"].max()) - rows["epoch"].min() + 1) / 10))
+    accuracy = means["val_accuracy"]
+    return means, accuracy.iloc[-1] - accuracy.iloc[-1 - tail] if len(means) > tail else math.nan
+
+
+def unfinished_remark(history: pd.DataFrame) -> str:
+    """One sentence that names what was still learning when training stopped, at the largest N; "" where nothing was.
+
+    Args:
+        history: details/history.csv.
+    """
+    rows = history[history["n_identities"] == history["n_identities"].max()]
+    gains = {name: _course(group)[1] for name, group in rows.groupby("scenario_partition", sort=False)}
+    rising = [name for name in partition_order(rows["scenario_partition"]) if gains[name] >= UNFINISHED]
+    if not rising:
+        return ""
+    said = ", ".join(f"{partition_title(name)} ({wording.points(gains[name])} points)" for name in rising)
+    return (
+        f"Training had not converged: validation accuracy still rose in the last tenth of the epochs for {said}. "
+        "More epochs may change the order."
+    )
+
 
 def convergence_table(history: pd.DataFrame) -> Table:
     """How far training had come when it stopped, so that an unfinished network is not taken for a bad method.
@@ -22,11 +50,8 @@ def convergence_table(history: pd.DataFrame) -> Table:
     body = []
     for key in sorted(groups.groups, key=lambda key: (key[0], key[1], order.index(key[2]))):
         (data, n_identities, name), rows = key, groups.get_group(key)
-        last = int(rows["epoch"].max())
-        tail = max(1, math.ceil((last - rows["epoch"].min() + 1) / 10))
-        means = rows.groupby("epoch")[["train_loss", "val_accuracy"]].mean()
+        means, gain = _course(rows)
         final = means.iloc[-1]
-        gain = final["val_accuracy"] - means["val_accuracy"].iloc[-1 - tail] if len(means) > tail else math.nan
         networks = len(rows[["seed", "cluster"]].drop_duplicates())
         body.append(
             (
@@ -154,8 +179,8 @@ def hardest_table(identities: pd.DataFrame, count: int = 20) -> Table:
         f"The {len(body)} hardest identities: recall (%)",
         ("Identity", *(scenario_title(s) for s in scenarios), "Test images"),
         body,
-        "Mean over seeds where an identity occurs for several. First those that are hard for the most "
-        "scenarios; a dash: not among that scenario's hardest.",
+        "Every seed and N names the hardest identities of each scenario; a number is the mean over those that name "
+        "this one. First those that are hard for the most scenarios; a dash: not among that scenario's hardest.",
     )
 
 

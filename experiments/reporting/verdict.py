@@ -14,6 +14,7 @@ from experiments.reporting.tables import TONES, summary
 METRIC = "f1"
 PROPOSAL = "clustered_nearest"
 REFERENCES = ("ism", "no_distribution")
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,11 @@ def _best(means: pd.DataFrame) -> str:
     if means.empty:
         return ""
     top = means[means[METRIC] >= means[METRIC].max() - 1e-9]
+    named = top.head(_MOST_NAMED)
     names = " and ".join(
-        f"{row['method']} ({wording.spread(row[METRIC], row[f'{METRIC}_sd'])} %)" for _, row in top.iterrows()
+        f"{row['method']} ({wording.spread(row[METRIC], row[f'{METRIC}_sd'])} %)" for _, row in named.iterrows()
     )
+    names += f", and {len(top) - len(named)} others alike" if len(top) > len(named) else ""
     return f"Best scenario there by mean F1: {names}."
 
 

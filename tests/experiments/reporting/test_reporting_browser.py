@@ -15,6 +15,12 @@ from PIL import Image
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH: the report cannot be looked at")
 
+# A browser that asks nobody anything.
+QUIET = (
+    "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-quic",
+)  # fmt: skip
+
 # Measures the finished page, then sorts the first table by F1 twice, and leaves what it found in the document.
 PROBE = """
 <script>
@@ -27,6 +33,12 @@ const found = {
   page: document.documentElement.scrollWidth,
   images: [...document.images].map((i) => [i.complete && i.naturalWidth, i.getBoundingClientRect().width]),
   text: parseFloat(getComputedStyle(table).fontSize),
+  wide: [...document.querySelectorAll("main *")].filter((e) =>
+    !e.closest(".scroll, pre") && e.getBoundingClientRect().right > innerWidth + 0.5).map((e) => e.tagName),
+  sections: [...document.querySelectorAll("main > section > h2")].map((h) => h.textContent),
+  verdict: document.querySelector(".verdict .sentence").textContent,
+  alone: [...document.querySelectorAll(".pictures figure:last-child:nth-child(odd)")].map((f) =>
+    f.querySelector("figcaption").getBoundingClientRect().left - f.querySelector("img").getBoundingClientRect().right),
   tables: [...document.querySelectorAll("table")].filter((t) => t.getBoundingClientRect().height > 40).length,
 };
 button.click(); found.down = read(); found.first = table.tHead.querySelector("[aria-sort]").getAttribute("aria-sort");
@@ -46,7 +58,7 @@ addEventListener("message", (event) => {{
 
 def chromium(folder, page, width, *options) -> str:
     profile = f"--user-data-dir={folder / 'profile'}"
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", profile, *options]
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *QUIET, profile, *options]
     result = subprocess.run(
         [*command, f"--window-size={width},2600", page.as_uri()],
         capture_output=True,
@@ -66,6 +78,18 @@ def test_the_page_fits_and_sorts(full_run, tmp_path, width):
     found = json.loads(unescape(re.search(r'<pre id="found">(.*?)</pre>', dom, re.S)[1]))
     assert found["width"] == width
     assert found["page"] <= width, "the page is wider than the window"
+    assert found["wide"] == [], "something reaches over the right edge"
+    for section in (
+        "Precision, recall and F1",
+        "Paired differences",
+        "Time and memory",
+        "Clusters",
+        "Hardest identities",
+    ):
+        assert section in found["sections"]
+    assert "95 % interval" in found["verdict"]
+    # A figure alone in its row has its caption beside it on a desk, below it on a telephone.
+    assert found["alone"] and all((gap > 0) == (width > 720) for gap in found["alone"])
     assert len(found["images"]) == 10
     assert all(natural >= 1000 and 250 < shown <= width for natural, shown in found["images"])
     assert found["text"] >= 13 and found["tables"] >= 8

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 import base64
 import io
+import json
 import re
 from urllib.parse import unquote
 
@@ -118,6 +119,23 @@ def test_seeds_spread_provenance_and_synthetic_are_stated(page):
     assert "commit 0123456789" in page.text and "versions.torch" in page.text and "max_epochs: 50" in page.text
 
 
+def test_what_was_still_learning_and_on_what_it_was_measured_is_said(make_run, read_page):
+    entries = {f"details/{i}.csv": "f" * 64 for i in range(20)}
+    facts = {"provenance": {"gpu": "none", "cpu_threads": 2, "platform": "Linux"}, "files": entries}
+    folder = make_run("told", sizes=(2000,), details=True, scenarios=("no_distribution", "ism"))
+    (folder / "manifest.json").write_text(json.dumps(facts))
+    write_report(folder)
+    page = read_page(folder / "report.html")
+    # In the made-up history the one network still gains two points in the last tenth; the others have come to rest.
+    assert "Training had not converged: validation accuracy still rose" in page.text
+    remark = page.text.partition("Training had not converged")[2].partition("\n")[0]
+    assert "No distribution (+" in remark and "k-means" not in remark and "random" not in remark
+    assert "Measured with: GPU none, CPU threads 2, system Linux." in page.text
+    # Long lists are folded away, so that what is asked first is seen first.
+    assert len(page.tables["Provenance"]) == 1 + 3 and len(page.tables["Provenance: files, 20 entries"]) == 1 + 20
+    assert page.text.index("Provenance: files") > page.text.index("cpu_threads")
+
+
 def test_markdown_says_the_same(full_run):
     text = (full_run / "report.md").read_text()
     for line in ("**Verdict.** In macro F1 on made_up", "## Paired differences", "![", "figures/figure8_f1.png"):
@@ -180,6 +198,17 @@ def test_odd_names_many_scenarios_and_extreme_numbers_are_drawn(tmp_path, read_p
     text = read_page(folder / "report.html").text
     assert all(name in text for name in ("Baseline 5", "数据集", "X" + "x" * 499, "A b", "%s {0}"))
     assert ink((folder / "figures" / "figure8_f1.png").read_bytes()) > 0.01
+
+
+def test_of_many_systems_the_table_is_open_and_f1_alone_is_drawn_the_best_first(make_run, read_page):
+    names = ("no_distribution", "ism", "clustered_nearest", *(f"loss={i}" for i in range(45)))
+    folder = make_run("many", sizes=(1000,), seeds=(0, 1), scenarios=names)
+    write_report(folder)
+    page = (folder / "report.html").read_text()
+    opened = re.sub(r"<details>.*?</details>", "", page, flags=re.S)
+    assert "Table 2. Precision" in opened and "paper's layout" not in re.sub("<[^>]*>", "", opened)
+    names = {path.name for path in (folder / "figures").glob("figure*.png")}
+    assert names == {"figure8_f1.png"} and "the best first" in page
 
 
 def test_nothing_is_written_for_a_run_that_cannot_be_read(make_run):

@@ -6,8 +6,9 @@ import pytest
 from made_up_run import fake_details, fake_results
 from rich.console import Console
 
-from experiments.reporting import tables, training_tables
-from experiments.reporting.methods import label_methods, looks, method_order, scenario_order
+from experiments.reporting import figures, tables, training_tables
+from experiments.reporting.canvas import legend_entries
+from experiments.reporting.methods import OTHERS, label_methods, looks, method_order, scenario_order
 from experiments.reporting.terminal import terminal_table
 from experiments.reporting.verdict import verdict
 
@@ -108,6 +109,24 @@ def test_known_scenarios_come_first_in_the_papers_order():
     assert len({(look.colour, look.marker) for look in looks(frame).values()}) == len(names)
 
 
+def test_of_many_methods_the_known_ones_keep_their_looks_and_the_rest_is_one_entry_of_the_legend():
+    many = ("ism", "clustered_nearest", *(f"loss={i}" for i in range(20)))
+    look = looks(label_methods(fake_results(["d"], [1000], [0], scenarios=many)))
+    few = looks(label_methods(fake_results(["d"], [1000], [0], scenarios=many[:3])))
+    assert look["ISM (random + max-max)"] == few["ISM (random + max-max)"]
+    assert {look[f"Proposal, loss {i}"] for i in range(20)} == {OTHERS} and OTHERS not in few.values()
+    names = [name for name, _ in legend_entries(look)]
+    assert names == ["ISM (random + max-max)", "Clustered + nearest class", "20 others, see the table"]
+    assert legend_entries(few) == list(few.items())
+
+
+def test_no_method_beats_a_leading_one_in_both():
+    rows = pd.DataFrame({
+        "method": list("abcde"), "train_seconds": [1.0, 2.0, 2.0, 3.0, 4.0], "f1": [80.0, 90.0, 85.0, 90.0, 95.0]
+    })  # fmt: skip
+    assert figures._leading(rows, "f1") == {"a", "b", "e"}
+
+
 def test_variants_are_never_averaged_together():
     half = fake_results(["d"], [1000], [0, 1], scenarios=("ism", "clustered_nearest"))
     doubled = half.assign(n_subnets=4)
@@ -121,6 +140,20 @@ def test_variants_are_never_averaged_together():
     assert half_look.marker != doubled_look.marker and half_look.dashes != doubled_look.dashes
     # The same scenario at another N has another m without being a variant.
     assert not label_methods(fake_results(["d"], [5000, 20000], [0]))["method"].str.contains("=").any()
+
+
+def test_a_row_that_could_not_be_run_makes_no_second_data_set():
+    frame = fake_results(["d"], [1000], [0], scenarios=("ism", "clustered_nearest", "faiss_ivf"))
+    frame.loc[frame["scenario"] == "faiss_ivf", "extractor"] = None
+    assert set(label_methods(frame)["data"]) == {"d"}
+    frame.loc[frame["scenario"] == "ism", "extractor"] = "dlib"
+    assert label_methods(frame)["data"].nunique() > 1
+
+
+def test_of_many_equally_good_scenarios_three_are_named():
+    equal = {name: [90.0, 91.0] for name in ("ism", "clustered_nearest", "knn", "no_distribution", "partial_fc")}
+    remark = verdict(label_methods(fixed(equal))).remarks[0]
+    assert remark.endswith(", and 2 others alike.") and remark.count("90.50") == 3
 
 
 def test_labelling_leaves_its_input_alone():
