@@ -14,7 +14,7 @@ from experiments.coordination.command_line import command
 from experiments.coordination.progress import Progress
 from experiments.coordination.publishing import publish
 from experiments.coordination.run_folder import RunFolder, run_name
-from experiments.facenet.config import TrainFacenetConfig
+from experiments.facenet.config import TrainFacenetConfig, check
 from experiments.facenet.evaluation import embed, evaluate, sentence
 from experiments.facenet.figures import loss_figure
 from experiments.facenet.people import open_people
@@ -26,6 +26,7 @@ from lightning_modules.embedding_networks import Unchanged
 @command(config_name="train_facenet", schema=TrainFacenetConfig)
 def main(cfg: DictConfig) -> None:
     """The embedding before training, then one training per miner, each evaluated on the identities held out."""
+    check(cfg)
     miners, network = load_miners(cfg), build_network(cfg)
     people = open_people(cfg, network)
     batches = IdentityBatches(people.train.labels_N, cfg.batch.identities, cfg.batch.images, cfg.seed)
