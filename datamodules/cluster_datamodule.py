@@ -7,6 +7,7 @@ cluster.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from datamodules.embedding_set import CHUNK_ROWS, EmbeddingSet
+from datamodules.files import scattered_reads
 from datamodules.splits import Split, Splits
 
 RESIDENT_BYTES = 2 << 30  # a cluster up to this size is read once and kept; a larger one stays memory-mapped
@@ -145,7 +147,7 @@ class IndexBatches:
             unit_ND, target_N, length_N = self.resident
             for index_B in indices:
                 index_B = index_B.to(self.device)
-                yield Batch(unit_ND[index_B], target_N[index_B], length_N[index_B])
+                yield Batch(*(tensor.index_select(0, index_B) for tensor in (unit_ND, target_N, length_N)))
             return
         with ThreadPoolExecutor(1) as reader:
             coming = None
@@ -169,11 +171,13 @@ class IndexBatches:
         unit_BD = torch.empty((len(rows), self.embeddings_ND.shape[1]))
         length_B = torch.empty(len(rows))
         order = np.argsort(rows)  # ascending reads: a memory map on a disk wants them so
-        for start in range(0, len(rows), CHUNK_ROWS):
-            chunk = order[start : start + CHUNK_ROWS]
-            read = torch.from_numpy(np.asarray(self.embeddings_ND[rows[chunk]], dtype=np.float32))
-            length = torch.linalg.vector_norm(read, dim=1)
-            length_B[chunk], unit_BD[chunk] = length, read / length.clamp_min(1e-12)[:, None]
+        sparse = len(rows) > 0 and len(rows) * 8 < int(rows[order[-1]]) - int(rows[order[0]])
+        with scattered_reads(self.embeddings_ND) if sparse else nullcontext():
+            for start in range(0, len(rows), CHUNK_ROWS):
+                chunk = order[start : start + CHUNK_ROWS]
+                read = torch.from_numpy(np.asarray(self.embeddings_ND[rows[chunk]], dtype=np.float32))
+                length = torch.linalg.vector_norm(read, dim=1)
+                length_B[chunk], unit_BD[chunk] = length, read / length.clamp_min(1e-12)[:, None]
         batch = Batch(unit_BD, self.target_N[torch.from_numpy(index)], length_B)
         if self.device.type != "cuda":
             return batch
@@ -227,3 +231,7 @@ class ClusterDataModule(LightningDataModule):
     def val_dataloader(self) -> IndexBatches:
         """Validation batches in order."""
         return self._batches(self.val_split, max(self.batch_size, 1024), shuffle=False)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The batch as it is: `IndexBatches` serves it on the device that trains."""
+        return batch

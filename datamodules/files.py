@@ -5,6 +5,7 @@ import ctypes
 import errno
 import hashlib
 import json
+import mmap
 import os
 import re
 import shutil
@@ -325,3 +326,25 @@ def sha256(path: Path | str) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def scattered_reads(array: np.ndarray) -> Iterator[None]:
+    """Reads few rows from all over a memory map without what lies between them, for a while.
+
+    The kernel reads 128 KiB around each row that it has not in memory, as it should where rows follow each other. The
+    rows of one cluster lie far apart: of a set larger than memory that would be twenty times what is needed.
+
+    Args:
+        array: the memory map; with any other array nothing happens.
+    """
+    mapped = getattr(array, "_mmap", None)
+    advise = getattr(mapped, "madvise", None)  # not on Windows
+    if advise is None:
+        yield
+        return
+    advise(mmap.MADV_RANDOM)
+    try:
+        yield
+    finally:
+        advise(mmap.MADV_NORMAL)

@@ -6,14 +6,19 @@ Axes: B batch, C classes, D embedding dimension.
 For unit embeddings x_b and class rows w_c, z_bc = s x_b . w_c / |w_c| for c != y and z_by = t(x_b . w_y / |w_y|), the
 loss is logsumexp_c(z_b) - z_by, plus a penalty on cos_by where the loss has one. With p = softmax(z) the gradient by
 the outputs is s p_bc for the other classes and (p_by - 1) t'(cos_by), plus the penalty's slope, for the true one, so
-that both gradients are one product with that matrix. Autograd would write
-and read the B x C matrix about ten times; here it is written once per product and updated in place.
+that both gradients are one product with that matrix. Autograd would write and read the B x C matrix about ten times;
+here it is written by its product, exponentiated in place and summed.
+
+Scaled cosines lie in [-s, s], and e^s is far from overflow for every s in use: their exponentials need no maximum taken
+off first, which spares two passes over the matrix. Where outputs have no such bound (rows that keep their length, a
+scale above 70) the maximum of each row is taken off.
 
 Where B x C is larger than a bound, classes are taken in chunks: the first pass keeps the running maximum and sum of
 each row (online softmax, Milakov & Gimelshein 2018), the backward pass computes each chunk's products again.
 """
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -22,6 +27,9 @@ from torch import Tensor
 from lightning_modules.losses.base import MarginLoss
 
 DEFAULT_LOGITS_BYTES = 1 << 30
+LARGEST_EXPONENT = 80.0  # e^88.7 is the end of float32
+# Powers of e^s in a denominator come close to the smallest float32: factors are moved to the middle of the range.
+LIFT = 2.0**16
 
 
 class Buffers:
@@ -110,10 +118,10 @@ def fused_margin_softmax(
         (B,) float32, equal to `loss(cosine_BC, target_B)` up to rounding.
     """
     buffers = Buffers() if buffers is None else buffers
-    rows_CD, length_C1 = (weight_CD.detach(), None) if not loss.unit_rows else _unit_rows(weight_CD, buffers)
+    rows_CD, length_C1 = _scaled_rows(weight_CD, loss, buffers)
     # Its own product, in float32: the margin's slope near theta = 0 does not forgive a cosine of 8 bits.
     own_BD = torch.index_select(rows_CD, 0, target_B, out=buffers.take(embedding_BD.shape, rows_CD))
-    cosine_B = own_BD.mul_(embedding_BD.detach()).sum(1)
+    cosine_B = own_BD.mul_(embedding_BD.detach()).sum(1).div_(loss.scale)
     buffers.give(own_BD)
     logit_B, slope_B, penalty_B, penalty_slope_B = target_terms(loss, cosine_B)
     return _FusedMarginSoftmax.apply(
@@ -122,7 +130,7 @@ def fused_margin_softmax(
     )  # fmt: skip
 
 
-def target_terms(loss: MarginLoss, cosine_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def target_terms(loss: MarginLoss, cosine_B: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """What a margin loss says of the true class, with derivatives by its cosine.
 
     Args:
@@ -130,23 +138,34 @@ def target_terms(loss: MarginLoss, cosine_B: Tensor) -> tuple[Tensor, Tensor, Te
         cosine_B: float32 cosines with the true class, any shape.
 
     Returns:
-        Logit, its derivative, penalty, its derivative: each of the shape of `cosine_B`, without gradient.
+        Logit, its derivative, penalty, its derivative: each of the shape of `cosine_B`, without gradient; None twice
+        where the loss has no penalty.
     """
+    cosine_B = cosine_B.detach()
+    slope_B, penalty_slope_B = loss.target_slope(cosine_B), None
+    if slope_B is None:
+        slope_B = _slope(loss.target_logit, cosine_B)
+    penalty_B = loss.penalty(cosine_B)
+    if penalty_B is not None:
+        penalty_slope_B = _slope(loss.penalty, cosine_B)
+    return loss.target_logit(cosine_B).detach(), slope_B, penalty_B, penalty_slope_B
+
+
+def _slope(function: Callable[[Tensor], Tensor], cosine_B: Tensor) -> Tensor:
     with torch.enable_grad():
         cosine_B = cosine_B.detach().requires_grad_()
-        logit_B, penalty_B = loss.target_logit(cosine_B), loss.penalty(cosine_B)
-        (slope_B,) = torch.autograd.grad(logit_B.sum(), cosine_B)
-        if penalty_B is None:
-            penalty_B = penalty_slope_B = torch.zeros_like(slope_B)
-        else:
-            (penalty_slope_B,) = torch.autograd.grad(penalty_B.sum(), cosine_B)
-    return logit_B.detach(), slope_B, penalty_B.detach(), penalty_slope_B
+        (slope_B,) = torch.autograd.grad(function(cosine_B).sum(), cosine_B)
+    return slope_B
 
 
-def _unit_rows(weight_CD: Tensor, buffers: Buffers) -> tuple[Tensor, Tensor]:
-    with torch.no_grad():
-        length_C1 = torch.linalg.vector_norm(weight_CD, dim=1, keepdim=True).clamp_min(1e-12)
-        return torch.div(weight_CD, length_C1, out=buffers.take(weight_CD.shape, weight_CD)), length_C1
+def _scaled_rows(weight_CD: Tensor, loss: MarginLoss, buffers: Buffers) -> tuple[Tensor, Tensor | None]:
+    # Rows times the scale: the product with them is the logit, without a pass of its own.
+    weight_CD = weight_CD.detach()
+    if not loss.unit_rows:
+        return weight_CD if loss.scale == 1 else weight_CD * loss.scale, None
+    length_C1 = torch.linalg.vector_norm(weight_CD, dim=1, keepdim=True).clamp_min_(1e-12)
+    rows_CD = torch.div(weight_CD, length_C1 / loss.scale, out=buffers.take(weight_CD.shape, weight_CD))
+    return rows_CD, length_C1
 
 
 def _chunks(classes: int, batch: int, max_bytes: int) -> list[slice]:
@@ -160,75 +179,82 @@ class _FusedMarginSoftmax(torch.autograd.Function):
         ctx, embedding_BD, weight_CD, target_B, rows_CD, length_C1, logit_B, slope_B, penalty_B, penalty_slope_B,
         scale, precision, max_bytes, buffers,
     ):  # fmt: skip
-        scaled_BD = torch.mul(embedding_BD, scale, out=buffers.take(embedding_BD.shape, embedding_BD))
         chunks = _chunks(len(weight_CD), len(target_B), max_bytes)
+        bounded = length_C1 is not None and scale + math.log(len(weight_CD)) < LARGEST_EXPONENT
+        others_B, highest_B = torch.zeros_like(logit_B), None if bounded else logit_B
         with matmul_precision(precision):
-            if len(chunks) == 1:
-                z_BC = buffers.take((len(target_B), len(weight_CD)), scaled_BD)
-                torch.mm(scaled_BD, rows_CD.T, out=z_BC)
-                z_BC.scatter_(1, target_B[:, None], logit_B[:, None])
-                highest_B = z_BC.amax(1)
-                # p times sum_B: who divides B x D numbers by it in the backward pass spares B x C divisions.
-                e_BC = z_BC.sub_(highest_B[:, None]).exp_()
-                sum_B = e_BC.sum(1)
-                log_sum_B = sum_B.log() + highest_B
-            else:
-                e_BC = sum_B = None
-                log_sum_B = torch.full_like(logit_B, -torch.inf)
-                for chunk in chunks:
-                    z_Bc = _chunk_logits(scaled_BD, rows_CD, chunk, target_B, logit_B)
-                    log_sum_B = torch.logaddexp(log_sum_B, torch.logsumexp(z_Bc, 1))
-        buffers.give(scaled_BD)
+            for chunk in chunks:
+                e_Bc = buffers.take((len(target_B), chunk.stop - chunk.start), rows_CD)
+                torch.mm(embedding_BD, rows_CD[chunk].T, out=e_Bc)
+                _put(e_Bc, None if len(chunks) == 1 else chunk, target_B, -torch.inf)
+                if not bounded:
+                    before_B, highest_B = highest_B, torch.maximum(highest_B, e_Bc.amax(1))
+                    others_B *= (before_B - highest_B).exp_()
+                    e_Bc.sub_(highest_B[:, None])
+                others_B += e_Bc.exp_().sum(1)
+                if len(chunks) > 1:
+                    buffers.give(e_Bc)
+        log_others_B = others_B.log() if bounded else others_B.log().add_(highest_B)
+        log_sum_B = torch.logaddexp(log_others_B, logit_B)
+        relative_B = log_sum_B if bounded else log_sum_B - highest_B
+        sum_B = relative_B.clamp(max=LARGEST_EXPONENT).exp_()  # a user's margin may raise the true class above s
         ctx.save_for_backward(
-            embedding_BD, rows_CD, length_C1, target_B, logit_B, slope_B, penalty_slope_B, log_sum_B, e_BC, sum_B
-        )
+            embedding_BD, rows_CD, length_C1, target_B, slope_B, penalty_slope_B, others_B, sum_B, highest_B,
+            e_Bc if len(chunks) == 1 else None,
+        )  # fmt: skip
         ctx.scale, ctx.precision, ctx.chunks, ctx.buffers = scale, precision, chunks, buffers
-        return log_sum_B - logit_B + penalty_B
+        loss_B = log_sum_B.sub_(logit_B)
+        return loss_B if penalty_B is None else loss_B.add_(penalty_B)
 
     @staticmethod
     def backward(ctx, grad_B):
-        embedding_BD, rows_CD, length_C1, target_B, logit_B, slope_B, penalty_slope_B, log_sum_B, e_BC, sum_B = (
-            ctx.saved_tensors
-        )
+        (
+            embedding_BD, rows_CD, length_C1, target_B, slope_B, penalty_slope_B, others_B, sum_B, highest_B, e_BC,
+        ) = ctx.saved_tensors  # fmt: skip
         needs_embedding, needs_weight = ctx.needs_input_grad[:2]
-        scale, buffers = ctx.scale, ctx.buffers
-        weight_B = grad_B * scale if e_BC is None else grad_B * scale / sum_B
-        scaled_BD = embedding_BD * scale if e_BC is None else None
+        buffers = ctx.buffers
+        # Dividing B x D numbers by the sums spares B x C divisions: the matrix holds p sum_b, not p.
+        weight_B = grad_B * (ctx.scale * LIFT) / sum_B
         weighted_BD = buffers.take(embedding_BD.shape, embedding_BD)
         torch.mul(embedding_BD, weight_B[:, None], out=weighted_BD)
         grad_embedding_BD = torch.zeros_like(embedding_BD) if needs_embedding else None
         grad_weight_CD = buffers.take(rows_CD.shape, rows_CD) if needs_weight else None
-        target_slope_B = (((logit_B - log_sum_B).exp() - 1) * slope_B + penalty_slope_B) / scale
+        # (p_y - 1) sum = -others: nothing cancels where p_y is close to 1.
+        own_B = others_B * slope_B / -ctx.scale
+        if penalty_slope_B is not None:
+            own_B += penalty_slope_B * sum_B / ctx.scale
         with matmul_precision(ctx.precision):
             for chunk in ctx.chunks:
-                if e_BC is not None:
-                    g_Bc = e_BC.scatter_(1, target_B[:, None], (target_slope_B * sum_B)[:, None])
-                else:
-                    g_Bc = _chunk_logits(scaled_BD, rows_CD, chunk, target_B, logit_B)
-                    g_Bc.sub_(log_sum_B[:, None]).exp_()
-                    _put_targets(g_Bc, chunk, target_B, target_slope_B)
+                g_Bc = e_BC
+                if g_Bc is None:
+                    g_Bc = buffers.take((len(target_B), chunk.stop - chunk.start), rows_CD)
+                    torch.mm(embedding_BD, rows_CD[chunk].T, out=g_Bc)
+                    g_Bc = (g_Bc if highest_B is None else g_Bc.sub_(highest_B[:, None])).exp_()
+                _put(g_Bc, None if e_BC is not None else chunk, target_B, own_B)
                 if needs_weight:
                     # Written as the transposed product: on CPUs up to twice as fast as g.T @ x.
                     torch.mm(weighted_BD.T, g_Bc, out=grad_weight_CD[chunk].T)
                 if needs_embedding:
                     grad_embedding_BD += g_Bc @ rows_CD[chunk]
+                buffers.give(g_Bc)
         if needs_weight and length_C1 is not None:
             # Derivative of w / |w|: remove the part along the row, divide by its length.
             product_CD = torch.mul(grad_weight_CD, rows_CD, out=buffers.take(rows_CD.shape, rows_CD))
-            grad_weight_CD.addcmul_(rows_CD, product_CD.sum(1, keepdim=True), value=-1).div_(length_C1)
+            grad_weight_CD.addcmul_(rows_CD, product_CD.sum(1, keepdim=True), value=-1 / ctx.scale**2)
+            grad_weight_CD.div_(length_C1 * LIFT)
             buffers.give(product_CD)
-        buffers.give(weighted_BD, e_BC, rows_CD if length_C1 is not None else None)
+        elif needs_weight:
+            grad_weight_CD.div_(LIFT)
+        buffers.give(weighted_BD, rows_CD if length_C1 is not None else None)
         if needs_embedding:
-            grad_embedding_BD *= weight_B[:, None]
+            grad_embedding_BD *= (weight_B / (ctx.scale * LIFT))[:, None]
         return grad_embedding_BD, grad_weight_CD, *[None] * 11
 
 
-def _chunk_logits(scaled_BD: Tensor, rows_CD: Tensor, chunk: slice, target_B: Tensor, logit_B: Tensor) -> Tensor:
-    z_Bc = scaled_BD @ rows_CD[chunk].T
-    _put_targets(z_Bc, chunk, target_B, logit_B)
-    return z_Bc
-
-
-def _put_targets(matrix_Bc: Tensor, chunk: slice, target_B: Tensor, value_B: Tensor) -> None:
+def _put(matrix_Bc: Tensor, chunk: slice | None, target_B: Tensor, value_B: Tensor | float) -> None:
+    # Writes the places of the true classes that are in the chunk.
+    if chunk is None:
+        matrix_Bc.scatter_(1, target_B[:, None], value_B[:, None] if isinstance(value_B, Tensor) else value_B)
+        return
     inside = ((target_B >= chunk.start) & (target_B < chunk.stop)).nonzero().squeeze(1)
-    matrix_Bc[inside, target_B[inside] - chunk.start] = value_B[inside]
+    matrix_Bc[inside, target_B[inside] - chunk.start] = value_B[inside] if isinstance(value_B, Tensor) else value_B

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from lightning_modules.optimizers import Adam
+
 
 def scatter_add(features_NF: Tensor, cluster_of_F: Tensor, n_clusters: int) -> Tensor:
     """Feature c of the result is the sum of all features of cluster c.
@@ -83,7 +85,7 @@ class LabelNetwork(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam with its usual betas."""
-        return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+        return Adam(self.parameters(), lr=self.learning_rate)
 
 
 @torch.no_grad()

@@ -135,7 +135,9 @@ class _ShardedMarginSoftmax(torch.autograd.Function):
         highest_B = _reduce(log_sum_B.clone(), "max")
         sums_3B = embedding_BD.new_zeros(3, batch)
         sums_3B[0] = (log_sum_B - highest_B).exp()
-        sums_3B[1, own_O], sums_3B[2, own_O] = logit_O, penalty_O
+        sums_3B[1, own_O] = logit_O
+        if penalty_O is not None:
+            sums_3B[2, own_O] = penalty_O
         sum_B, logit_B, penalty_B = _reduce(sums_3B, "sum")
         log_sum_B = highest_B + sum_B.log()
         p_Bc = z_Bc.sub_(log_sum_B[:, None]).exp_() if len(ctx.chunks) == 1 else None
@@ -149,7 +151,8 @@ class _ShardedMarginSoftmax(torch.autograd.Function):
         needs_embedding, needs_weight = ctx.needs_input_grad[:2]
         factor_B1 = (grad_B * ctx.scale)[:, None]
         scaled_BD, weighted_BD = embedding_BD * ctx.scale, embedding_BD * factor_B1
-        slope_O = (((logit_O - log_sum_B[own_O]).exp() - 1) * slope_O + penalty_slope_O) / ctx.scale
+        slope_O = ((logit_O - log_sum_B[own_O]).exp() - 1) * slope_O
+        slope_O = (slope_O if penalty_slope_O is None else slope_O + penalty_slope_O) / ctx.scale
         grad_embedding_BD = torch.zeros_like(embedding_BD) if needs_embedding else None
         grad_weight_cD = torch.empty_like(rows_cD) if needs_weight else None
         with matmul_precision(ctx.precision):

@@ -65,7 +65,10 @@ def stacked_margin_softmax(
     e_SBC = z_SBC.sub_(highest_SB[..., None]).exp_()  # p times sum_SB, see `lightning_modules.fused`
     sum_SB = e_SBC.sum(2)
     log_sum_SB = sum_SB.log() + highest_SB
-    own_SB = (((logit_SB - log_sum_SB).exp() - 1) * slope_SB + penalty_slope_SB) / loss.scale * sum_SB
+    own_SB = ((logit_SB - log_sum_SB).exp() - 1) * slope_SB
+    if penalty_SB is not None:
+        own_SB += penalty_slope_SB
+    own_SB *= sum_SB / loss.scale
     e_SBC.scatter_(2, column_SB1, own_SB[..., None])
     weighted_SBD = unit_SBD * (sample_weight_SB * loss.scale / sum_SB)[..., None]
     with matmul_precision(precision):
@@ -73,7 +76,8 @@ def stacked_margin_softmax(
     if length_SC1 is not None:
         along_SC1 = (gradient_SCD * rows_SCD).sum(2, keepdim=True)
         gradient_SCD.addcmul_(rows_SCD, along_SC1, value=-1).div_(length_SC1)
-    return log_sum_SB - logit_SB + penalty_SB, gradient_SCD
+    loss_SB = log_sum_SB - logit_SB
+    return loss_SB if penalty_SB is None else loss_SB + penalty_SB, gradient_SCD
 
 
 class StackedSubNetworks(LightningModule):

@@ -132,9 +132,8 @@ class Coordinator:
         if not scenario.trains:
             return []
         partition, folder = self.partition(cell, scenario)
-        recipe = Recipe(
-            scenario.loss, scenario.init, scenario.optimizer, self.trainer, cell.seed, scenario.active_classes
-        )
+        trainer = {**self.trainer, **scenario.trainer}
+        recipe = Recipe(scenario.loss, scenario.init, scenario.optimizer, trainer, cell.seed, scenario.active_classes)
         data = f"{self.fingerprint}{json.dumps(self._split_of(cell), sort_keys=True)}"
         key = recipe.key(data, partition.hash())
         named = {key: scenario.names[key] for key in ("partitioner", "loss", "init")}

@@ -69,7 +69,7 @@ class Progress:
 
     def epoch(self, title: str, done: int, of: int, values: dict[str, float]) -> None:
         """An epoch of a sub-network ended: `done` of `of`, with the values logged so far."""
-        self._running[title] = done
+        self._running[title] = round(done / of * self.epochs)  # a scenario may have another number of epochs
         if self._first_epochs is None:
             self._first_epochs = self.done_epochs - 1  # what a resumed job had done before says nothing about speed
         shown = f"{self._where(title)}, epoch {done} of {of}"

@@ -2,7 +2,7 @@
 """Scenarios are data: a YAML file names a partitioner, a router and a decision, and may replace loss or init."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from datamodules.errors import InputError
 from datamodules.partitioners.base import Partitioner
 from datamodules.partitioners.single import SinglePartitioner
 from experiments.coordination.command_line import CONFIGS
+from experiments.coordination.schema import TrainerConfig, check_trainer
 from lightning_modules.active_classes import ActiveClasses
 from lightning_modules.decisions.base import Decision
 from lightning_modules.heads import Initialiser
@@ -30,6 +31,7 @@ KINDS = {
     "active_classes": ActiveClasses,
 }
 KEYS = ("title", "partitioner", "router", "decision", "loss", "init", "optimizer", "active_classes")
+TRAINER_KEYS = ("max_epochs", "batch_size", "schedule")  # what of the trainer's values is a matter of the recipe
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Scenario:
         router_node, decision_node: Hydra nodes; the router may be None.
         loss, init, optimizer, active_classes: Hydra nodes, the comparison's own unless the scenario replaces them.
         names: short names of partitioner, loss, init, router and decision for results.csv.
+        trainer: values of `schema.TrainerConfig` that the scenario replaces, of `TRAINER_KEYS`.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Scenario:
     optimizer: dict[str, Any]
     active_classes: dict[str, Any]
     names: dict[str, str]
+    trainer: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def router(self) -> Router | None:
@@ -95,18 +99,21 @@ def make_scenario(name: str, content: DictConfig, cfg: DictConfig) -> Scenario:
         name: of the scenario.
         content: keys title, partitioner, router, decision and perhaps loss, init, optimizer, active_classes. A value
             is the name of a file in the group of that name, a node with `_target_`, `selected` (what the command line
-            selected), or null where nothing is needed.
+            selected), or null where nothing is needed. The key trainer holds values of `TRAINER_KEYS` that replace
+            those of the command line.
         cfg: the composed configuration.
 
     Raises:
         InputError: an unknown or missing key.
         InstantiationException: an argument that a constructor does not take, or a value it refuses.
     """
-    unknown, missing = set(content) - set(KEYS), {"title", "partitioner", "decision"} - set(content)
+    unknown, missing = set(content) - {*KEYS, "trainer"}, {"title", "partitioner", "decision"} - set(content)
     if unknown or missing:
         wrong = f"unknown keys {sorted(unknown)}" if unknown else f"no {sorted(missing)}"
         raise InputError(
-            f"scenario {name} with {wrong}", f"keys of {', '.join(KEYS)}", f"correct configs/scenario/{name}.yaml"
+            f"scenario {name} with {wrong}",
+            f"keys of {', '.join(KEYS)}, trainer",
+            f"correct configs/scenario/{name}.yaml",
         )
     nodes, names = {}, {}
     for group in KEYS[1:]:
@@ -116,6 +123,7 @@ def make_scenario(name: str, content: DictConfig, cfg: DictConfig) -> Scenario:
     scenario = Scenario(
         name, content["title"], nodes["partitioner"], nodes["router"], nodes["decision"],
         nodes["loss"], nodes["init"], nodes["optimizer"], nodes["active_classes"], names,
+        _trainer(name, content.get("trainer", {}), cfg),
     )  # fmt: skip
     for group, node in nodes.items():  # built once here, so that a wrong argument is found before anything is written
         built = instantiate(node) if node is not None else None
@@ -135,6 +143,18 @@ def make_scenario(name: str, content: DictConfig, cfg: DictConfig) -> Scenario:
                 "name a router, or partitioner: single",
             )  # fmt: skip
     return scenario
+
+
+def _trainer(name: str, values: Any, cfg: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(values, resolve=True) if isinstance(values, DictConfig) else values
+    if not isinstance(plain, dict) or not set(plain) <= set(TRAINER_KEYS):
+        raise InputError(
+            f"trainer: {plain} in scenario {name}", f"values for {', '.join(TRAINER_KEYS)}",
+            f"correct configs/scenario/{name}.yaml",
+        )  # fmt: skip
+    if plain:
+        check_trainer(OmegaConf.merge(OmegaConf.structured(TrainerConfig), cfg.get("trainer", {}), plain))
+    return plain
 
 
 def _node(group: str, value: Any, cfg: DictConfig) -> DictConfig:

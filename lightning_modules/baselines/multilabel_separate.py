@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, embedding_bag
 
 from lightning_modules.multilabel import LabelNetwork, Perceptron
+from lightning_modules.optimizers import Adam
 
 _SPARSE = 0.1  # below this share of values other than 0 a batch is cheaper row by row than as a dense product
 
@@ -158,4 +159,4 @@ class SeparateTraining(LabelNetwork):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam with its usual betas, in one pass over the weights: most of a step's time is theirs."""
-        return torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)
+        return Adam(self.parameters(), lr=self.learning_rate, fused=True)

@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_modules.losses.base import MarginLoss, sine_from_cosine
+from lightning_modules.losses.base import SMALLEST_SINE_SQUARE, MarginLoss, sine_from_cosine
 
 
 class ArcFace(MarginLoss):
@@ -39,6 +39,14 @@ class ArcFace(MarginLoss):
         past_B = cosine_B < -math.cos(self.margin)
         return self.scale * torch.where(past_B, cosine_B - self.margin * math.sin(self.margin), with_margin_B)
 
+    def target_slope(self, cosine_B: Tensor) -> Tensor:
+        """s (cos m + sin m cos(theta) / sin(theta)), or s past pi - margin; see `MarginLoss`."""
+        square_B = (1 - cosine_B) * (1 + cosine_B)
+        # Where the floor of `sine_from_cosine` holds, the sine does not change with the cosine.
+        cotangent_B = torch.where(square_B > SMALLEST_SINE_SQUARE, cosine_B * square_B.rsqrt(), 0.0)
+        with_margin_B = (self.scale * math.cos(self.margin)) + cotangent_B * (self.scale * math.sin(self.margin))
+        return torch.where(cosine_B < -math.cos(self.margin), self.scale, with_margin_B)
+
 
 class ArcFaceValueOnly(ArcFace):
     """ArcFace as insightface computes it: the margin changes the value, the gradient is that of s cos(theta).
@@ -57,6 +65,10 @@ class ArcFaceValueOnly(ArcFace):
             angle_B = torch.acos(clamped_B)
             shift_B = torch.cos(angle_B + self.margin) - cosine_B
         return self.scale * (cosine_B + shift_B)
+
+    def target_slope(self, cosine_B: Tensor) -> Tensor:
+        """s; see `MarginLoss`."""
+        return torch.full_like(cosine_B, self.scale)
 
 
 def _clamp_keeping_slope(cosine_B: Tensor) -> Tensor:

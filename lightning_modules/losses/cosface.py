@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """CosFace: additive cosine margin (Wang et al., "CosFace", CVPR 2018, eq. 4; AM-Softmax is the same function)."""
 
+import torch
 from torch import Tensor
 
 from lightning_modules.losses.base import MarginLoss
@@ -23,3 +24,7 @@ class CosFace(MarginLoss):
     def target_logit(self, cosine_B: Tensor) -> Tensor:
         """s (cos(theta) - margin); see `MarginLoss`."""
         return self.scale * (cosine_B - self.margin)
+
+    def target_slope(self, cosine_B: Tensor) -> Tensor:
+        """s; see `MarginLoss`."""
+        return torch.full_like(cosine_B, self.scale)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """NormFace: softmax over scaled cosines without a margin (Wang et al., "NormFace", ACM MM 2017, eq. 4)."""
 
+import torch
 from torch import Tensor
 
 from lightning_modules.losses.base import MarginLoss
@@ -22,3 +23,7 @@ class NormFace(MarginLoss):
     def target_logit(self, cosine_B: Tensor) -> Tensor:
         """s cos(theta); see `MarginLoss`."""
         return self.scale * cosine_B
+
+    def target_slope(self, cosine_B: Tensor) -> Tensor:
+        """s; see `MarginLoss`."""
+        return torch.full_like(cosine_B, self.scale)

@@ -21,6 +21,7 @@ from datamodules.files import (
     read_json,
     read_sealed,
     remove_leftovers,
+    scattered_reads,
     sha256,
     write_json,
     write_sealed,
@@ -281,3 +282,17 @@ def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
 def test_folders_are_made_with_those_above_them_and_may_be_there(tmp_path):
     assert make_folder(tmp_path / "a" / "b") == make_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
     assert (tmp_path / "a" / "b").is_dir()
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_scattered_reads_read_the_same_rows_and_leave_the_map_usable(tmp_path, mapped):
+    rows = np.arange(20_000, dtype=np.float32).reshape(5_000, 4)
+    np.save(tmp_path / "rows.npy", rows)
+    array = np.load(tmp_path / "rows.npy", mmap_mode="r" if mapped else None)
+    few = [3, 1_700, 4_999]
+    with pytest.raises(ZeroDivisionError), scattered_reads(array):
+        assert np.array_equal(array[few], rows[few])
+        raise ZeroDivisionError
+    with scattered_reads(array):
+        assert np.array_equal(array[few], rows[few])
+    assert np.array_equal(array, rows)

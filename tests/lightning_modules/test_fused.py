@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightning_modules.fused import fused_margin_softmax, matmul_precision
+from lightning_modules.fused import fused_margin_softmax, matmul_precision, target_terms
 from lightning_modules.losses.arcface import ArcFace, ArcFaceValueOnly
 from lightning_modules.losses.base import MarginLoss
 from lightning_modules.losses.cosface import CosFace
@@ -169,6 +169,51 @@ def test_a_new_loss_gets_its_derivative_from_autograd():
     expected = results(lambda x, w: plain(x, w, target_B, ToTheThird()), embedding_BD, weight_CD, weight_B)
     for found, wanted in zip(fused, expected, strict=True):
         torch.testing.assert_close(found, wanted)
+
+
+class ArcFaceOfAnotherLogit(ArcFace):
+    """Inherits the closed-form slope of a logit that it does not have."""
+
+    def target_logit(self, cosine_B):
+        return 0.5 * super().target_logit(cosine_B)
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, ArcFaceOfAnotherLogit()], ids=name)
+def test_slopes_in_closed_form_are_those_of_autograd(loss):
+    cosine_B = torch.cat([torch.linspace(-1, 1, 2001), torch.tensor([1 - 1e-7, -1 + 1e-7, 1 + 1e-7, -1 - 1e-7])])
+    wanted_B = cosine_B.clone().requires_grad_()
+    loss.target_logit(wanted_B).sum().backward()
+    logit_B, slope_B, penalty_B, penalty_slope_B = target_terms(loss, cosine_B)
+    torch.testing.assert_close(slope_B, wanted_B.grad, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logit_B, loss.target_logit(cosine_B))
+    assert penalty_B is None and penalty_slope_B is None
+
+
+class FarAbove(MarginLoss):
+    """A true class whose logit is far above the scale, where e^logit overflows float32."""
+
+    scale = 10.0
+
+    def target_logit(self, cosine_B):
+        return 200.0 + cosine_B
+
+
+@pytest.mark.parametrize("max_logits_bytes", [WHOLE, THREE_AT_A_TIME])
+@pytest.mark.parametrize("loss", [NormFace(64.0), NormFace(76.0), NormFace(300.0), CosFace(64.0, 0.9), FarAbove()])
+def test_the_ends_of_the_range_of_float32_are_not_felt(loss, max_logits_bytes):
+    # Every cosine is +1 or -1: all at the top, all at the bottom, and the true class alone at either end.
+    top, bottom = [1.0, 0.0], [-1.0, 0.0]
+    weight_CD = torch.tensor([top, bottom, bottom, bottom])
+    embedding_BD = torch.tensor([top, bottom, bottom, top])
+    target_B = torch.tensor([0, 0, 1, 2])
+    weight_B = torch.tensor([1.0, 1e-3, 1.0, 1e-3], dtype=torch.float64)
+    fused = results(
+        lambda x, w: fused_margin_softmax(x, w, target_B, loss, max_logits_bytes=max_logits_bytes),
+        embedding_BD, weight_CD, weight_B,
+    )  # fmt: skip
+    expected = results(lambda x, w: plain(x, w, target_B, loss), embedding_BD.double(), weight_CD.double(), weight_B)
+    for found, wanted in zip(fused, expected, strict=True):
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-4)
 
 
 def test_lower_precision_is_close_and_is_given_back():
