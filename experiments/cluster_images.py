@@ -26,11 +26,12 @@ def main(cfg: DictConfig) -> None:
     from experiments.image_clustering.clusters import agreement, crops_of
     from experiments.image_clustering.feature_maps import chosen_layers, feature_maps
     from experiments.image_clustering.figures import feature_maps_figure, representatives_figure
-    from experiments.image_clustering.fits import estimators_of, fit_losses
+    from experiments.image_clustering.fits import check_clusters, estimators_of, fit_losses
 
     source, extractor = instantiate(cfg.source), instantiate(cfg.extractor)
     aligner, estimators = build_aligner(cfg.alignment, source, extractor), estimators_of(cfg)
     layers = chosen_layers(extractor, cfg.layers)
+    check_clusters(cfg.k, source)
     name = source.root.resolve().name
 
     with RunFolder(Path(cfg.runs_dir) / (cfg.name or run_name("cluster_images", name, cfg)), cfg) as run:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from experiments.coordination.command_line import command
 from experiments.coordination.screen import notes
-from experiments.facenet.config import TrainFacenetConfig
+from experiments.facenet.config import TrainFacenetConfig, check
 
 
 @command(config_name="train_facenet", schema=TrainFacenetConfig)
@@ -29,6 +29,7 @@ def main(cfg: DictConfig) -> None:
     from experiments.verification.figures import roc_figure
     from lightning_modules.embedding_networks import Unchanged
 
+    check(cfg)
     miners, network = load_miners(cfg), build_network(cfg)
     people = open_people(cfg, network)
     batches = IdentityBatches(people.train.labels_N, cfg.batch.identities, cfg.batch.images, cfg.seed)

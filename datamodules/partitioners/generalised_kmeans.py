@@ -105,18 +105,30 @@ class GeneralisedKMeans(ClusterMixin, BaseEstimator):
             raise InputError(
                 f"n_clusters = {self.n_clusters} for n_samples = {len(X)}", f"1 to {len(X)}", "set n_clusters"
             )
-        if self.max_iter < 1 or self.n_init < 1:
-            raise InputError(f"max_iter = {self.max_iter}, n_init = {self.n_init}", "both at least 1", "set them")
+        self.check_parameters()
         random = check_random_state(self.random_state)
         spread = float(np.sqrt(X.var(axis=0, dtype=np.float64).mean()))
         self.scale_ = self._resolve_scale(spread)
-        self._loss = self._resolve_loss()
+        self._loss = self._resolve_loss(self.scale_)
         fits = [self._fit_once(X, self._first_centres(X, random), self.tol * spread) for _ in range(self._n_seedings())]
         centres, self.labels_, self.objective_history_ = min(fits, key=lambda one: one[2][-1])
         self.cluster_centers_ = centres.astype(X.dtype)
         self.inertia_ = self.objective_history_[-1]
         self.n_iter_ = len(self.objective_history_)
         return self
+
+    def check_parameters(self):
+        """Refuses what no data could make right, so that nobody waits for features first.
+
+        Raises:
+            InputError: an unknown loss, a length, scale or count out of range.
+        """
+        if self.max_iter < 1 or self.n_init < 1:
+            raise InputError(f"max_iter = {self.max_iter}, n_init = {self.n_init}", "both at least 1", "set them")
+        scale = self._resolve_scale(1.0)
+        if not (np.isfinite(scale) and scale > 0):
+            raise InputError(f"scale = {scale:g}", "a finite number > 0, or 'std'", "set scale")
+        self._resolve_loss(1.0)
 
     def predict(self, X):
         """The centre of least loss for every point: (N,) int32; ties go to the first.
@@ -144,17 +156,17 @@ class GeneralisedKMeans(ClusterMixin, BaseEstimator):
     def _resolve_scale(self, spread: float) -> float:
         if isinstance(self.scale, str):
             if self.scale != "std":
-                raise InputError(f"scale = {self.scale!r}", "a number or 'std'", "set scale")
+                raise InputError(f"scale = {self.scale!r}", "a finite number > 0, or 'std'", "set scale")
             return spread or 1.0
         return float(self.scale)
 
-    def _resolve_loss(self) -> CentreLoss:
+    def _resolve_loss(self, scale: float) -> CentreLoss:
         if isinstance(self.loss, CentreLoss):
             return self.loss
         if self.loss not in LOSSES:
             raise InputError(f"loss = {self.loss!r}", f"one of {', '.join(LOSSES)}", "name one of them")
         kind, lengths = LOSSES[self.loss]
-        return kind(*(getattr(self, name) * self.scale_ for name in lengths))
+        return kind(*(getattr(self, name) * scale for name in lengths))
 
     def _first_centres(self, X: np.ndarray, random: np.random.RandomState) -> np.ndarray:
         if isinstance(self.init, str):

@@ -4,7 +4,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import MISSING
+from omegaconf import MISSING, DictConfig
+
+from datamodules.errors import InputError
 
 
 @dataclass
@@ -55,3 +57,17 @@ class TrainFacenetConfig:
     seed: int = 0  # of the held-out identities, initial weights, batches and pairs
     name: str | None = None  # run folder <runs_dir>/<name>; None makes one of the settings
     runs_dir: str = "runs"  # where run folders lie
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuses numbers with which nothing can be trained.
+
+    Args:
+        cfg: the configuration of experiments.train_facenet.
+
+    Raises:
+        InputError: no epoch, or batches that hold no triplet.
+    """
+    for group, key, least in (("trainer", "max_epochs", 1), ("batch", "identities", 2), ("batch", "images", 2)):
+        if cfg[group][key] < least:
+            raise InputError(f"{group}.{key} = {cfg[group][key]}", f"at least {least}", f"raise {group}.{key}")

@@ -15,6 +15,7 @@ from sklearn.metrics import confusion_matrix
 
 from datamodules.errors import InputError
 from datamodules.partitioners.generalised_kmeans import LOSSES, GeneralisedKMeans
+from datamodules.sources.base import Source
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,32 @@ def estimators_of(cfg: DictConfig) -> dict[str, GeneralisedKMeans]:
         cfg: the configuration of experiments.cluster_images.
 
     Raises:
-        InputError: no loss, or one that does not exist.
+        InputError: no loss, one that does not exist, or values out of range.
     """
     unknown = [loss for loss in cfg.losses if loss not in LOSSES]
     if unknown or not cfg.losses:
         raise InputError(f"losses = {list(cfg.losses)}", f"some of {', '.join(LOSSES)}", "set losses")
     lengths = {key: cfg[key] for key in ("delta", "sigma", "epsilon", "scale")}
     search = {"n_init": cfg.n_init, "max_iter": cfg.max_iter, "random_state": cfg.seed}
-    return {loss: GeneralisedKMeans(loss=loss, **lengths, **search) for loss in cfg.losses}
+    estimators = {loss: GeneralisedKMeans(loss=loss, **lengths, **search) for loss in cfg.losses}
+    for estimator in estimators.values():
+        estimator.check_parameters()
+    return estimators
+
+
+def check_clusters(k: int | None, source: Source) -> None:
+    """Refuses a number of clusters before features are extracted, which may take hours.
+
+    Args:
+        k: number of clusters, or None.
+        source: of the photographs.
+
+    Raises:
+        InputError: no cluster, or more of them than photographs.
+    """
+    count = len(source.listing())
+    if k is not None and not 1 <= k <= count:
+        raise InputError(f"k = {k} for {count} photographs", f"1 to {count}, or null for the sub-folders", "set k")
 
 
 def fit_losses(features_ND: np.ndarray, k: int, estimators: Mapping[str, GeneralisedKMeans]) -> dict[str, Fit]:

@@ -10,7 +10,7 @@ import pandas as pd
 from datamodules.multilabel import MultiLabelSet
 from experiments.label_clusters.config import Settings
 
-METHOD, RIVAL = "label_clusters", "binary_relevance_network"
+METHOD, GATED, RIVAL = "label_clusters", "label_clusters_gated", "binary_relevance_network"
 EXAMPLE_BASED = ["precision", "recall", "accuracy", "hamming_loss", "f1"]
 PUBLISHED = ["precision", "accuracy", "hamming_loss", "f1"]
 Opened = Sequence[tuple[MultiLabelSet, Settings]]
@@ -188,12 +188,17 @@ def sentence(frame: pd.DataFrame) -> str:
         means = own.groupby("method")[["f1", "validated_f1"]].mean() if "f1" in own else pd.DataFrame()
         if METHOD in means.index and RIVAL in means.index:
             ours, theirs = means.loc[METHOD], means.loc[RIVAL]
-            behind = " and the ".join(name for name, column in _THRESHOLDS.items() if ours[column] < theirs[column])
+            behind = [name for name, column in _THRESHOLDS.items() if ours[column] < theirs[column]]
             part = f"{dataset}: honest F1 {ours['f1']:.2f} % with label clusters and {theirs['f1']:.2f} % with binary "
             part += f"relevance and the same MLP ({ours['validated_f1']:.2f} and {theirs['validated_f1']:.2f} % at a "
             part += "validated threshold)"
-            short = f", so the clusters do not reach binary relevance at the {behind} threshold"
-            parts.append(part + (short if behind else ""))
+            if behind:
+                part += f", so the clusters do not reach binary relevance at the {' and the '.join(behind)} threshold"
+            gated = means.loc[GATED] if GATED in means.index else ours
+            if mended := [name for name in behind if gated[_THRESHOLDS[name]] >= theirs[_THRESHOLDS[name]]]:
+                reached = " and ".join(f"{gated[_THRESHOLDS[name]]:.2f} % at the {name}" for name in mended)
+                part += f"; with the gate they do ({reached} one)"
+            parts.append(part)
         elif len(means) and means["f1"].notna().any():
             best = means["f1"].idxmax()
             parts.append(f"{dataset}: the highest honest F1 is {means['f1'].max():.2f} %, by {best}")
@@ -208,11 +213,12 @@ def _of(frame: pd.DataFrame, dataset: str) -> pd.DataFrame:
 
 
 def _means(own: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """Mean over seeds in the order of first appearance; with several seeds the sample deviation of the F1 too."""
+    """Mean over seeds in the order of first appearance; with several seeds the sample deviations of F1 too."""
     grouped = own.groupby("method", sort=False)
     table = grouped[columns].mean()
-    if own["seed"].nunique() > 1 and "f1" in columns:
-        table.insert(columns.index("f1") + 1, "f1_std", grouped["f1"].std())
+    if own["seed"].nunique() > 1:
+        for column in {"f1", "validated_f1"}.intersection(columns):
+            table.insert(table.columns.get_loc(column) + 1, f"{column}_std", grouped[column].std())
     return table.reset_index()
 
 

@@ -54,7 +54,11 @@ def test_one_command_gives_a_row_per_loss_tables_and_figures(photographs, tmp_pa
         ("losses=[]", "some of square"),
         ("layers=[nowhere]", "layer 'nowhere'"),
         ("sources=1", "sources"),
-        ("k=19", "n_clusters = 19"),
+        ("k=19", "k = 19 for 18 photographs"),
+        ("k=0", "k = 0"),
+        ("delta=-1", "delta = -1.0;"),  # as it was given, not times the scale
+        ("scale=0", "scale = 0"),
+        ("n_init=0", "n_init = 0"),
         ("scale=mad", "'std'"),
     ],
 )
@@ -63,6 +67,12 @@ def test_what_cannot_be_done_costs_one_line(photographs, tmp_path, monkeypatch, 
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1 and message in errors[0]
     assert not (tmp_path / "runs/one").exists()
+
+
+def test_nothing_is_extracted_for_values_that_no_photographs_make_right(photographs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("experiments.cluster_images.extract", lambda *_: pytest.fail("features were extracted"))
+    for word in ("k=19", "delta=-1", "sigma=nan", "max_iter=0"):
+        assert run(monkeypatch, photographs, tmp_path / "runs", "extractor=random_projection", word) == 2
 
 
 @pytest.mark.slow
