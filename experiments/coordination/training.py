@@ -20,6 +20,7 @@ from callbacks.history import History
 from callbacks.reporting import ReportEpoch
 from experiments.coordination.job import Job
 from experiments.coordination.networks import Enrolled, network, start, strategy
+from lightning_modules.heads import Head
 from lightning_modules.sharded_head import ShardedHead
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,8 @@ def train_on(job: Job, enrolled: Enrolled, report: EpochReport | None = None) ->
     # A Trainer and what it trained refer to each other, and Python looks for such circles too seldom: hundreds of fits
     # in one process would hold gigabytes.
     data.release()
-    head.buffers.clear()
+    if isinstance(head, Head):
+        head.scratch.clear()
     for optimizer in trainer.optimizers:
         optimizer.state.clear()
 

@@ -67,7 +67,7 @@ def panels(heights: list[float], legend_inches: float = 0.0, sharex: bool = Fals
     """
     figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + legend_inches), layout="constrained")
     if len(heights) > 1:
-        figure.get_layout_engine().set(h_pad=0.09)  # a title must not seem to belong to the axis above it
+        figure.set_layout_engine("constrained", h_pad=0.09)  # a title must not seem to belong to the axis above it
     grid = figure.subplots(len(heights), 1, squeeze=False, sharex=sharex, gridspec_kw={"height_ratios": heights})
     return figure, list(grid[:, 0])
 
