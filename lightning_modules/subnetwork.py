@@ -68,9 +68,10 @@ class SubNetwork(LightningModule):
         unit_BD, target_B, length_B = batch
         loss_B = self.head.loss(unit_BD, target_B, self._loss_of(length_B))
         weight = self.trainer.train_dataloader.weight(batch_index) if self.trainer.world_size > 1 else 1.0
+        total = loss_B.sum()
         if weight:
-            self._train_sum.add(len(target_B), loss_B.detach().sum())
-        return loss_B.mean() * weight if weight != 1 else loss_B.mean()
+            self._train_sum.add(len(target_B), total.detach())
+        return total * (weight / len(target_B))
 
     def _loss_of(self, length_B: Tensor) -> ClassificationLoss:
         if not self.loss.needs_lengths:
