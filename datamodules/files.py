@@ -341,7 +341,7 @@ def scattered_reads(array: np.ndarray) -> Iterator[None]:
     rows of one cluster lie far apart: of a set larger than memory that would be twenty times what is needed.
 
     Args:
-        array: the memory map; with any other array nothing happens.
+        array: (N, D) memory map; with any other array nothing happens.
     """
     mapped = getattr(array, "_mmap", None)
     advise = getattr(mapped, "madvise", None)  # not on Windows
