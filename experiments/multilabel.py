@@ -7,40 +7,56 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.coordination.command_line import command
-from experiments.coordination.screen import notes
+from experiments.coordination.screen import notes, results
 from experiments.label_clusters.config import MultilabelConfig, open_data
 
 
 @command(config_name="multilabel", schema=MultilabelConfig)
-def main(cfg: DictConfig) -> None:
-    """Every method on every data set and seed; honest rows, and the leaky ones labelled as such."""
+def main(cfg: DictConfig) -> int:
+    """Every method on every data set and seed; honest rows, and leaky ones labelled so. 1 where a network failed."""
     # Imported late: --help and a mistyped key are answered at once.
     import pandas as pd
 
     from experiments.coordination.data import as_seeds
+    from experiments.coordination.failures import failure_table
     from experiments.coordination.publishing import publish
     from experiments.coordination.run_folder import RunFolder, run_name
     from experiments.label_clusters.figures import f1_figure, gain_figure
     from experiments.label_clusters.methods import load_methods
     from experiments.label_clusters.progress import MethodProgress
-    from experiments.label_clusters.results import method_rows
+    from experiments.label_clusters.results import failed_row, method_rows
     from experiments.label_clusters.tables import report_tables, sentence
     from experiments.label_clusters.task import Task
+    from experiments.label_clusters.training import NetworksFailed
 
     opened, methods, seeds = open_data(cfg), load_methods(cfg), as_seeds(cfg.seeds)
     feature_partitioner, tracking = instantiate(cfg.feature_partitioner), OmegaConf.to_container(cfg.logger)
+    launcher = instantiate(cfg.launcher)
     name = "-".join(data.name for data, _ in opened)
 
     with RunFolder(Path(cfg.runs_dir) / (cfg.name or run_name("multilabel", name, cfg)), cfg) as run:
-        rows = []
+        rows, failed = [], {}
         with MethodProgress(notes(), len(opened) * len(seeds) * len(methods)) as progress:
             for data, settings in opened:
                 for seed in seeds:
                     task = Task(
-                        data, settings, cfg.split, seed, feature_partitioner, run, cfg.trainer, tracking, progress
+                        data,
+                        settings,
+                        cfg.split,
+                        seed,
+                        feature_partitioner,
+                        run,
+                        cfg.trainer,
+                        tracking,
+                        progress,
+                        launcher,
                     )
                     for method_name, (node, method) in methods.items():
-                        rows += method_rows(method_name, node, method, task)
+                        try:
+                            rows += method_rows(method_name, node, method, task)
+                        except NetworksFailed as error:  # it must not cost the other methods
+                            rows.append(failed_row(method_name, task, error))
+                            failed |= error.failed
 
         frame = pd.DataFrame(rows)
         publish(
@@ -56,6 +72,9 @@ def main(cfg: DictConfig) -> None:
             shown=[*(["dataset"] if len(opened) > 1 else []), "method", "precision", "accuracy", "f1", "validated_f1"],
             tracking=cfg.logger,
         )
+    if failed:
+        results().print(failure_table(failed))
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

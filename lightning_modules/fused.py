@@ -14,7 +14,9 @@ off first, which spares two passes over the matrix. Where outputs have no such b
 scale above 70) the maximum of each row is taken off.
 
 Where B x C is larger than a bound, classes are taken in chunks: the first pass keeps the running maximum and sum of
-each row (online softmax, Milakov & Gimelshein 2018), the backward pass computes each chunk's products again.
+each row (online softmax, Milakov & Gimelshein 2018), the backward pass computes each chunk's products again. The rows
+divided by their length are then made chunk by chunk as well, so that a step holds the weight, its gradient and no
+other matrix of all classes.
 """
 
 import math
@@ -30,6 +32,7 @@ DEFAULT_LOGITS_BYTES = 1 << 30
 LARGEST_EXPONENT = 80.0  # e^88.7 is the end of float32
 # Powers of e^s in a denominator come close to the smallest float32: factors are moved to the middle of the range.
 LIFT = 2.0**16
+BLOCK = 1 << 24  # numbers of a gradient that are projected at once
 
 
 class Buffers:
@@ -122,16 +125,16 @@ def fused_margin_softmax(
         (B,) float32, equal to `loss(cosine_BC, target_B)` up to rounding.
     """
     buffers = Buffers() if buffers is None else buffers
-    rows_CD, length_C1 = _scaled_rows(weight_CD, loss, buffers)
+    chunks = _chunks(len(weight_CD), len(target_B), max_logits_bytes)
+    rows = _Rows(weight_CD, loss, buffers, chunks)
     # Its own product, in float32: the margin's slope near theta = 0 does not forgive a cosine of 8 bits.
-    own_BD = torch.index_select(rows_CD, 0, target_B, out=buffers.take(embedding_BD.shape, rows_CD))
+    own_BD = rows.of(target_B, embedding_BD)
     cosine_B = own_BD.mul_(embedding_BD.detach()).sum(1).div_(loss.scale)
     buffers.give(own_BD)
     logit_B, slope_B, penalty_B, penalty_slope_B = target_terms(loss, cosine_B)
     return _FusedMarginSoftmax.apply(
-        embedding_BD, weight_CD, target_B, rows_CD, length_C1, logit_B, slope_B, penalty_B, penalty_slope_B,
-        loss.scale, precision, max_logits_bytes, buffers,
-    )  # fmt: skip
+        embedding_BD, weight_CD, target_B, rows, logit_B, slope_B, penalty_B, penalty_slope_B, precision, chunks
+    )
 
 
 def target_terms(loss: MarginLoss, cosine_B: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
@@ -162,14 +165,72 @@ def _slope(function: Callable[[Tensor], Tensor], cosine_B: Tensor) -> Tensor:
     return slope_B
 
 
-def _scaled_rows(weight_CD: Tensor, loss: MarginLoss, buffers: Buffers) -> tuple[Tensor, Tensor | None]:
-    # Rows times the scale: the product with them is the logit, without a pass of its own.
-    weight_CD = weight_CD.detach()
-    if not loss.unit_rows:
-        return weight_CD if loss.scale == 1 else weight_CD * loss.scale, None
-    length_C1 = torch.linalg.vector_norm(weight_CD, dim=1, keepdim=True).clamp_min_(1e-12)
-    rows_CD = torch.div(weight_CD, length_C1 / loss.scale, out=buffers.take(weight_CD.shape, weight_CD))
-    return rows_CD, length_C1
+class _Rows:
+    """Class rows times the scale, of unit length where the loss wants it: a product with them is the logit.
+
+    Args:
+        weight_CD: (C, D) float32.
+        loss: scale, and whether rows have unit length.
+        buffers: where they are written.
+        chunks: of classes. A single one is kept from the forward to the backward pass; of several each is made
+            whenever it is asked for, in the place of the one before.
+    """
+
+    def __init__(self, weight_CD: Tensor, loss: MarginLoss, buffers: Buffers, chunks: list[slice]):
+        self.weight_CD, self.scale, self.buffers = weight_CD.detach(), loss.scale, buffers
+        self.length_C1: Tensor | None = None
+        self.whole_CD: Tensor | None = None
+        self.place_cD: Tensor | None = None
+        self.most = chunks[0].stop
+        if loss.unit_rows:
+            self.length_C1 = torch.linalg.vector_norm(self.weight_CD, dim=1, keepdim=True).clamp_min_(1e-12)
+        self.as_they_are = not loss.unit_rows and loss.scale == 1
+        if len(chunks) == 1:
+            self.whole_CD = self._made(chunks[0])
+
+    def of(self, target_B: Tensor, like_BD: Tensor) -> Tensor:
+        """The (B, D) rows of some classes, in a tensor of its own."""
+        from_CD = self.weight_CD if self.whole_CD is None else self.whole_CD
+        own_BD = torch.index_select(from_CD, 0, target_B, out=self.buffers.take(like_BD.shape, from_CD))
+        if self.whole_CD is None:
+            own_BD *= self.scale if self.length_C1 is None else self.scale / self.length_C1[target_B]
+        return own_BD
+
+    def take(self, chunk: slice) -> Tensor:
+        """The rows of a chunk; of several chunks they are good until the next is asked for."""
+        return self._made(chunk) if self.whole_CD is None else self.whole_CD[chunk]
+
+    def end(self) -> None:
+        """Gives back the place of all rows, or of a chunk."""
+        self.buffers.give(self.place_cD)
+        self.place_cD = self.whole_CD = None
+
+    def project(self, gradient_cD: Tensor, rows_cD: Tensor, chunk: slice) -> None:
+        """From LIFT times the gradient by the rows to that by the weight, in place."""
+        if self.length_C1 is None:
+            gradient_cD.div_(LIFT)
+            return
+        # Derivative of w / |w|: remove the part along the row, divide by its length. In blocks, for its product.
+        size = max(1, BLOCK // gradient_cD.shape[1])
+        length_c1 = self.length_C1[chunk]
+        product_bD = self.buffers.take(gradient_cD[:size].shape, gradient_cD)
+        for start in range(0, len(gradient_cD), size):
+            block = slice(start, start + size)
+            gradient_bD, rows_bD = gradient_cD[block], rows_cD[block]
+            along_b1 = torch.mul(gradient_bD, rows_bD, out=product_bD[: len(rows_bD)]).sum(1, keepdim=True)
+            gradient_bD.addcmul_(rows_bD, along_b1, value=-1 / self.scale**2).div_(length_c1[block] * LIFT)
+        self.buffers.give(product_bD)
+
+    def _made(self, chunk: slice) -> Tensor:
+        weight_cD = self.weight_CD[chunk]
+        if self.as_they_are:
+            return weight_cD
+        if self.place_cD is None:
+            self.place_cD = self.buffers.take((self.most, weight_cD.shape[1]), weight_cD)
+        out = self.place_cD[: len(weight_cD)]
+        if self.length_C1 is None:
+            return torch.mul(weight_cD, self.scale, out=out)
+        return torch.div(weight_cD, self.length_C1[chunk] / self.scale, out=out)
 
 
 def _chunks(classes: int, batch: int, max_bytes: int) -> list[slice]:
@@ -180,79 +241,72 @@ def _chunks(classes: int, batch: int, max_bytes: int) -> list[slice]:
 class _FusedMarginSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, embedding_BD, weight_CD, target_B, rows_CD, length_C1, logit_B, slope_B, penalty_B, penalty_slope_B,
-        scale, precision, max_bytes, buffers,
-    ):  # fmt: skip
-        chunks = _chunks(len(weight_CD), len(target_B), max_bytes)
-        bounded = length_C1 is not None and scale + math.log(len(weight_CD)) < LARGEST_EXPONENT
+        ctx, embedding_BD, weight_CD, target_B, rows, logit_B, slope_B, penalty_B, penalty_slope_B, precision, chunks
+    ):
+        scale, buffers, one = rows.scale, rows.buffers, len(chunks) == 1
+        bounded = rows.length_C1 is not None and scale + math.log(len(weight_CD)) < LARGEST_EXPONENT
         others_B, highest_B = torch.zeros_like(logit_B), None if bounded else logit_B
+        place = buffers.take((len(target_B) * rows.most,), logit_B)
         with matmul_precision(precision):
             for chunk in chunks:
-                e_Bc = buffers.take((len(target_B), chunk.stop - chunk.start), rows_CD)
-                torch.mm(embedding_BD, rows_CD[chunk].T, out=e_Bc)
-                _put(e_Bc, None if len(chunks) == 1 else chunk, target_B, -torch.inf)
+                rows_cD = rows.take(chunk)
+                e_Bc = place[: len(target_B) * len(rows_cD)].view(len(target_B), -1)
+                torch.mm(embedding_BD, rows_cD.T, out=e_Bc)
+                _put(e_Bc, None if one else chunk, target_B, -torch.inf)
                 if not bounded:
                     before_B, highest_B = highest_B, torch.maximum(highest_B, e_Bc.amax(1))
                     others_B *= (before_B - highest_B).exp_()
                     e_Bc.sub_(highest_B[:, None])
                 others_B += e_Bc.exp_().sum(1)
-                if len(chunks) > 1:
-                    buffers.give(e_Bc)
+        if not one:
+            buffers.give(place)
+            rows.end()
         log_others_B = others_B.log() if bounded else others_B.log().add_(highest_B)
         log_sum_B = torch.logaddexp(log_others_B, logit_B)
         relative_B = log_sum_B if bounded else log_sum_B - highest_B
         sum_B = relative_B.clamp(max=LARGEST_EXPONENT).exp_()  # a user's margin may raise the true class above s
         ctx.save_for_backward(
-            embedding_BD, rows_CD, length_C1, target_B, slope_B, penalty_slope_B, others_B, sum_B, highest_B,
-            e_Bc if len(chunks) == 1 else None,
-        )  # fmt: skip
-        ctx.scale, ctx.precision, ctx.chunks, ctx.buffers = scale, precision, chunks, buffers
+            embedding_BD, target_B, slope_B, penalty_slope_B, others_B, sum_B, highest_B, place if one else None
+        )
+        ctx.rows, ctx.precision, ctx.chunks = rows, precision, chunks
         loss_B = log_sum_B.sub_(logit_B)
         return loss_B if penalty_B is None else loss_B.add_(penalty_B)
 
     @staticmethod
     def backward(ctx, grad_B):
-        (
-            embedding_BD, rows_CD, length_C1, target_B, slope_B, penalty_slope_B, others_B, sum_B, highest_B, e_BC,
-        ) = ctx.saved_tensors  # fmt: skip
+        embedding_BD, target_B, slope_B, penalty_slope_B, others_B, sum_B, highest_B, kept = ctx.saved_tensors
         needs_embedding, needs_weight = ctx.needs_input_grad[:2]
-        buffers = ctx.buffers
+        rows, scale, buffers = ctx.rows, ctx.rows.scale, ctx.rows.buffers
         # Dividing B x D numbers by the sums spares B x C divisions: the matrix holds p sum_b, not p.
-        weight_B = grad_B * (ctx.scale * LIFT) / sum_B
+        weight_B = grad_B * (scale * LIFT) / sum_B
         weighted_BD = buffers.take(embedding_BD.shape, embedding_BD)
         torch.mul(embedding_BD, weight_B[:, None], out=weighted_BD)
         grad_embedding_BD = torch.zeros_like(embedding_BD) if needs_embedding else None
-        grad_weight_CD = buffers.take(rows_CD.shape, rows_CD) if needs_weight else None
+        grad_weight_CD = buffers.take(rows.weight_CD.shape, rows.weight_CD) if needs_weight else None
         # (p_y - 1) sum = -others: nothing cancels where p_y is close to 1.
-        own_B = others_B * slope_B / -ctx.scale
+        own_B = others_B * slope_B / -scale
         if penalty_slope_B is not None:
-            own_B += penalty_slope_B * sum_B / ctx.scale
+            own_B += penalty_slope_B * sum_B / scale
+        place = buffers.take((len(target_B) * rows.most,), weight_B) if kept is None else kept
         with matmul_precision(ctx.precision):
             for chunk in ctx.chunks:
-                g_Bc = e_BC
-                if g_Bc is None:
-                    g_Bc = buffers.take((len(target_B), chunk.stop - chunk.start), rows_CD)
-                    torch.mm(embedding_BD, rows_CD[chunk].T, out=g_Bc)
+                rows_cD = rows.take(chunk)
+                g_Bc = place[: len(target_B) * len(rows_cD)].view(len(target_B), -1)
+                if kept is None:
+                    torch.mm(embedding_BD, rows_cD.T, out=g_Bc)
                     g_Bc = (g_Bc if highest_B is None else g_Bc.sub_(highest_B[:, None])).exp_()
-                _put(g_Bc, None if e_BC is not None else chunk, target_B, own_B)
+                _put(g_Bc, chunk if kept is None else None, target_B, own_B)
                 if needs_weight:
                     # Written as the transposed product: on CPUs up to twice as fast as g.T @ x.
                     torch.mm(weighted_BD.T, g_Bc, out=grad_weight_CD[chunk].T)
+                    rows.project(grad_weight_CD[chunk], rows_cD, chunk)
                 if needs_embedding:
-                    grad_embedding_BD += g_Bc @ rows_CD[chunk]
-                buffers.give(g_Bc)
-        if needs_weight and length_C1 is not None:
-            # Derivative of w / |w|: remove the part along the row, divide by its length.
-            product_CD = torch.mul(grad_weight_CD, rows_CD, out=buffers.take(rows_CD.shape, rows_CD))
-            grad_weight_CD.addcmul_(rows_CD, product_CD.sum(1, keepdim=True), value=-1 / ctx.scale**2)
-            grad_weight_CD.div_(length_C1 * LIFT)
-            buffers.give(product_CD)
-        elif needs_weight:
-            grad_weight_CD.div_(LIFT)
-        buffers.give(weighted_BD, rows_CD if length_C1 is not None else None)
+                    grad_embedding_BD += g_Bc @ rows_cD
+        rows.end()
+        buffers.give(place, weighted_BD)
         if needs_embedding:
-            grad_embedding_BD *= (weight_B / (ctx.scale * LIFT))[:, None]
-        return grad_embedding_BD, grad_weight_CD, *[None] * 11
+            grad_embedding_BD *= (weight_B / (scale * LIFT))[:, None]
+        return grad_embedding_BD, grad_weight_CD, *[None] * 8
 
 
 def _put(matrix_Bc: Tensor, chunk: slice | None, target_B: Tensor, value_B: Tensor | float) -> None:

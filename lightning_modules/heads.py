@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.fused import DEFAULT_LOGITS_BYTES, Buffers, fused_margin_softmax, matmul_precision
+from lightning_modules.fused import DEFAULT_LOGITS_BYTES, Buffers, fused_margin_softmax, matmul_precision, target_terms
 from lightning_modules.losses.base import ClassificationLoss, MarginLoss
 
 
@@ -42,16 +42,17 @@ class Head(nn.Module):
         """The class rows as the product uses them: (C, D), of unit length where `unit_rows`."""
         return nn.functional.normalize(self.weight_CD) if self.unit_rows else self.weight_CD
 
-    def forward(self, embedding_BD: Tensor) -> Tensor:
+    def forward(self, embedding_BD: Tensor, rows_CD: Tensor | None = None) -> Tensor:
         """Outputs of all classes.
 
         Args:
             embedding_BD: (B, D) float32 of unit length.
+            rows_CD: what `rows` gave, where many batches are asked about in turn.
 
         Returns:
             (B, C) float32: cosines where `unit_rows`.
         """
-        output = embedding_BD @ self.rows().T
+        output = embedding_BD @ (self.rows() if rows_CD is None else rows_CD).T
         return output if self.rows_per_class == 1 else output.unflatten(1, (-1, self.rows_per_class)).amax(2)
 
     def loss(self, embedding_BD: Tensor, target_B: Tensor, loss: ClassificationLoss) -> Tensor:
@@ -71,6 +72,31 @@ class Head(nn.Module):
             )
         with matmul_precision(self.precision):
             return loss(self(embedding_BD), target_B)
+
+    @torch.no_grad()
+    def judge(
+        self, embedding_BD: Tensor, target_B: Tensor, loss: ClassificationLoss, rows_CD: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of each sample and whether its class has the highest output, float32 throughout.
+
+        Args:
+            embedding_BD: (B, D) float32 of unit length.
+            target_B: (B,) int64 in [0, C).
+            loss: what to compute.
+            rows_CD: what `rows` gave.
+
+        Returns:
+            (B,) float32 and (B,) bool.
+        """
+        output_BC = self(embedding_BD, rows_CD)
+        hit_B = output_BC.argmax(1) == target_B
+        if not isinstance(loss, MarginLoss) or self.rows_per_class > 1:
+            return loss(output_BC, target_B), hit_B
+        # As the loss has it, in place: its own way makes five more matrices of this size.
+        logit_B, _, penalty_B, _ = target_terms(loss, output_BC.gather(1, target_B[:, None]).squeeze(1))
+        output_BC.mul_(loss.scale).scatter_(1, target_B[:, None], logit_B[:, None])
+        loss_B = output_BC.logsumexp(1) - logit_B
+        return loss_B if penalty_B is None else loss_B + penalty_B, hit_B
 
 
 class Initialiser(ABC):

@@ -89,10 +89,12 @@ class SubNetwork(LightningModule):
         """Adds up loss and hits of a batch."""
         if self.trainer.world_size > 1 and not self.trainer.val_dataloaders.weight(batch_index):
             return  # this rank's batch only repeats a sample that another rank counts
-        unit_BD, target_B, length_B = batch
-        output_BC = self.head(unit_BD)
-        hits = (output_BC.argmax(1) == target_B).sum()
-        self._val_sum.add(len(target_B), self._loss_of(length_B)(output_BC, target_B).sum(), hits)
+        rows_CD = self.head.rows()
+        # Outputs and their exponentials together take no more than those of a training step.
+        at_once = max(1, self.head.max_logits_bytes // (8 * len(rows_CD)))
+        for unit_bD, target_b, length_b in zip(*(part.split(at_once) for part in batch), strict=True):
+            loss_b, hit_b = self.head.judge(unit_bD, target_b, self._loss_of(length_b), rows_CD)
+            self._val_sum.add(len(target_b), loss_b.sum(), hit_b.sum())
 
     def on_validation_epoch_end(self) -> None:
         """Logs mean loss and accuracy in percent over the validation samples."""

@@ -15,10 +15,11 @@ import torch
 from datamodules.cluster_datamodule import RESIDENT_BYTES
 from datamodules.errors import InputError
 from experiments.coordination.steps import batch_size
+from lightning_modules.fused import BLOCK
 
 FLOAT = 4
 PROCESS_BYTES = 850 << 20  # interpreter, torch, Lightning: measured resident size before any data
-WORKING_BYTES = 32 << 20  # what torch and Lightning take with the first steps, whatever the size
+WORKING_BYTES = 85 << 20  # what torch and Lightning take with the first steps, whatever the size
 VALIDATION_ROWS = 1024  # of a validation batch at least, see `ClusterDataModule.val_dataloader`
 CHECKPOINTS = 3  # the two newest, and the one that is being written
 
@@ -64,14 +65,16 @@ def need(
 ) -> Need:
     """What a set of jobs takes.
 
-    On the device, matrices of C x D: weight, gradient, unit rows, two in flight and the optimiser's moments; two of
-    B x C for the outputs of a validation batch, which has 1,024 rows at least and, unlike those of training, is not
-    bounded by `max_logits_mb`, so that it decides; the cluster's embeddings where they are kept in memory. In the
-    process beside it: class means of all and of the cluster, starting rows, finished rows, and, while a checkpoint is
-    written, weight and moments again as the bytes of its file. Measured peaks of seven heads (2,000 to 20,000 classes,
-    64 to 1,024 dimensions) lie within 15 % of it. Where the ranks of a sub-network share its classes
-    (trainer.strategy=model_parallel), so they do the matrices of a step and its outputs; a checkpoint gathers one
-    matrix of all classes at a time, in parts and joined. This was not measured.
+    On the device: weight, gradient, the optimiser's moments and, in validation, unit rows, each C x D; what a step
+    works with, which is one more C x D, a block of it and B x C, or no more than a chunk of classes where B x C is
+    above `max_logits_mb`; outputs of a validation batch of 1,024 rows at least, three times (themselves, their
+    exponentials, and what the allocator keeps), in parts of half of `max_logits_mb`; the cluster's embeddings where
+    they are kept in memory, with the pages of the file they come from. In the process beside it: class means, and what
+    libraries take. Measured peaks of five heads (3,000 to 20,000 classes, 256 to 1,024 dimensions) with the fused Adam
+    of configs/optimizer lie within 8 % of it; an optimiser that is not fused takes up to two more C x D in its step.
+    Where the ranks of a sub-network share its classes (trainer.strategy=model_parallel), so they do the matrices of a
+    step and its outputs; a checkpoint gathers one matrix of all classes at a time, in parts and joined. This was not
+    measured.
 
     Args:
         classes: C of each sub-network.
@@ -88,17 +91,19 @@ def need(
         return Need(0, 0, 0, 0, 0)
     c, n = max(zip(classes, samples, strict=True))
     matrix = FLOAT * c * dim
-    batch = batch_size(trainer["batch_size"], n)
-    outputs = 2 * FLOAT * max(batch, VALIDATION_ROWS) * c
-    data = min(n * dim * FLOAT, RESIDENT_BYTES)
+    batch, bound = batch_size(trainer["batch_size"], n), trainer["max_logits_mb"] << 20
+    share = min(1.0, bound / (FLOAT * batch * c))  # of the classes that a step looks at together
+    step = share * (matrix + FLOAT * batch * c) + min(share * matrix, FLOAT * BLOCK)
+    outputs = int(step + 3 * min(FLOAT * max(batch, VALIDATION_ROWS) * c, bound // 2))
+    data = min(int(1.3 * n * dim * FLOAT), 2 * RESIDENT_BYTES)
     stack = min(stack, len(classes))
     if stack > 1:
         outputs = max(outputs, 2 * FLOAT * stack * batch * c)
     ranks = trainer.get("devices", 1)
     shared_by = ranks if trainer.get("strategy") == "model_parallel" else 1
     gathered = 2 * matrix if shared_by > 1 else 0
-    on_device = stack * ((5 + moments) * matrix // shared_by + data) + outputs // shared_by + gathered
-    per_job = on_device + (4 + stack + moments) * matrix + WORKING_BYTES
+    on_device = stack * ((3 + moments) * matrix // shared_by + data) + outputs // shared_by + gathered
+    per_job = on_device + matrix + WORKING_BYTES
     at_once = min(at_once, -(-len(classes) // stack))
     checkpoints = CHECKPOINTS * (1 + moments) * matrix
     return Need(

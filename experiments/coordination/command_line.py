@@ -24,7 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -96,7 +96,7 @@ def _coordinate(function: Callable[[DictConfig], int | None], cfg: DictConfig) -
     if "launcher" not in cfg:
         return function(cfg)
     launcher = instantiate(cfg.launcher)
-    if launcher.serve(cfg.trainer.devices):
+    if launcher.serve(OmegaConf.select(cfg, "trainer.devices", default=1)):
         return 0
     try:
         return function(cfg)

@@ -59,7 +59,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Job:
-    """One sub-network to train. Plain values only: a launcher sends it to another process as JSON.
+    """One network to train. Plain values only: a launcher sends it to another process as JSON.
 
     Attributes:
         run: name of the run, the group of its dashboard.
@@ -73,6 +73,7 @@ class Job:
         title: what people call it, such as "omniglot N=1623 kmeans m=2 seed 0 cluster 1".
         tracking: Hydra node of the tracking.
         facts: labels for the dashboard: data set, N, m, partitioner.
+        entry: the function that trains it, given the job and an `EpochReport`, by its dotted name.
     """
 
     run: str
@@ -86,6 +87,7 @@ class Job:
     title: str
     tracking: dict[str, Any]
     facts: dict[str, Any]
+    entry: str = "experiments.coordination.training.train"
 
     @property
     def stem(self) -> Path:

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_method, instantiate
 from pytorch_lightning import Callback
 
 from callbacks.epoch_checkpoint import (
@@ -31,7 +31,6 @@ from callbacks.history import History
 from datamodules.cluster_datamodule import IndexBatches
 from datamodules.files import disk_error
 from datamodules.stacked_batches import StackedBatches
-from experiments.coordination import training
 from experiments.coordination.job import Job, Stack
 from experiments.coordination.networks import Enrolled, head_options, optimizer, start
 from experiments.coordination.training import EpochReport, keep
@@ -47,7 +46,7 @@ GPU_STACK = 16  # sub-networks of a stack on a GPU where nothing else is asked f
 
 
 def train(work: Job | Stack, report: EpochReport | None = None) -> None:
-    """Trains one sub-network, or the sub-networks of a stack; see `training.train` for what it leaves of each.
+    """Trains one network by its entry, or the sub-networks of a stack; `training.train` says what it leaves of each.
 
     Args:
         work: what to train.
@@ -57,7 +56,7 @@ def train(work: Job | Stack, report: EpochReport | None = None) -> None:
         StackError: jobs of a stack failed; the others are finished.
     """
     if isinstance(work, Job):
-        training.train(work, report)
+        get_method(work.entry)(work, report)
     else:
         _train_stack(work.jobs, report)
 

@@ -56,6 +56,7 @@ def train_on(job: Job, enrolled: Enrolled, report: EpochReport | None = None) ->
     # Named, or Lightning would take the variables of a SLURM allocation for those of this fit.
     environment = TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()
     subnetwork, data = network(job, begin, environment), begin.data
+    del begin  # the starting rows, which the head has taken a copy of
     nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1)) if settings["devices"] > 1 else 1
     history, tracking = History(), instantiate(job.tracking)
     checkpoint = EpochCheckpoint(job.stem, job.key, history, settings["checkpoint_every_n_epochs"])

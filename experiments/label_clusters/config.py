@@ -96,6 +96,7 @@ class MultilabelConfig:
     feature_partitioner: Any = MISSING  # clusters of features
     split: RowSplitConfig = field(default_factory=RowSplitConfig)
     trainer: FitConfig = field(default_factory=FitConfig)
+    launcher: Any = MISSING
     logger: Any = MISSING
     seeds: Any = 1  # a number of repetitions, or a list of seeds: of the split, the clusters and the networks
     name: str | None = None  # run folder <runs_dir>/<name>; None makes one of the settings

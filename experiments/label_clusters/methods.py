@@ -8,7 +8,6 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import InputError
-from datamodules.extractors.base import seeded
 from datamodules.partitioners.base import Partition, Partitioner
 from experiments.coordination.command_line import CONFIGS
 from experiments.label_clusters.task import Task
-from experiments.label_clusters.training import network_seed, train_label_cluster
+from experiments.label_clusters.training import Wanted, train_networks
 from lightning_modules.baselines.multilabel_base import LabelScorer
-from lightning_modules.baselines.multilabel_separate import SeparatePerceptrons
-from lightning_modules.multilabel import Perceptron
 
 log = logging.getLogger(__name__)
 
@@ -88,22 +84,22 @@ class LabelClusters(NetworkMethod):
         m = self.clusters or task.settings.label_clusters
         partition = self.partitioner.fit(task.label_affinity, m, task.seed)
         log.info("%s: labels, %s", task.title, partition.describe())
-        labels_NL, build = task.data.labels, partial(_perceptron, task)
-        scores_NL, records = np.zeros(labels_NL.shape, np.float32), []
+        labels_NL, wanted = task.data.labels, []
         for cluster in range(partition.n_clusters):
             columns, title = partition.members(cluster), f"label cluster {cluster} of {partition.n_clusters}"
             if self.drop_rows and not labels_NL[np.ix_(task.split.train, columns)].any():
                 log.warning("%s: no training row has a label of %s; none is predicted", task.title, title)
                 continue
-            scores_NL[:, columns], record = train_label_cluster(
-                task, labels_NL[:, columns], cluster, title, "perceptron", build, self.drop_rows
-            )
-            records.append(record)
+            wanted.append(Wanted(labels_NL[:, columns], cluster, title, self.drop_rows))
+        trained = [each.number for each in wanted]
         if self.gate:
-            has_NM = _has_label(labels_NL, partition)
-            gate_NM, record = train_label_cluster(task, has_NM, 0, "gate", "perceptron", build, drop_rows=False)
-            scores_NL *= gate_NM[:, partition.cluster_of]
-            records.append(record)
+            wanted.append(Wanted(_has_label(labels_NL, partition), 0, "gate", drop_rows=False))
+        answers, records = _apart(train_networks(task, wanted))
+        scores_NL = np.zeros(labels_NL.shape, np.float32)
+        for cluster, answer in zip(trained, answers, strict=False):
+            scores_NL[:, partition.members(cluster)] = answer
+        if self.gate:
+            scores_NL *= answers[-1][:, partition.cluster_of]
         return Outcome(scores_NL, _facts(records), partition.cluster_of if self.drop_rows and not self.gate else None)
 
 
@@ -124,27 +120,20 @@ class SeparateNetworks(NetworkMethod):
         """See `NetworkMethod.run`."""
         labels_NL = task.data.labels
         stacks = np.array_split(np.arange(labels_NL.shape[1]), -(-labels_NL.shape[1] // self.labels_per_stack))
-        scores_NL, records = np.zeros(labels_NL.shape, np.float32), []
-        for number, columns in enumerate(stacks):
-            title = f"binary relevance networks {columns[0]} to {columns[-1]}"
-            scores_NL[:, columns], record = train_label_cluster(
-                task, labels_NL[:, columns], number, title, "alone", partial(_stack, task, columns), False, stream=0
+        wanted = [
+            Wanted(
+                labels_NL[:, columns], number, f"binary relevance networks {columns[0]} to {columns[-1]}", False,
+                alone=tuple(columns.tolist()), stream=0,
             )
-            records.append(record)
+            for number, columns in enumerate(stacks)
+        ]  # fmt: skip
+        answers, records = _apart(train_networks(task, wanted))
+        scores_NL = np.concatenate(answers, axis=1)
         return Outcome(scores_NL, {**_facts(records), "networks": labels_NL.shape[1]})
 
 
-def _perceptron(task: Task, inputs: int, outputs: int) -> Perceptron:
-    settings = task.settings
-    return Perceptron(inputs, outputs, settings.hidden, settings.hidden_layers, settings.dropout)
-
-
-def _stack(task: Task, columns: np.ndarray, inputs: int, outputs: int) -> SeparatePerceptrons:
-    singles = []
-    for label in columns:
-        with seeded(network_seed(task.seed, int(label))):
-            singles.append(_perceptron(task, inputs, 1))
-    return SeparatePerceptrons(singles, task.settings.dropout)
+def _apart(found: list[tuple[np.ndarray, dict[str, Any]]]) -> tuple[list[np.ndarray], list[dict[str, Any]]]:
+    return [answer for answer, _ in found], [record for _, record in found]
 
 
 def _has_label(labels_NL: np.ndarray, partition: Partition) -> np.ndarray:

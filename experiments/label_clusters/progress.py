@@ -19,6 +19,28 @@ class MethodProgress(Progress):
     def __init__(self, console: Console, methods: int):
         super().__init__(console, methods, epochs=1)
 
+    def method_starts(self, title: str) -> None:
+        """A method begins on a data set with a seed.
+
+        Args:
+            title: of all three.
+        """
+        super().job_starts(title)
+
+    def method_ends(self, title: str) -> None:
+        """A method is done, or has failed.
+
+        Args:
+            title: as it began.
+        """
+        super().job_ends(title)
+
+    def job_starts(self, title: str) -> None:
+        """A network begins: methods are counted, not networks."""
+
+    def job_ends(self, title: str) -> None:
+        """A network is done, or has failed."""
+
     def epoch(self, title: str, done: int, of: int, values: dict[str, float]) -> None:
         """An epoch of a network ended; `of` is the most it may take."""
         shown = f"{title}, epoch {done} of at most {of}"

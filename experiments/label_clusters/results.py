@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from datamodules.files import read_json, write_json
 from experiments.label_clusters.methods import NetworkMethod, Outcome
 from experiments.label_clusters.task import Task
+from experiments.label_clusters.training import NetworksFailed
 from lightning_modules.baselines.multilabel_base import Infeasible, LabelScorer
 from lightning_modules.multilabel_metrics import (
     all_metrics,
@@ -50,6 +51,9 @@ def method_rows(name: str, node: DictConfig, method: NetworkMethod | LabelScorer
 
     Returns:
         The honest row, and for the method itself one row per leaky reading.
+
+    Raises:
+        NetworksFailed: networks of it could not be trained; what is trained is kept.
     """
     content = {**task.content(), "settings": asdict(task.settings), "node": OmegaConf.to_container(node, resolve=True)}
     content["readings"], content["measured"] = list(READINGS), ["validation_f1"]  # earlier versions lacked it
@@ -57,17 +61,32 @@ def method_rows(name: str, node: DictConfig, method: NetworkMethod | LabelScorer
     file = task.run.path / "finished" / f"{task.data.name}-seed{task.seed}-{name}-{digest}.json"
     if file.exists():
         return read_json(file)["rows"]
-    task.progress.job_starts(f"{task.title} {name}")
+    task.progress.method_starts(f"{task.title} {name}")
     rows = _compute(name, method, task)
     file.parent.mkdir(exist_ok=True)
     write_json(file, {"rows": rows})
-    task.progress.job_ends(f"{task.title} {name}")
+    task.progress.method_ends(f"{task.title} {name}")
     return rows
 
 
+def failed_row(name: str, task: Task, error: NetworksFailed) -> Row:
+    """A row without numbers that says why.
+
+    Args:
+        name: of the method.
+        task: the data set, split and settings.
+        error: what became of its networks.
+    """
+    task.progress.method_ends(f"{task.title} {name}")
+    return {**_facts(name, task), "note": f"failed: {error}"}
+
+
+def _facts(name: str, task: Task) -> Row:
+    return {"dataset": task.data.name, "seed": task.seed, "method": name, "protocol": "honest"}
+
+
 def _compute(name: str, method: NetworkMethod | LabelScorer, task: Task) -> list[Row]:
-    started = time.perf_counter()
-    facts: Row = {"dataset": task.data.name, "seed": task.seed, "method": name, "protocol": "honest"}
+    started, facts = time.perf_counter(), _facts(name, task)
     try:
         outcome = method.run(task) if isinstance(method, NetworkMethod) else _score(method, task)
     except Infeasible as reason:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from datamodules.multilabel import FeatureScaling, MultiLabelSet, RowSplit, feature_affinity, label_affinity, split_rows
 from datamodules.partitioners.base import Partition, Partitioner
+from experiments.coordination.launchers.base import Launcher
 from experiments.coordination.run_folder import RunFolder
 from experiments.label_clusters.config import FitConfig, RowSplitConfig, Settings
 from experiments.label_clusters.progress import MethodProgress
@@ -37,6 +38,7 @@ class Task:
         trainer: where networks are trained.
         tracking: Hydra node of the tracking.
         progress: told of every method and epoch.
+        launcher: where the processes are that train them.
     """
 
     data: MultiLabelSet
@@ -48,6 +50,7 @@ class Task:
     trainer: FitConfig
     tracking: dict[str, Any]
     progress: MethodProgress
+    launcher: Launcher
 
     def with_feature_clusters(self, k: int) -> "Task":
         """The same task with networks of k inputs.

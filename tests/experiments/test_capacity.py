@@ -21,25 +21,43 @@ from experiments.coordination.job import Job, Recipe
 from experiments.coordination.schema import TrainerConfig
 
 MIB = 1 << 20
-TRAINER = {"batch_size": 256}
+TRAINER = {"batch_size": 256, "max_logits_mb": 1024}
 
 
 def test_bytes_of_a_head_by_hand():
     needed = capacity.need([2048], [1000], 512, TRAINER, at_once=1)
-    on_device = (3 + 2 + 2) * 4  # matrices of 2048 x 512, 4 MiB each: of the step, in flight, moments of Adam
-    outputs = 2 * 8  # 1024 x 2048 twice
-    beside = (4 + 1 + 2) * 4 + 32
-    data = 1000 * 512 * 4
-    assert needed.device_per_job == (on_device + outputs) * MIB + data
-    assert needed.memory_per_job == needed.device_per_job + beside * MIB
+    on_device = (2 + 2 + 1) * 4  # matrices of 2048 x 512, 4 MiB each: weight, gradient, moments of Adam, unit rows
+    step = 4 + 2 + 4  # rows times the scale, 256 x 2048 outputs, a block of the gradient
+    outputs = 3 * 8  # 1024 x 2048 of validation
+    data = int(1.3 * 1000 * 512 * 4)
+    assert needed.device_per_job == (on_device + step + outputs) * MIB + data
+    assert needed.memory_per_job == needed.device_per_job + (4 + 85) * MIB
     assert needed.memory == needed.memory_per_job + capacity.PROCESS_BYTES
     assert needed.disk == needed.disk_per_job == 2 * 4 * MIB + 3 * 3 * 4 * MIB
 
 
 def test_large_batches_count_and_more_workers_need_more():
-    usual, large = (capacity.need([100_000], [1], 8, {**TRAINER, "batch_size": b}, 1) for b in (1024, 4096))
-    assert large.memory_per_job - usual.memory_per_job == 2 * 4 * (4096 - 1024) * 100_000
+    unbounded = {"max_logits_mb": 1 << 20}
+    usual, large = (capacity.need([10**5], [1], 8, {"batch_size": b, **unbounded}, 1) for b in (1024, 4096))
+    assert large.memory_per_job - usual.memory_per_job == (1 + 3) * 4 * (4096 - 1024) * 10**5
     assert large.large_batch and not usual.large_batch
+
+
+def test_a_bound_on_outputs_bounds_what_a_step_and_a_validation_take():
+    """Above it a step holds weight, gradient and moments, and of everything else a chunk of classes."""
+    classes, dim = 10**6, 512
+    bounded, free = (
+        capacity.need([classes], [1], dim, {"batch_size": 1024, "max_logits_mb": mb}, 1) for mb in (1024, 1 << 20)
+    )
+    matrix, chunk = 4 * classes * dim, 1 << 30
+    held = (2 + 2 + 1) * matrix
+    assert held < bounded.device_per_job - 1 < held + chunk * (1 + 0.5 + 0.0625 + 1.5) * 1.01
+    assert free.device_per_job > bounded.device_per_job + 3 * (4 * 1024 * classes - chunk // 2)
+    four = 4 * matrix
+    assert bounded.memory < four + 12 * 10**9 + capacity.WORKING_BYTES  # besides four copies of the weight: 12 GB
+
+
+def test_two_workers_need_twice_as_much():
     two = capacity.need([100, 100], [1, 1], 8, TRAINER, 2)
     assert two.memory == 2 * capacity.need([100, 100], [1, 1], 8, TRAINER, 1).memory
     assert capacity.need([100], [1], 8, TRAINER, 8).memory == two.memory // 2  # one job keeps one worker busy
@@ -76,6 +94,7 @@ def test_ranks_share_the_matrices_of_a_step_and_each_machine_holds_its_own():
     shared = capacity.need([4096], [1000], 512, {**settings, "strategy": "model_parallel"}, 1)
     data, matrix = 1000 * 512 * 4, 8 * MIB
     assert copies.device_per_job == whole.device_per_job
+    data = int(1.3 * data)
     assert shared.device_per_job == (whole.device_per_job - data) // 4 + data + 2 * matrix
     assert (copies.memory, copies.disk) == (4 * whole.memory, whole.disk)
     two = capacity.need([4096], [1000], 512, {**settings, "strategy": "ddp"}, 1, nodes=2)
@@ -132,7 +151,7 @@ def growth_mb(job: Job) -> float:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 @pytest.mark.parametrize(("classes", "dim"), [(3000, 512), (6000, 256)])
 def test_the_estimate_is_near_what_training_takes(tmp_path, people, classes, dim):
-    made = {"n_identities": classes, "dim": dim, "samples": (3, 3)}
+    made = {"n_identities": classes, "dim": dim, "samples": (5, 5)}
     in_a_process(lambda: len(EmbeddingSet.write(tmp_path / "data", *people(**made))))
     data = EmbeddingSet.open(tmp_path / "data", check_values=False)
     Partition(torch.zeros(classes, dtype=torch.int32).numpy(), 1).save(tmp_path / "partition")
@@ -141,7 +160,7 @@ def test_the_estimate_is_near_what_training_takes(tmp_path, people, classes, dim
     recipe = Recipe(
         {"_target_": "lightning_modules.losses.arcface.ArcFace"},
         {"_target_": "lightning_modules.heads.RandomInit"},
-        {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.01},
+        {"_target_": "lightning_modules.optimizers.Adam", "_partial_": True, "lr": 0.01, "fused": True},
         trainer,
         0,
     )

@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 from scipy.io import savemat
 
+from experiments.label_clusters.networks import train
+
 QUICK = ("logger=none", "trainer.threads=1", "settings.hidden=8", "settings.epochs=3", "settings.label_clusters=2")
 
 
@@ -41,6 +43,31 @@ def test_a_run_leaves_results_report_and_figures_and_goes_on_where_it_stopped(ca
     assert both["seed"].value_counts().tolist() == [14, 14]
     pd.testing.assert_frame_equal(both.loc[both["seed"] == 0].reset_index(drop=True), frame)
     assert all(file.stat().st_mtime_ns == time for file, time in written.items())
+
+
+def test_a_network_that_fails_costs_its_method_alone_and_is_tried_again(call, mat, tmp_path, monkeypatch):
+    def fails(job, report):
+        if job.cluster == 1:
+            raise FloatingPointError("made to fail")
+        train(job, report)
+
+    words = (
+        f"data.path={mat}",
+        f"runs_dir={tmp_path / 'runs'}",
+        "name=one",
+        *QUICK,
+        "methods=[random_clusters,one_network]",
+    )
+    monkeypatch.setattr("experiments.label_clusters.networks.train", fails)
+    ended = call("multilabel", *words)
+    assert ended.code == 1 and "made to fail" in ended.out and "label cluster 1 of 2" in ended.out
+    frame = pd.read_csv(tmp_path / "runs/one/results.csv").set_index("method")
+    assert frame["f1"].notna().to_dict() == {"random_clusters": False, "one_network": True}
+    assert "FloatingPointError: made to fail" in frame.loc["random_clusters", "note"]
+    trained = []
+    monkeypatch.setattr("experiments.label_clusters.networks.train", lambda *job: trained.append(job[0]) or train(*job))
+    assert call("multilabel", *words).code == 0 and [job.cluster for job in trained] == [1]
+    assert pd.read_csv(tmp_path / "runs/one/results.csv")["f1"].notna().all()
 
 
 def test_two_data_sets_in_one_run(call, mat, tmp_path):

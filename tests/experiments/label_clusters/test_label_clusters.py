@@ -3,6 +3,7 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,8 @@ from datamodules.errors import InputError
 from datamodules.multilabel import MultiLabelSet
 from datamodules.partitioners.random import RandomPartitioner
 from datamodules.partitioners.single import SinglePartitioner
+from experiments.coordination.launchers.in_process import InProcess
+from experiments.coordination.launchers.processes import Processes
 from experiments.coordination.run_folder import RunFolder
 from experiments.label_clusters.config import ChangedSettings, FitConfig, RowSplitConfig, Settings, settings_of
 from experiments.label_clusters.figures import f1_figure, gain_figure
@@ -23,9 +26,8 @@ from experiments.label_clusters.progress import MethodProgress
 from experiments.label_clusters.results import method_rows
 from experiments.label_clusters.tables import gains, report_tables, sentence
 from experiments.label_clusters.task import Task
-from experiments.label_clusters.training import train_label_cluster
+from experiments.label_clusters.training import NetworksFailed, Wanted, train_networks
 from lightning_modules.baselines.multilabel_linear import BinaryRelevance, LabelPowerset
-from lightning_modules.multilabel import Perceptron
 from lightning_modules.multilabel_metrics import all_metrics, own_clusters
 
 NO_TRACKING = {"_target_": "experiments.coordination.tracking.NoTracking"}
@@ -42,7 +44,7 @@ def data_set(n=120, labels=6, seed=0, name="made"):
 
 @pytest.fixture
 def task(tmp_path):
-    def make(data=None, progress=None, **changes):
+    def make(data=None, progress=None, launcher=None, **changes):
         settings = Settings(**{"hidden": 8, "epochs": 12, "label_clusters": 2, "dropout": 0.0, **changes})
         run = RunFolder(tmp_path / "run", OmegaConf.create({"made": 1}))
         run.path.mkdir(exist_ok=True)
@@ -58,6 +60,7 @@ def task(tmp_path):
             FitConfig(threads=1),
             NO_TRACKING,
             progress,
+            launcher or InProcess(),
         )
 
     return make
@@ -166,9 +169,7 @@ def test_networks_of_a_stack_are_what_each_would_be_alone(task, layers, patience
     alone, epochs = np.zeros((120, 6), np.float32), []
     for label in range(6):
         columns = made.data.labels[:, [label]]
-        alone[:, [label]], record = train_label_cluster(
-            made, columns, label, "alone", "perceptron", lambda *sizes: Perceptron(*sizes, 8, layers), False, stream=0
-        )
+        ((alone[:, [label]], record),) = train_networks(made, [Wanted(columns, label, "alone", False, stream=0)])
         epochs.append(record["epochs"])
     np.testing.assert_allclose(found.scores, alone, atol=1e-4)
     assert found.facts["epochs"] == pytest.approx((np.mean(epochs[:3]) + np.mean(epochs[3:])) / 2)
@@ -235,16 +236,25 @@ def test_networks_on_disk_are_not_trained_again_and_damaged_ones_are(task, monke
     for copy in task().run.path.glob("copies/*/*"):
         copy.unlink()
     trained = []
-    monkeypatch.setattr(
-        "experiments.label_clusters.training._fit", lambda job, *_: trained.append(job.stem) or pytest.fail("trains")
-    )
-    with pytest.raises(BaseException, match="trains"):
+    monkeypatch.setattr("experiments.label_clusters.networks.train", lambda job, _: trained.append(job.stem) or 1 / 0)
+    with pytest.raises(NetworksFailed, match="division by zero"):
         method.run(task())
     assert [stem.with_suffix(".safetensors") for stem in trained] == [file]
     monkeypatch.undo()
     np.testing.assert_array_equal(method.run(task()).scores, first)
     record = json.loads(file.with_suffix(".json").read_text())
     assert record["best_epoch"] <= record["epochs"] <= 12 and record["history"][0]["val/loss"] > 0
+
+
+def test_processes_train_the_same_networks_as_this_one_alone(task):
+    method = LabelClusters(RandomPartitioner(), gate=True)
+    here = method.run(task())
+    shutil.rmtree(task().run.path)
+    made = task(launcher=Processes(workers=2, threads=1))
+    there = method.run(made)
+    np.testing.assert_array_equal(there.scores, here.scores)
+    assert there.facts["networks"] == 3 and not (made.run.path / "rows").exists()
+    assert [each["state"] for each in made.run.manifest["subnetworks"].values()] == ["done"] * 3
 
 
 def test_an_infeasible_method_leaves_a_row_that_says_so(task):
