@@ -117,13 +117,14 @@ def need(
     )
 
 
-def check(needed: Need, run_folder: Path, on_gpu: bool) -> None:
+def check(needed: Need, run_folder: Path, on_gpu: bool, held: int = 0) -> None:
     """Refuses what does not fit into the free memory (of the GPU where one is used) or onto the disk.
 
     Args:
         needed: by `need`.
         run_folder: whose disk is looked at.
         on_gpu: whether sub-networks train on a GPU, one per GPU at a time.
+        held: bytes of what is needed that are there already: those of this process, where it trains itself.
 
     Raises:
         InputError: it does not fit.
@@ -139,7 +140,7 @@ def check(needed: Need, run_folder: Path, on_gpu: bool) -> None:
         free, _ = torch.cuda.mem_get_info()
         wanted, where = needed.device_per_job, "GPU memory"
     else:
-        free, wanted, where = free_memory(), needed.memory, "memory"
+        free, wanted, where = free_memory(), max(0, needed.memory - held), "memory"
     if free is not None and wanted > free:
         raise InputError(
             f"{_readable(free)} of free {where}",
@@ -180,6 +181,17 @@ def free_memory() -> int | None:
     except OSError:
         pass
     return None
+
+
+def held_memory() -> int:
+    """Bytes of memory that this process has, pages of mapped files not counted; 0 where the system does not tell."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
 
 
 def _readable(count: int) -> str:

@@ -175,7 +175,8 @@ class Coordinator:
             self.console.print(f"{len(missing)} sub-networks to train: {needed}", highlight=False, soft_wrap=True)
             if warning := self._few_steps(missing):
                 self.console.print(warning, style="yellow", highlight=False, markup=False, soft_wrap=True)
-            capacity.check(needed, self.run.path, self._on_gpu)
+            held = capacity.held_memory() if self.launcher.trains_here else 0
+            capacity.check(needed, self.run.path, self._on_gpu, held)
         with Progress(self.console, len(missing), self.trainer["max_epochs"]) as progress:
             if len(missing) < len(jobs):
                 progress.say(f"{len(jobs) - len(missing)} of {len(jobs)} sub-networks are trained already")

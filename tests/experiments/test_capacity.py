@@ -119,6 +119,15 @@ def test_what_cannot_fit_is_refused_with_a_cure(tmp_path, needed, words):
     capacity.check(capacity.Need(1, 1, 1, 1, 1), tmp_path, on_gpu=False)
 
 
+def test_what_this_process_holds_already_is_not_asked_for_twice(tmp_path):
+    block = torch.ones(50 << 18)  # 50 MiB
+    assert block.nbytes < capacity.held_memory() < capacity.free_memory() + (64 << 30)
+    needed = capacity.Need(1, 1, capacity.free_memory() + (4 << 30), 1, 1)
+    with pytest.raises(InputError, match="of free memory"):
+        capacity.check(needed, tmp_path, on_gpu=False)
+    capacity.check(needed, tmp_path, on_gpu=False, held=8 << 30)
+
+
 def in_a_process(work) -> float:
     """What `work` returns; in a process of its own, whose memory leaves nothing behind for others to use again."""
     reading, writing = os.pipe()

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+import math
 from functools import partial
 
 import numpy as np
@@ -10,9 +11,13 @@ from sklearn.preprocessing import normalize
 
 from callbacks.history import History
 from datamodules.cluster_datamodule import ClusterDataModule
+from lightning_modules.fused import Buffers
 from lightning_modules.heads import Head
 from lightning_modules.losses.arcface import ArcFace
+from lightning_modules.losses.center import CenterSoftmax
 from lightning_modules.losses.normface import NormFace
+from lightning_modules.losses.softmax import Softmax
+from lightning_modules.losses.uniface import UniFace
 from lightning_modules.subnetwork import SubNetwork
 
 MEMBERS = np.array([0, 2, 3, 7, 8], np.int32)
@@ -94,9 +99,35 @@ def test_the_same_run_twice_ends_in_the_same_weights_and_validation_does_not_mat
 
 
 def test_classes_in_chunks_train_as_classes_at_once(data):
-    one, _ = fit(data)
-    chunked, _ = fit(data, head=head_of(max_logits_bytes=8 * 4 * 2))
+    one, records = fit(data)
+    chunked, in_parts = fit(data, head=head_of(max_logits_bytes=8 * 4 * 2))
     torch.testing.assert_close(one.head.weight_CD, chunked.head.weight_CD, rtol=1e-4, atol=1e-5)
+    for key in ("val/loss", "val/accuracy_percent"):
+        assert in_parts[-1][key] == pytest.approx(records[-1][key], rel=1e-4)
+
+
+def test_a_step_in_chunks_of_classes_holds_no_other_matrix_of_all_classes(monkeypatch):
+    """The weight and its gradient are C x D; what else is taken is of a chunk."""
+    shapes, take = [], Buffers.take
+    monkeypatch.setattr(Buffers, "take", lambda self, shape, like: shapes.append(shape) or take(self, shape, like))
+    head = Head(torch.randn(1000, 16, generator=torch.Generator().manual_seed(0)), max_logits_bytes=32 * 4 * 100)
+    unit_BD = torch.nn.functional.normalize(torch.randn(32, 16, generator=torch.Generator().manual_seed(1)))
+    head.loss(unit_BD, torch.arange(32), ArcFace()).mean().backward()
+    assert [tuple(shape) for shape in shapes if math.prod(shape) > 32 * 100] == [(1000, 16)]
+
+
+@pytest.mark.parametrize(
+    "loss", [ArcFace(), CenterSoftmax(), Softmax(), UniFace()], ids=lambda loss: type(loss).__name__
+)
+def test_a_head_judges_as_its_loss_and_its_outputs_do(loss):
+    generator = torch.Generator().manual_seed(0)
+    head = Head(torch.randn(7, 8, generator=generator), unit_rows=loss.unit_rows)
+    unit_BD = torch.nn.functional.normalize(torch.randn(64, 8, generator=generator))
+    target_B = torch.randint(7, (64,), generator=generator)
+    output_BC = head(unit_BD).detach()
+    loss_B, hit_B = head.judge(unit_BD, target_B, loss, head.rows())
+    torch.testing.assert_close(loss_B, loss(output_BC, target_B).detach(), rtol=1e-5, atol=1e-5)
+    assert torch.equal(hit_B, output_BC.argmax(1) == target_B) and 0 < hit_B.sum() < 64
 
 
 def test_outputs_take_embeddings_of_any_length_and_type():

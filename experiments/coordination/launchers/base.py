@@ -11,7 +11,13 @@ from experiments.coordination.progress import Watcher
 
 
 class Launcher(ABC):
-    """Runs jobs somewhere and waits for them. The result of a job lies on disk and does not depend on the launcher."""
+    """Runs jobs somewhere and waits for them. The result of a job lies on disk and does not depend on the launcher.
+
+    Attributes:
+        trains_here: whether every job runs in the process that calls `run`.
+    """
+
+    trains_here: bool = False
 
     def at_once(self, devices: int) -> int:
         """How many sub-networks train at the same time on this machine.

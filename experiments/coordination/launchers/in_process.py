@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 class InProcess(Launcher):
     """No other process, no start-up cost."""
 
+    trains_here = True
+
     def run(self, jobs: Iterable[Job | Stack], progress: Watcher) -> dict[str, str]:
         """Trains each job in turn; see `Launcher.run`."""
         failed = {}
