@@ -2,6 +2,7 @@
 """Multi-label classification with clustered labels: python -m experiments.multilabel data.path=FILE"""
 
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -35,7 +36,8 @@ def main(cfg: DictConfig) -> int:
     name = "-".join(data.name for data, _ in opened)
 
     with RunFolder(Path(cfg.runs_dir) / (cfg.name or run_name("multilabel", name, cfg)), cfg) as run:
-        rows, failed = [], {}
+        rows: list[dict[str, Any]] = []
+        failed: dict[str, tuple[str, str]] = {}
         with MethodProgress(notes(), len(opened) * len(seeds) * len(methods)) as progress:
             for data, settings in opened:
                 for seed in seeds:

@@ -42,17 +42,28 @@ class Head(nn.Module):
         """The class rows as the product uses them: (C, D), of unit length where `unit_rows`."""
         return nn.functional.normalize(self.weight_CD) if self.unit_rows else self.weight_CD
 
-    def forward(self, embedding_BD: Tensor, rows_CD: Tensor | None = None) -> Tensor:
+    def forward(self, embedding_BD: Tensor) -> Tensor:
         """Outputs of all classes.
 
         Args:
             embedding_BD: (B, D) float32 of unit length.
-            rows_CD: what `rows` gave, where many batches are asked about in turn.
 
         Returns:
             (B, C) float32: cosines where `unit_rows`.
         """
-        output = embedding_BD @ (self.rows() if rows_CD is None else rows_CD).T
+        return self.outputs(embedding_BD, self.rows())
+
+    def outputs(self, embedding_BD: Tensor, rows_CD: Tensor) -> Tensor:
+        """As `forward`, for many batches in turn, whose rows need to be made once.
+
+        Args:
+            embedding_BD: (B, D) float32 of unit length.
+            rows_CD: what `rows` gave.
+
+        Returns:
+            (B, C) float32.
+        """
+        output = embedding_BD @ rows_CD.T
         return output if self.rows_per_class == 1 else output.unflatten(1, (-1, self.rows_per_class)).amax(2)
 
     def loss(self, embedding_BD: Tensor, target_B: Tensor, loss: ClassificationLoss) -> Tensor:
@@ -88,7 +99,7 @@ class Head(nn.Module):
         Returns:
             (B,) float32 and (B,) bool.
         """
-        output_BC = self(embedding_BD, rows_CD)
+        output_BC = self.outputs(embedding_BD, rows_CD)
         hit_B = output_BC.argmax(1) == target_B
         if not isinstance(loss, MarginLoss) or self.rows_per_class > 1:
             return loss(output_BC, target_B), hit_B

@@ -36,11 +36,11 @@ class CodeHead(Head):
         if hidden:
             self.body_HD = nn.Parameter(torch.randn(hidden, dim, generator=generator) * math.sqrt(2 / dim))
 
-    def forward(self, embedding_BD: Tensor) -> Tensor:
+    def outputs(self, embedding_BD: Tensor, rows_CD: Tensor) -> Tensor:
         """(B, L) outputs of (B, D) unit embeddings, whose coordinates are scaled to a variance of 1 first."""
         input_BD = embedding_BD * math.sqrt(embedding_BD.shape[1])
         hidden_BH = input_BD if self.body_HD is None else F.relu(input_BD @ self.body_HD.T)
-        return hidden_BH @ self.weight_CD.T
+        return hidden_BH @ rows_CD.T
 
     def loss(self, embedding_BD: Tensor, target_B: Tensor, loss: ClassificationLoss) -> Tensor:
         """Loss of each sample by plain autograd; see `Head.loss`."""
