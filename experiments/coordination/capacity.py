@@ -174,24 +174,22 @@ def moments_of(make_optimizer: Callable[[Iterable[torch.Tensor]], torch.optim.Op
 
 def free_memory() -> int | None:
     """Bytes of memory that this machine can still give; None where it does not tell."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
+    return _kernel_says("/proc/meminfo", "MemAvailable:")
 
 
 def held_memory() -> int:
     """Bytes of memory that this process has, pages of mapped files not counted; 0 where the system does not tell."""
+    return _kernel_says("/proc/self/status", "RssAnon:") or 0
+
+
+def _kernel_says(file: str, name: str) -> int | None:
     try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
+        for line in Path(file).read_text().splitlines():
+            if line.startswith(name):
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
-    return 0
+    return None
 
 
 def _readable(count: int) -> str:
