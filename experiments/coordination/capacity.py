@@ -71,7 +71,7 @@ def need(
     exponentials, and what the allocator keeps), in parts of half of `max_logits_mb`; the cluster's embeddings where
     they are kept in memory, with the pages of the file they come from. In the process beside it: class means, and what
     libraries take. Measured peaks of five heads (3,000 to 20,000 classes, 256 to 1,024 dimensions) with the fused Adam
-    of configs/optimizer lie within 8 % of it; an optimiser that is not fused takes up to two more C x D in its step.
+    of configs/optimizer lie within 15 % of it; an optimiser that is not fused takes up to two more C x D in its step.
     Where the ranks of a sub-network share its classes (trainer.strategy=model_parallel), so they do the matrices of a
     step and its outputs; a checkpoint gathers one matrix of all classes at a time, in parts and joined. This was not
     measured.
