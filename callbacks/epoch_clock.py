@@ -26,8 +26,9 @@ class EpochClock(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
-        """Counts samples; stops the clock after the last batch."""
-        self._samples += len(batch[1]) * trainer.world_size
+        """Counts samples, those a module says it has seen or those of the batch; stops the clock after the last."""
+        seen = outputs["samples"] if isinstance(outputs, dict) and "samples" in outputs else len(batch[1])
+        self._samples += seen * trainer.world_size
         if trainer.is_last_batch:
             wait(module.device)
             seconds = time.perf_counter() - self._start
@@ -36,7 +37,7 @@ class EpochClock(Callback):
                 "time/samples_per_second": self._samples / seconds,
                 "memory/peak_mb": peak_memory_mb(module.device),
             }
-            module.log_dict(values, on_step=False, on_epoch=True)
+            module.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
 
 
 def wait(device: torch.device) -> None:

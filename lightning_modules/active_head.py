@@ -142,9 +142,9 @@ class ActiveSubNetwork(SubNetwork):
 
     head: ActiveHead
 
-    def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
+    def before_step(self, batch_index: int) -> None:
         """Tells the head which step this is: its choice depends on nothing else that happened."""
-        super().on_train_batch_start(batch, batch_index)
+        super().before_step(batch_index)
         self.head.step = (self.current_epoch, batch_index)
 
     def configure_optimizers(self) -> Optimizer:

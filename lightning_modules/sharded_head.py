@@ -289,8 +289,8 @@ class ShardedSubNetwork(ActiveSubNetwork):
 
     head: ShardedHead
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Mean loss of the whole batch, of which this rank brings its part; see `SubNetwork.training_step`."""
+    def batch_loss(self, batch: Batch, batch_index: int) -> Tensor:
+        """Mean loss of the whole batch, of which this rank brings its part; see `SubNetwork.batch_loss`."""
         embedding_BD, target_B = self._together(batch, self.trainer.train_dataloader, batch_index)
         loss_B = self.head.loss(embedding_BD, target_B, self.loss)
         self._train_sum.add(len(target_B), loss_B.detach().sum())

@@ -223,6 +223,7 @@ def quieten() -> None:
         ".*is ambiguous. The batch size we found is.*",
         ".*`pin_memory` .*",
         ".*It is recommended to use `self.log.*sync_dist=True.*",
+        ".*`dataloader_iter` .*",  # its support is called experimental
         ".*Experiment logs directory .* exists and is not empty.*",
     ):
         warnings.filterwarnings("ignore", message=pattern)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules.class_means import normalise_rows
+from datamodules.cluster_datamodule import Batch
 from lightning_modules.baselines.base import Baseline, ByScore, Predictor, Task, unit_rows
 from lightning_modules.baselines.hf_softmax import refuse_lengths_and_rows
 from lightning_modules.fused import matmul_precision
@@ -121,8 +122,8 @@ class F2CNetwork(SubNetwork):
         """
         return F.normalize(self(embedding_BD))
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
-        """Both halves of a step; the mean loss per sample and side of the pool."""
+    def batch_loss(self, batch: Batch, batch_index: int) -> Tensor:
+        """Both halves of a step; the mean loss per sample and side of the pool. See `SubNetwork.batch_loss`."""
         embedding_BD, target_B, _ = batch
         identity_P, one_PD, other_PD = self._pairs(min(max(1, len(target_B) // 2), len(self.pool.twice_Q)))
         middle = -(-len(target_B) // 2)
@@ -160,10 +161,10 @@ class F2CNetwork(SubNetwork):
             loss_B = loss_B + torch.where(inside_B, known_B, away_B) / 2
         return loss_B
 
-    def on_train_batch_end(self, *arguments) -> None:
-        """Moves the average after each step."""
-        self.average.weight_CD.lerp_(self.head.weight_CD.detach(), 1 - self.momentum)
-        super().on_train_batch_end(*arguments)
+    def after_step(self) -> None:
+        """Moves the average."""
+        with torch.no_grad():
+            self.average.weight_CD.lerp_(self.head.weight_CD, 1 - self.momentum)
 
 
 class F2C(Baseline):

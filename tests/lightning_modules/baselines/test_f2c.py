@@ -73,13 +73,12 @@ def test_pairs_are_two_images_of_one_identity():
             assert places == set((labels == who).nonzero()[:, 0].tolist())
 
 
-def test_the_average_follows_the_projection(monkeypatch):
+def test_the_average_follows_the_projection():
     one, _, _ = network()
-    monkeypatch.setattr("lightning_modules.subnetwork.SubNetwork.on_train_batch_end", lambda *_: None)
     start = one.average.weight_CD.clone()
     with torch.no_grad():
         one.head.weight_CD.add_(1.0)
-    one.on_train_batch_end()
+    one.after_step()
     torch.testing.assert_close(one.average.weight_CD, start + 0.1)
 
 
@@ -96,7 +95,7 @@ def test_before_any_training_it_is_the_nearest_class_mean(task):
 @pytest.mark.parametrize("slots", [3, 10])
 def test_a_step_gives_the_projection_a_gradient_and_the_average_none(slots):
     one, rows, labels = network(slots)
-    loss = one.training_step((rows, labels, torch.ones(20)), 0)
+    loss = one.batch_loss((rows, labels, torch.ones(20)), 0)
     loss.backward()
     assert torch.isfinite(loss) and float(one.head.weight_CD.grad.abs().sum()) > 0
     assert one.average.weight_CD.grad is None and len(one.pool.slot_of) == min(slots, 10)
