@@ -47,7 +47,7 @@ class ImageNetwork(nn.Module):
 
     Args:
         network: from (B, 3, S, S) to (B, D).
-        image_size: S.
+        image_size: S, in pixels.
         mean: of the training data, for pixels in [0, 1], red, green, blue.
         std: likewise.
     """
@@ -98,7 +98,7 @@ class TimmNetwork(ImageNetwork):
     Args:
         model: timm's name, such as resnet18.
         dim: D.
-        image_size: S; None takes what timm states.
+        image_size: S in pixels; None takes what timm states.
         pretrained: whether timm shall download its published weights.
     """
 

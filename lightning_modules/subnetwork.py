@@ -109,7 +109,7 @@ class SubNetwork(LightningModule):
             batch_index: its number in the epoch.
 
         Returns:
-            () float32.
+            A scalar, float32, with a gradient.
         """
         unit_BD, target_B, length_B = batch
         loss_B = self.head.loss(unit_BD, target_B, self._loss_of(length_B))

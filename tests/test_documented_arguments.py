@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Public docstrings name every argument, say of arrays which shape they have, and of errors that they are raised.
+"""Public docstrings name every argument, say shapes of arrays, units of quantities, and which errors are raised.
 
 A method that a base class has too is documented there; a command's keys are documented by its schema.
 """
@@ -23,6 +23,13 @@ SHAPE = re.compile(
 ELSEWHERE = re.compile(r"[Ss]ee [`A-Z]|\bas (?:of|for) `|arguments of `")
 ARRAY = re.compile(r"^(?:\w+\.)?(?:Tensor|ndarray)(?: \| None)?$")
 RAISED = ("InputError", "ValueError")
+QUANTITY = re.compile(
+    r"(?:^|_)(?:seconds|timeout|bytes|memory|image_size|angle|margin|percent|share|fraction|dropout)(?:$|_)"
+)
+UNIT = re.compile(
+    r"second|minute|bytes|[MG]iB|\bMB\b|pixel|radian|degree|angle|cosine|distance|percent|%|share|rate|\d"
+    r"|without dimension"
+)
 
 
 @cache
@@ -69,6 +76,21 @@ def shapeless(node: ast.FunctionDef) -> list[str]:
     return found + (["what it returns"] if ARRAY.match(returned) and not NAMED_SHAPE.search(node.name) else [])
 
 
+def described(name: str, text: str) -> str:
+    """What a docstring says of an argument or attribute: what stands between its name and the next one."""
+    found = re.search(
+        rf"^ *(?:\w+, )*{name}(?:, \w+)*:(.*?)(?=^ *\w+(?:, \w+)*:|^\s*$|\Z)", text, re.DOTALL | re.MULTILINE
+    )
+    return found.group(1) if found else ""
+
+
+def unitless(node: ast.FunctionDef, text: str) -> list[str]:
+    """Numbers with a dimension of which the docstring does not say in what they are measured."""
+    typed = [(one.arg, ast.unparse(one.annotation)) for one in arguments(node) if one.annotation]
+    wanted = [name for name, kind in typed if QUANTITY.search(name) and re.search(r"\b(?:int|float)\b", kind)]
+    return [name for name in wanted if not UNIT.search(described(name, text))]
+
+
 def raises_unsaid(node: ast.FunctionDef) -> bool:
     """Whether the function itself refuses something and its docstring does not say so."""
     calls = [one.exc for one in ast.walk(node) if isinstance(one, ast.Raise) and isinstance(one.exc, ast.Call)]
@@ -82,6 +104,7 @@ def mistakes(name: str, node: ast.FunctionDef) -> list[str]:
     if ELSEWHERE.search(text):
         return []
     found = [f"does not name {one}" for one in unnamed(node)] + [f"no shape of {one}" for one in shapeless(node)]
+    found += [f"no unit of {one}" for one in unitless(node, text)]
     return [f"{name}: {one}" for one in [*found, *(["no Raises"] if raises_unsaid(node) else [])]]
 
 
@@ -95,6 +118,25 @@ def test_the_search_finds_what_it_is_for():
     assert of('def f(a: Tensor) -> Tensor:\n    """(B, D) of a."""') == []
     assert of('def f(a):\n    """Of a."""\n    raise InputError(a, a, a)') == ["f: no Raises"]
     assert of('def f(a):\n    """See `g`."""') == []
+    assert of('def f(margin: float, b):\n    """Of b.\n\n    margin: m.\n    b: 1 radian."""') == [
+        "f: no unit of margin"
+    ]
+    assert of('def f(margin: float):\n    """Of a\n\n    margin: m, in\n        radians."""') == []
+
+
+def constructors(file: Path):
+    """Of public classes: (name, the constructor, the class's docstring, which documents it)."""
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            for one in node.body:
+                if isinstance(one, ast.FunctionDef) and one.name == "__init__":
+                    yield node.name, one, ast.get_docstring(node) or ""
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_units_of_constructors_are_documented(file):
+    found = [(name, unitless(node, text)) for name, node, text in constructors(file) if not ELSEWHERE.search(text)]
+    assert [(name, wrong) for name, wrong in found if wrong] == []
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))

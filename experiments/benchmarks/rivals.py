@@ -125,7 +125,7 @@ def insightface_logits(cosine_BC: Tensor, target_B: Tensor, scale: float = SCALE
     Args:
         cosine_BC: (B, C) cosines; changed in place.
         target_B: (B,) int64 in [0, C).
-        scale: s.
+        scale: s, without dimension.
         margin: m in radians.
 
     Returns:

@@ -29,9 +29,9 @@ class Need:
     """Bytes that training takes.
 
     Attributes:
-        memory_per_job: of the largest sub-network in one process, its data and its working space included.
+        memory_per_job: bytes of the largest sub-network in one process, its data and its working space included.
         device_per_job: the part of it that lies on a GPU, where it trains on one.
-        memory: of all that run at once on this machine, with their processes.
+        memory: bytes of all that run at once on this machine, with their processes.
         disk_per_job: of the largest sub-network: its checkpoints, or when finished its weights and their copy.
         disk: of finished weights and their copies, and of the checkpoints of each that runs at once.
         large_batch: whether a smaller batch would save half of `memory_per_job` or more.

@@ -108,7 +108,7 @@ def keep(job: Job, rows_CD: torch.Tensor, rows_per_class: int, history: History,
         rows_CD: (C, D) float32 rows as the head uses them.
         rows_per_class: of `Head`.
         history: values of each epoch.
-        seconds: that it took.
+        seconds: that it took, wall clock, in seconds.
     """
     records = history.records
     record = {

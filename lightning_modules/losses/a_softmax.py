@@ -50,7 +50,7 @@ def psi(cosine: Tensor, margin: float) -> Tensor:
 
     Args:
         cosine: any shape; beyond +-1 the value at +-1 is taken.
-        margin: m, at least 1.
+        margin: m, factor of the angle, at least 1.
     """
     with torch.no_grad():
         # sin(theta) >= 3.5e-4 keeps theta off 0 and pi, where sin(m theta) / sin(theta) would be 0 / 0.

@@ -103,23 +103,23 @@ def test_the_same_run_twice_ends_in_the_same_weights_and_validation_does_not_mat
 @pytest.mark.parametrize("schedule", ["constant", "linear"])
 def test_how_many_steps_lightning_hands_over_at_once_does_not_matter(toy_split, monkeypatch, schedule):
     """Weights, logged values and the step that loggers hear of, which is the number of optimiser steps."""
-    data, results = ClusterDataModule(*toy_split, MEMBERS, batch_size=3, seed=1), []
+    data, results, steps = ClusterDataModule(*toy_split, MEMBERS, batch_size=3, seed=1), [], []
+    remember = History.log_metrics
+    monkeypatch.setattr(
+        History, "log_metrics", lambda self, metrics, step=None: steps.append(step) or remember(self, metrics)
+    )
     for at_once in (1, 2, 3, 100):  # an epoch has several batches; some of these divide them, some do not
         monkeypatch.setattr(subnetwork, "STEPS_AT_ONCE", at_once)
-        heard, log_metrics = [], History.log_metrics
-        monkeypatch.setattr(
-            History, "log_metrics", lambda self, metrics, step=None: heard.append(step) or log_metrics(self, metrics)
-        )
+        steps.clear()
         network, records = fit(data, schedule=schedule, callbacks=[EpochClock()])
-        monkeypatch.setattr(History, "log_metrics", log_metrics)
         seen = [one["time/samples_per_second"] * one["time/epoch_seconds"] for one in records]
         assert seen == pytest.approx([len(data.train_split)] * 3)
         timeless = [{k: v for k, v in one.items() if not k.startswith(("time/", "memory/"))} for one in records]
-        results.append((network.head.weight_CD.detach(), timeless, heard))
+        results.append((network.head.weight_CD.detach(), timeless, list(steps)))
     per_epoch = len(data.train_dataloader())
     assert per_epoch > 3 and max(results[0][2]) == 3 * per_epoch - 1
-    for weight_CD, records, heard in results[1:]:
-        assert torch.equal(weight_CD, results[0][0]) and records == results[0][1] and heard == results[0][2]
+    for weight_CD, *said in results[1:]:
+        assert torch.equal(weight_CD, results[0][0]) and said == list(results[0][1:])
 
 
 def test_classes_in_chunks_train_as_classes_at_once(data):
