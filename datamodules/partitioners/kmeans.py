@@ -15,12 +15,15 @@ from datamodules.partitioners.base import Partitioner
 
 logger = logging.getLogger(__name__)
 
+SEEDS_OF = 256  # points per cluster that k-means++ draws from, above `faiss_above`; Lloyd's steps look at all
+
 
 class KMeansPartitioner(Partitioner):
     """Lloyd's algorithm on the unit class means, started by k-means++ (Arthur & Vassilvitskii, SODA 2007).
 
     scikit-learn below `faiss_above` identities, faiss above; both look at every class mean (faiss would otherwise
-    take 256 per cluster at random). A cluster that ends empty takes the identity farthest from its centre.
+    take 256 per cluster at random), only the seeds are drawn from a sample above. A cluster that ends empty takes the
+    identity farthest from its centre.
 
     Args:
         n_init: starts, the one with the lowest inertia wins.
@@ -54,19 +57,22 @@ class KMeansPartitioner(Partitioner):
 
     def _faiss(self, points: np.ndarray, m: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         import faiss
+        from sklearn.cluster import kmeans_plusplus
 
         faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-        options = {
-            "niter": self.max_iter,
-            "nredo": self.n_init,
-            "seed": seed + 1,
-            "max_points_per_centroid": len(points),
-        }
-        kmeans = faiss.Kmeans(points.shape[1], m, min_points_per_centroid=1, **options)
-        kmeans.cp.init_method = faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS
-        kmeans.train(points)
-        squared, cluster_of = kmeans.index.search(points, 1)
-        return cluster_of.ravel(), np.sqrt(np.maximum(squared.ravel(), 0))
+        random, found = np.random.default_rng(seed), []
+        for _ in range(self.n_init):
+            # faiss's own k-means++ walks over all points once per cluster: as long as ten iterations.
+            sample = np.sort(random.choice(len(points), min(len(points), SEEDS_OF * m), replace=False))
+            centres_MD, _ = kmeans_plusplus(points[sample], m, random_state=int(random.integers(2**31)))
+            kmeans = faiss.Kmeans(
+                points.shape[1], m, niter=self.max_iter, max_points_per_centroid=len(points), min_points_per_centroid=1
+            )
+            kmeans.train(points, init_centroids=centres_MD)
+            squared, cluster_of = kmeans.index.search(points, 1)
+            found.append((float(squared.sum()), cluster_of.ravel(), np.sqrt(np.maximum(squared.ravel(), 0))))
+        _, cluster_of, distance = min(found, key=lambda one: one[0])
+        return cluster_of, distance
 
 
 def fill_empty(cluster_of: np.ndarray, distance: np.ndarray, m: int) -> np.ndarray:
