@@ -64,7 +64,9 @@ class KMeansPartitioner(Partitioner):
         for _ in range(self.n_init):
             # faiss's own k-means++ walks over all points once per cluster: as long as ten iterations.
             sample = np.sort(random.choice(len(points), min(len(points), SEEDS_OF * m), replace=False))
-            centres_MD, _ = kmeans_plusplus(points[sample], m, random_state=int(random.integers(2**31)))
+            centres_MD, _ = kmeans_plusplus(
+                points[sample], m, random_state=int(random.integers(2**31)), n_local_trials=1
+            )
             kmeans = faiss.Kmeans(
                 points.shape[1], m, niter=self.max_iter, max_points_per_centroid=len(points), min_points_per_centroid=1
             )
