@@ -15,7 +15,7 @@ from datamodules.partitioners.base import Partitioner
 
 logger = logging.getLogger(__name__)
 
-SEEDS_OF = 256  # points per cluster that k-means++ draws from, above `faiss_above`; Lloyd's steps look at all
+SEEDS_OF = 64  # points per cluster that k-means++ draws from, above `faiss_above`; Lloyd's steps look at all
 
 
 class KMeansPartitioner(Partitioner):
