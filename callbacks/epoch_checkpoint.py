@@ -221,5 +221,5 @@ def skip_epochs(trainer: Trainer, epoch: int) -> None:
     progress.ready = progress.started = progress.processed = progress.completed = epoch
     # Loggers count optimiser steps; W&B drops values whose step is lower than one it has seen.
     steps = int(epoch * trainer.num_training_batches)
-    trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = steps
+    trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.completed = steps
     trainer.fit_loop.epoch_loop._batches_that_stepped = steps

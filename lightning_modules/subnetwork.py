@@ -82,8 +82,9 @@ class SubNetwork(LightningModule):
             else:
                 optimizer.zero_grad()
             steps, samples = steps + 1, samples + len(batch.target_B)
-        # What loggers know as the step: Lightning counts one for each call.
-        self.trainer.fit_loop.epoch_loop._batches_that_stepped += steps - 1
+        loop = self.trainer.fit_loop.epoch_loop
+        loop._batches_that_stepped += steps - 1  # the step of loggers, of which Lightning counts one for each call
+        loop.manual_optimization.optim_step_progress.total.completed += steps  # `trainer.global_step`
         return {"samples": samples}
 
     def before_step(self, batch_index: int) -> None:
@@ -95,7 +96,8 @@ class SubNetwork(LightningModule):
         if self.schedule != "constant":
             done = int(self.trainer.current_epoch * self.trainer.num_training_batches) + batch_index
             all_steps = int(self.trainer.max_epochs * self.trainer.num_training_batches)
-            for group in (optimizer := self.trainer.optimizers[0]).param_groups:
+            optimizer = self.trainer.optimizers[0]
+            for group in optimizer.param_groups:
                 group["lr"] = optimizer.defaults["lr"] * learning_rate_factor(self.schedule, done, all_steps)
 
     def after_step(self) -> None:

@@ -9,6 +9,7 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.preprocessing import normalize
 
+from callbacks.epoch_checkpoint import EpochCheckpoint
 from callbacks.epoch_clock import EpochClock
 from callbacks.history import History
 from datamodules.cluster_datamodule import ClusterDataModule
@@ -114,12 +115,23 @@ def test_how_many_steps_lightning_hands_over_at_once_does_not_matter(toy_split, 
         network, records = fit(data, schedule=schedule, callbacks=[EpochClock()])
         seen = [one["time/samples_per_second"] * one["time/epoch_seconds"] for one in records]
         assert seen == pytest.approx([len(data.train_split)] * 3)
+        assert network.trainer.global_step == 3 * len(data.train_dataloader())
         timeless = [{k: v for k, v in one.items() if not k.startswith(("time/", "memory/"))} for one in records]
         results.append((network.head.weight_CD.detach(), timeless, list(steps)))
     per_epoch = len(data.train_dataloader())
     assert per_epoch > 3 and max(results[0][2]) == 3 * per_epoch - 1
     for weight_CD, *said in results[1:]:
         assert torch.equal(weight_CD, results[0][0]) and said == list(results[0][1:])
+
+
+def test_a_resumed_fit_goes_on_counting_its_steps(data, tmp_path):
+    checkpoint = lambda: EpochCheckpoint(tmp_path / "job", "key", History(), 1)  # noqa: E731
+    fit(data, epochs=2, callbacks=[checkpoint()])  # leaves the state after its first
+    resumed, records = fit(data, epochs=3, callbacks=[checkpoint()])
+    whole, _ = fit(data, epochs=3)
+    assert [record["epoch"] for record in records] == [1, 2]
+    assert resumed.trainer.global_step == whole.trainer.global_step == 3 * len(data.train_dataloader())
+    assert torch.equal(resumed.head.weight_CD, whole.head.weight_CD)
 
 
 def test_classes_in_chunks_train_as_classes_at_once(data):
