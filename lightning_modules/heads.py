@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules.fused import DEFAULT_LOGITS_BYTES, Buffers, fused_margin_softmax, matmul_precision, target_terms
 from lightning_modules.losses.base import ClassificationLoss, MarginLoss
 
@@ -118,6 +119,17 @@ class Initialiser(ABC):
     """
 
     informed: bool = False
+
+    def fit(self, samples: TrainingSamples) -> "Initialiser":
+        """What the rows depend on beside the class means; nothing, unless an initialiser says otherwise.
+
+        Args:
+            samples: training samples of the head's classes; rows of unit length come in blocks.
+
+        Returns:
+            An initialiser that has seen them; this one is left as it is.
+        """
+        return self
 
     @abstractmethod
     def rows(self, class_means_CD: Tensor, generator: torch.Generator) -> Tensor:

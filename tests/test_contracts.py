@@ -114,6 +114,21 @@ def test_an_initialiser_gives_a_row_per_class_and_repeats_itself(name, classes):
     assert (one.norm(dim=1) > 0).all() and one.data_ptr() != means.data_ptr()
 
 
+@each("init")
+@pytest.mark.parametrize("samples", [1, 3])
+def test_an_initialiser_that_has_seen_samples_gives_rows_too_and_the_first_stays_as_it_was(name, samples):
+    init, random = build("init", name), np.random.default_rng(0)
+    means = F.normalize(torch.randn(5, 6, generator=torch.Generator().manual_seed(0)))
+    labels = np.repeat(np.arange(5, dtype=np.int32), samples)
+    embeddings = means.numpy()[labels] + 0.1 * random.standard_normal((len(labels), 6), dtype=np.float32)
+    unseen = init.rows(means, torch.Generator().manual_seed(3))
+    fitted = init.fit(TrainingSamples(embeddings, Split(np.arange(len(labels)), labels)))
+    rows = fitted.rows(means, torch.Generator().manual_seed(3))
+    assert type(fitted) is type(init) and rows.shape == (5, 6) and rows.dtype == torch.float32
+    assert torch.isfinite(rows).all() and (rows.norm(dim=1) > 0).all()
+    assert torch.equal(init.rows(means, torch.Generator().manual_seed(3)), unseen)
+
+
 # Partitioners ---------------------------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from datamodules.cluster_datamodule import ClusterDataModule
+from datamodules.partitioners.samples import TrainingSamples
 from experiments.benchmarks.config import Bench, Group
 from experiments.benchmarks.pairing import Taken, record
 from experiments.coordination.command_line import CONFIGS, quieten
@@ -128,7 +129,8 @@ def _bare(cfg: DictConfig, cell: Cell, folder: Path) -> float:
     for cluster in range(cell.n_subnets):
         members_C = partition.members(cluster)
         data = ClusterDataModule(embedding_set, splits, members_C, cfg.trainer.batch_size, 0, cluster)
-        rows_CD = starting_rows(init, torch.from_numpy(means_KD[members_C]), torch.Generator().manual_seed(cluster))
+        fitted = init.fit(TrainingSamples(embedding_set.embeddings, data.train_split))
+        rows_CD = starting_rows(fitted, torch.from_numpy(means_KD[members_C]), torch.Generator().manual_seed(cluster))
         network = SubNetwork(Head(rows_CD, loss.unit_rows, cfg.trainer.matmul), loss, make)
         trainer = pl.Trainer(
             max_epochs=cfg.trainer.max_epochs, accelerator="cpu", logger=False, enable_checkpointing=False,

@@ -15,6 +15,7 @@ from datamodules.cluster_datamodule import ClusterDataModule
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
+from datamodules.partitioners.samples import TrainingSamples
 from datamodules.splits import Splits, split_identities
 from experiments.coordination.job import Job
 from experiments.coordination.steps import batch_size
@@ -105,7 +106,8 @@ def start(job: Job, enrolled: Enrolled) -> Start:
         )
     generator = torch.Generator().manual_seed(_seed(recipe.seed, job.cluster))
     means_CD = torch.from_numpy(enrolled.means_KD[enrolled.members_C])
-    return Start(data, starting_rows(instantiate(recipe.init), means_CD, generator, loss.rows_per_class), loss)
+    init = instantiate(recipe.init).fit(TrainingSamples(embedding_set.embeddings, data.train_split))
+    return Start(data, starting_rows(init, means_CD, generator, loss.rows_per_class), loss)
 
 
 def _seed(seed: int, cluster: int) -> int:

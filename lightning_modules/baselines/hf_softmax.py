@@ -123,7 +123,7 @@ class HFSoftmax(Baseline):
         """Trains the head; see `Baseline.fit`."""
         refuse_lengths_and_rows(task.loss)
         generator = task.generator()
-        rows_KD = starting_rows(task.init, torch.from_numpy(task.class_means_KD), generator)
+        rows_KD = starting_rows(task.init.fit(task.train), torch.from_numpy(task.class_means_KD), generator)
         negatives = max(1, round(self.share * task.n_identities))
         head = ActiveClassHead(
             rows_KD, task.loss.unit_rows, task.precision, task.max_logits_bytes, negatives, self.rebuild, generator
