@@ -62,7 +62,8 @@ class ActiveHead(Head):
             return super().loss(embedding_BD, target_B, loss)
         place = torch.arange(self.rows_per_class, device=active_A.device)
         index = (active_A[:, None] * self.rows_per_class + place).flatten()
-        part = Head(self.weight_CD[index], self.unit_rows, self.precision, self.max_logits_bytes, self.rows_per_class)
+        options = self.unit_rows, self.precision, self.max_logits_bytes, self.rows_per_class, self.compiled
+        part = Head(self.weight_CD[index], *options)
         part.scratch = self.scratch
         self.chosen = index, part.weight_CD
         return part.loss(embedding_BD, torch.searchsorted(active_A, target_B), loss)

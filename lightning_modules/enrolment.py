@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
-from lightning_modules.fused import matmul_precision
 from lightning_modules.identifier import Identifier
+from lightning_modules.kernels import matmul_precision
 from lightning_modules.scores import Heads
 
 

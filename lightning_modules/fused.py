@@ -20,19 +20,18 @@ other matrix of all classes.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
+from lightning_modules.kernels import BLOCK, PLAIN, Kernels, product
 from lightning_modules.losses.base import MarginLoss
 
 DEFAULT_LOGITS_BYTES = 1 << 30
 LARGEST_EXPONENT = 80.0  # e^88.7 is the end of float32
 # Powers of e^s in a denominator come close to the smallest float32: factors are moved to the middle of the range.
 LIFT = 2.0**16
-BLOCK = 1 << 24  # numbers of a gradient that are projected at once
 
 
 class Buffers:
@@ -84,22 +83,6 @@ class Buffers:
         return Buffers, ()
 
 
-@contextmanager
-def matmul_precision(precision: str) -> Iterator[None]:
-    """Sets how float32 matrix products are computed, for a while.
-
-    Args:
-        precision: "highest" (float32), "high" (TF32 where a GPU has it) or "medium" (operands rounded to bfloat16,
-            sums and results in float32), as `torch.set_float32_matmul_precision` names them.
-    """
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 def fused_margin_softmax(
     embedding_BD: Tensor,
     weight_CD: Tensor,
@@ -108,6 +91,7 @@ def fused_margin_softmax(
     precision: str = "highest",
     max_logits_bytes: int = DEFAULT_LOGITS_BYTES,
     buffers: Buffers | None = None,
+    kernels: Kernels = PLAIN,
 ) -> Tensor:
     """Per-sample loss of a linear head under a margin loss, differentiable by embeddings and weight.
 
@@ -120,6 +104,7 @@ def fused_margin_softmax(
             everything after the product is float32 always.
         max_logits_bytes: bound on the bytes of the B x C matrix held at once.
         buffers: where large intermediate results come from and go to; None allocates them anew.
+        kernels: the passes over the large matrices.
 
     Returns:
         (B,) float32, equal to `loss(cosine_BC, target_B)` up to rounding.
@@ -133,8 +118,9 @@ def fused_margin_softmax(
     buffers.give(own_BD)
     logit_B, slope_B, penalty_B, penalty_slope_B = target_terms(loss, cosine_B)
     return _FusedMarginSoftmax.apply(
-        embedding_BD, weight_CD, target_B, rows, logit_B, slope_B, penalty_B, penalty_slope_B, precision, chunks
-    )
+        embedding_BD, weight_CD, target_B, rows, logit_B, slope_B, penalty_B, penalty_slope_B, precision, chunks,
+        kernels,
+    )  # fmt: skip
 
 
 def target_terms(loss: MarginLoss, cosine_B: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
@@ -205,21 +191,15 @@ class _Rows:
         self.buffers.give(self.place_cD)
         self.place_cD = self.whole_CD = None
 
-    def project(self, gradient_cD: Tensor, rows_cD: Tensor, chunk: slice) -> None:
+    def project(self, gradient_cD: Tensor, rows_cD: Tensor, chunk: slice, kernels: Kernels) -> None:
         """From LIFT times the gradient by the rows to that by the weight, in place."""
         if self.length_C1 is None:
             gradient_cD.div_(LIFT)
             return
-        # Derivative of w / |w|: remove the part along the row, divide by its length. In blocks, for its product.
         size = max(1, BLOCK // gradient_cD.shape[1])
-        length_c1 = self.length_C1[chunk]
-        product_bD = self.buffers.take(gradient_cD[:size].shape, gradient_cD)
-        for start in range(0, len(gradient_cD), size):
-            block = slice(start, start + size)
-            gradient_bD, rows_bD = gradient_cD[block], rows_cD[block]
-            along_b1 = torch.mul(gradient_bD, rows_bD, out=product_bD[: len(rows_bD)]).sum(1, keepdim=True)
-            gradient_bD.addcmul_(rows_bD, along_b1, value=-1 / self.scale**2).div_(length_c1[block] * LIFT)
-        self.buffers.give(product_bD)
+        place_bD = self.buffers.take(gradient_cD[:size].shape, gradient_cD)
+        kernels.project(gradient_cD, rows_cD, self.length_C1[chunk], self.scale, LIFT, place_bD)
+        self.buffers.give(place_bD)
 
     def _made(self, chunk: slice) -> Tensor:
         weight_cD = self.weight_CD[chunk]
@@ -241,23 +221,22 @@ def _chunks(classes: int, batch: int, max_bytes: int) -> list[slice]:
 class _FusedMarginSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, embedding_BD, weight_CD, target_B, rows, logit_B, slope_B, penalty_B, penalty_slope_B, precision, chunks
-    ):
+        ctx, embedding_BD, weight_CD, target_B, rows, logit_B, slope_B, penalty_B, penalty_slope_B, precision, chunks,
+        kernels,
+    ):  # fmt: skip
         scale, buffers, one = rows.scale, rows.buffers, len(chunks) == 1
         bounded = rows.length_C1 is not None and scale + math.log(len(weight_CD)) < LARGEST_EXPONENT
         others_B, highest_B = torch.zeros_like(logit_B), None if bounded else logit_B
         place = buffers.take((len(target_B) * rows.most,), logit_B)
-        with matmul_precision(precision):
-            for chunk in chunks:
-                rows_cD = rows.take(chunk)
-                e_Bc = place[: len(target_B) * len(rows_cD)].view(len(target_B), -1)
-                torch.mm(embedding_BD, rows_cD.T, out=e_Bc)
-                _put(e_Bc, None if one else chunk, target_B, -torch.inf)
-                if not bounded:
-                    before_B, highest_B = highest_B, torch.maximum(highest_B, e_Bc.amax(1))
-                    others_B *= (before_B - highest_B).exp_()
-                    e_Bc.sub_(highest_B[:, None])
-                others_B += e_Bc.exp_().sum(1)
+        for chunk in chunks:
+            rows_cD = rows.take(chunk)
+            e_Bc = place[: len(target_B) * len(rows_cD)].view(len(target_B), -1)
+            product(embedding_BD, rows_cD.T, precision, out=e_Bc)
+            _put(e_Bc, None if one else chunk, target_B, -torch.inf)
+            if not bounded:
+                before_B, highest_B = highest_B, torch.maximum(highest_B, e_Bc.amax(1))
+                others_B *= (before_B - highest_B).exp_()
+            others_B += kernels.exponentials(e_Bc, highest_B)
         if not one:
             buffers.give(place)
             rows.end()
@@ -268,7 +247,7 @@ class _FusedMarginSoftmax(torch.autograd.Function):
         ctx.save_for_backward(
             embedding_BD, target_B, slope_B, penalty_slope_B, others_B, sum_B, highest_B, place if one else None
         )
-        ctx.rows, ctx.precision, ctx.chunks = rows, precision, chunks
+        ctx.rows, ctx.precision, ctx.chunks, ctx.kernels = rows, precision, chunks, kernels
         loss_B = log_sum_B.sub_(logit_B)
         return loss_B if penalty_B is None else loss_B.add_(penalty_B)
 
@@ -288,25 +267,24 @@ class _FusedMarginSoftmax(torch.autograd.Function):
         if penalty_slope_B is not None:
             own_B += penalty_slope_B * sum_B / scale
         place = buffers.take((len(target_B) * rows.most,), weight_B) if kept is None else kept
-        with matmul_precision(ctx.precision):
-            for chunk in ctx.chunks:
-                rows_cD = rows.take(chunk)
-                g_Bc = place[: len(target_B) * len(rows_cD)].view(len(target_B), -1)
-                if kept is None:
-                    torch.mm(embedding_BD, rows_cD.T, out=g_Bc)
-                    g_Bc = (g_Bc if highest_B is None else g_Bc.sub_(highest_B[:, None])).exp_()
-                _put(g_Bc, chunk if kept is None else None, target_B, own_B)
-                if needs_weight:
-                    # Written as the transposed product: on CPUs up to twice as fast as g.T @ x.
-                    torch.mm(weighted_BD.T, g_Bc, out=grad_weight_CD[chunk].T)
-                    rows.project(grad_weight_CD[chunk], rows_cD, chunk)
-                if needs_embedding:
-                    grad_embedding_BD += g_Bc @ rows_cD
+        for chunk in ctx.chunks:
+            rows_cD = rows.take(chunk)
+            g_Bc = place[: len(target_B) * len(rows_cD)].view(len(target_B), -1)
+            if kept is None:
+                product(embedding_BD, rows_cD.T, ctx.precision, out=g_Bc)
+                ctx.kernels.exponentials(g_Bc, highest_B)
+            _put(g_Bc, chunk if kept is None else None, target_B, own_B)
+            if needs_weight:
+                # Written as the transposed product: on CPUs up to twice as fast as g.T @ x.
+                product(weighted_BD.T, g_Bc, ctx.precision, out=grad_weight_CD[chunk].T)
+                rows.project(grad_weight_CD[chunk], rows_cD, chunk, ctx.kernels)
+            if needs_embedding:
+                grad_embedding_BD += product(g_Bc, rows_cD, ctx.precision)
         rows.end()
         buffers.give(place, weighted_BD)
         if needs_embedding:
             grad_embedding_BD *= (weight_B / (scale * LIFT))[:, None]
-        return grad_embedding_BD, grad_weight_CD, *[None] * 8
+        return grad_embedding_BD, grad_weight_CD, *[None] * 9
 
 
 def _put(matrix_Bc: Tensor, chunk: slice | None, target_B: Tensor, value_B: Tensor | float) -> None:

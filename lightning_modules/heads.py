@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.partitioners.samples import TrainingSamples
-from lightning_modules.fused import DEFAULT_LOGITS_BYTES, Buffers, fused_margin_softmax, matmul_precision, target_terms
+from lightning_modules.fused import DEFAULT_LOGITS_BYTES, Buffers, fused_margin_softmax, target_terms
+from lightning_modules.kernels import PLAIN, Kernels, compiled, matmul_precision
 from lightning_modules.losses.base import ClassificationLoss, MarginLoss
 
 
@@ -21,9 +22,11 @@ class Head(nn.Module):
     Args:
         rows_CD: (C, D) float32 class rows to start from; (C R, D) where a class has R, those of a class in succession.
         unit_rows: whether rows are divided by their length before the product.
-        precision: of the large matrix products in training, see `lightning_modules.fused.matmul_precision`.
+        precision: of the large matrix products in training, see `lightning_modules.kernels.matmul_precision`.
         max_logits_bytes: bound on the bytes of B x C outputs held at once in training.
         rows_per_class: R; the output of a class is the largest of its R rows.
+        compiled: whether torch.compile makes the passes over large matrices in training; it has to be tried whether
+            it pays. Loss and gradient are the same up to rounding.
     """
 
     def __init__(
@@ -33,11 +36,17 @@ class Head(nn.Module):
         precision: str = "highest",
         max_logits_bytes: int = DEFAULT_LOGITS_BYTES,
         rows_per_class: int = 1,
+        compiled: bool = False,
     ):
         super().__init__()
         self.weight_CD = nn.Parameter(rows_CD.detach().clone().float())
         self.unit_rows, self.precision, self.max_logits_bytes = unit_rows, precision, max_logits_bytes
-        self.rows_per_class, self.scratch = rows_per_class, Buffers()
+        self.rows_per_class, self.compiled, self.scratch = rows_per_class, compiled, Buffers()
+
+    @property
+    def kernels(self) -> Kernels:
+        """The passes over large matrices in training."""
+        return compiled() if self.compiled else PLAIN
 
     def rows(self) -> Tensor:
         """The class rows as the product uses them: (C, D), of unit length where `unit_rows`."""
@@ -80,8 +89,9 @@ class Head(nn.Module):
         """
         if isinstance(loss, MarginLoss) and self.rows_per_class == 1:
             return fused_margin_softmax(
-                embedding_BD, self.weight_CD, target_B, loss, self.precision, self.max_logits_bytes, self.scratch
-            )
+                embedding_BD, self.weight_CD, target_B, loss, self.precision, self.max_logits_bytes, self.scratch,
+                self.kernels,
+            )  # fmt: skip
         with matmul_precision(self.precision):
             return loss(self(embedding_BD), target_B)
 

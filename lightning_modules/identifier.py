@@ -22,8 +22,8 @@ from datamodules.files import atomic_folder, read_json, sha256, write_json
 from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules.decisions.base import Decided, Decision, Ranked
-from lightning_modules.fused import matmul_precision
 from lightning_modules.indexes import base as indexes
+from lightning_modules.kernels import matmul_precision
 from lightning_modules.routers.base import Router
 from lightning_modules.scores import Heads, ProbeScores, cluster_centres
 

@@ -20,7 +20,8 @@ from datamodules.cluster_datamodule import Batch
 from datamodules.errors import InputError
 from lightning_modules.active_classes import ActiveClasses, EveryClass
 from lightning_modules.active_head import ActiveHead, ActiveSubNetwork
-from lightning_modules.fused import DEFAULT_LOGITS_BYTES, matmul_precision, target_terms
+from lightning_modules.fused import DEFAULT_LOGITS_BYTES, target_terms
+from lightning_modules.kernels import BLOCK, PLAIN, Kernels, product
 from lightning_modules.losses.base import ClassificationLoss, MarginLoss
 
 
@@ -92,6 +93,7 @@ def sharded_margin_softmax(
     loss: MarginLoss,
     precision: str = "highest",
     max_logits_bytes: int = DEFAULT_LOGITS_BYTES,
+    kernels: Kernels = PLAIN,
 ) -> Tensor:
     """Per-sample loss of a linear head whose rows are spread over the ranks, differentiable like the whole head.
 
@@ -100,8 +102,9 @@ def sharded_margin_softmax(
         weight_cD: (c, D) float32 class rows of this rank, of any length; divided by it where `loss.unit_rows`.
         place_B: (B,) int64 row of the true class in `weight_cD`, -1 where another rank holds it.
         loss: scale and target logit.
-        precision: of the large products, see `lightning_modules.fused.matmul_precision`.
+        precision: of the large products, see `lightning_modules.kernels.matmul_precision`.
         max_logits_bytes: bound on the bytes of the B x c matrix held at once.
+        kernels: the passes over the large matrices.
 
     Returns:
         (B,) float32, the same on every rank. Its gradient by embeddings is that of all classes, on every rank.
@@ -114,24 +117,23 @@ def sharded_margin_softmax(
     logit_O, slope_O, penalty_O, penalty_slope_O = target_terms(loss, cosine_O)
     target = own_O, place_B[own_O], logit_O, slope_O, penalty_O, penalty_slope_O
     return _ShardedMarginSoftmax.apply(
-        embedding_BD, weight_cD, rows_cD, length_c1, target, loss.scale, precision, max_logits_bytes
+        embedding_BD, weight_cD, rows_cD, length_c1, target, loss.scale, precision, max_logits_bytes, kernels
     )
 
 
 class _ShardedMarginSoftmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, embedding_BD, weight_cD, rows_cD, length_c1, target, scale, precision, max_bytes):
+    def forward(ctx, embedding_BD, weight_cD, rows_cD, length_c1, target, scale, precision, max_bytes, kernels):
         own_O, place_O, logit_O, _, penalty_O, _ = target
         batch, classes = len(embedding_BD), len(rows_cD)
         step = max(1, min(classes, max_bytes // (4 * batch)))
         ctx.chunks = [slice(start, min(start + step, classes)) for start in range(0, classes, step)]
-        ctx.scale, ctx.precision, ctx.target = scale, precision, target
+        ctx.scale, ctx.precision, ctx.target, ctx.kernels = scale, precision, target, kernels
         scaled_BD = embedding_BD * scale
         log_sum_B = embedding_BD.new_full((batch,), -torch.inf)
-        with matmul_precision(precision):
-            for chunk in ctx.chunks:
-                z_Bc = _logits(scaled_BD, rows_cD, chunk, own_O, place_O, logit_O)
-                log_sum_B = torch.logaddexp(log_sum_B, torch.logsumexp(z_Bc, 1))
+        for chunk in ctx.chunks:
+            z_Bc = _logits(scaled_BD, rows_cD, chunk, own_O, place_O, logit_O, precision)
+            log_sum_B = torch.logaddexp(log_sum_B, torch.logsumexp(z_Bc, 1))
         highest_B = _reduce(log_sum_B.clone(), "max")
         sums_3B = embedding_BD.new_zeros(3, batch)
         sums_3B[0] = (log_sum_B - highest_B).exp()
@@ -140,7 +142,9 @@ class _ShardedMarginSoftmax(torch.autograd.Function):
             sums_3B[2, own_O] = penalty_O
         sum_B, logit_B, penalty_B = _reduce(sums_3B, "sum")
         log_sum_B = highest_B + sum_B.log()
-        p_Bc = z_Bc.sub_(log_sum_B[:, None]).exp_() if len(ctx.chunks) == 1 else None
+        p_Bc = z_Bc if len(ctx.chunks) == 1 else None
+        if p_Bc is not None:
+            kernels.exponentials(p_Bc, log_sum_B)
         ctx.save_for_backward(embedding_BD, rows_cD, length_c1, log_sum_B, p_Bc)
         return log_sum_B - logit_B + penalty_B
 
@@ -155,29 +159,27 @@ class _ShardedMarginSoftmax(torch.autograd.Function):
         slope_O = (slope_O if penalty_slope_O is None else slope_O + penalty_slope_O) / ctx.scale
         grad_embedding_BD = torch.zeros_like(embedding_BD) if needs_embedding else None
         grad_weight_cD = torch.empty_like(rows_cD) if needs_weight else None
-        with matmul_precision(ctx.precision):
-            for chunk in ctx.chunks:
-                if p_Bc is None:
-                    g_Bc = _logits(scaled_BD, rows_cD, chunk, own_O, place_O, logit_O)
-                    g_Bc.sub_(log_sum_B[:, None]).exp_()
-                else:
-                    g_Bc = p_Bc
-                _put(g_Bc, chunk, own_O, place_O, slope_O)
-                if needs_weight:
-                    torch.mm(weighted_BD.T, g_Bc, out=grad_weight_cD[chunk].T)
-                if needs_embedding:
-                    grad_embedding_BD += g_Bc @ rows_cD[chunk]
+        for chunk in ctx.chunks:
+            if p_Bc is None:
+                g_Bc = _logits(scaled_BD, rows_cD, chunk, own_O, place_O, logit_O, ctx.precision)
+                ctx.kernels.exponentials(g_Bc, log_sum_B)
+            else:
+                g_Bc = p_Bc
+            _put(g_Bc, chunk, own_O, place_O, slope_O)
+            if needs_weight:
+                product(weighted_BD.T, g_Bc, ctx.precision, out=grad_weight_cD[chunk].T)
+            if needs_embedding:
+                grad_embedding_BD += product(g_Bc, rows_cD[chunk], ctx.precision)
         if needs_weight and length_c1 is not None:
-            # Derivative of w / |w|: remove the part along the row, divide by its length.
-            along_c1 = (grad_weight_cD * rows_cD).sum(1, keepdim=True)
-            grad_weight_cD.addcmul_(rows_cD, along_c1, value=-1).div_(length_c1)
+            place_bD = torch.empty_like(grad_weight_cD[: max(1, BLOCK // grad_weight_cD.shape[1])])
+            ctx.kernels.project(grad_weight_cD, rows_cD, length_c1, 1.0, 1.0, place_bD)
         if needs_embedding:
             grad_embedding_BD = _reduce(grad_embedding_BD, "sum") * factor_B1
-        return grad_embedding_BD, grad_weight_cD, *[None] * 6
+        return grad_embedding_BD, grad_weight_cD, *[None] * 7
 
 
-def _logits(scaled_BD, rows_cD, chunk, own_O, place_O, logit_O) -> Tensor:
-    z_Bc = scaled_BD @ rows_cD[chunk].T
+def _logits(scaled_BD, rows_cD, chunk, own_O, place_O, logit_O, precision) -> Tensor:
+    z_Bc = product(scaled_BD, rows_cD[chunk].T, precision)
     _put(z_Bc, chunk, own_O, place_O, logit_O)
     return z_Bc
 
@@ -264,7 +266,8 @@ class ShardedHead(ActiveHead):
                 f"{type(loss).__name__} with classes sharded over ranks", "a loss whose true logit alone is special",
                 "choose trainer.strategy=ddp, or another loss such as arcface",
             )  # fmt: skip
-        return sharded_margin_softmax(embedding_BD, weight_cD, place_B, loss, self.precision, self.max_logits_bytes)
+        options = self.precision, self.max_logits_bytes, self.kernels
+        return sharded_margin_softmax(embedding_BD, weight_cD, place_B, loss, *options)
 
     def best(self, embedding_BD: Tensor) -> Tensor:
         """The class of the highest output over all ranks, the first of equals: (B,) int64.

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from datamodules.stacked_batches import StackedBatch
-from lightning_modules.fused import matmul_precision, target_terms
+from lightning_modules.fused import target_terms
 from lightning_modules.heads import Head
+from lightning_modules.kernels import BLOCK, PLAIN, Kernels, product
 from lightning_modules.losses.base import ClassificationLoss, MarginLoss
 from lightning_modules.schedules import learning_rate_factor
 
@@ -36,6 +37,7 @@ def stacked_margin_softmax(
     padding_SC: Tensor,
     loss: MarginLoss,
     precision: str = "highest",
+    kernels: Kernels = PLAIN,
 ) -> tuple[Tensor, Tensor]:
     """Losses of S heads and the gradients of their weighted sums, as `fused_margin_softmax` would give them one by one.
 
@@ -46,7 +48,8 @@ def stacked_margin_softmax(
         sample_weight_SB: (S, B) float32, 0 where there is no sample.
         padding_SC: (S, C) bool, true where a head has no such class.
         loss: scale and target logit.
-        precision: of the large products, see `lightning_modules.fused.matmul_precision`.
+        precision: of the large products, see `lightning_modules.kernels.matmul_precision`.
+        kernels: the passes over the large matrices.
 
     Returns:
         (S, B) losses without weights, and the (S, C, D) gradient by `weight_SCD` of the weighted sum of losses.
@@ -59,12 +62,11 @@ def stacked_margin_softmax(
     own_SBD = rows_SCD.gather(1, column_SB1.expand(-1, -1, rows_SCD.shape[2]))
     cosine_SB = own_SBD.mul_(unit_SBD).sum(2)
     logit_SB, slope_SB, penalty_SB, penalty_slope_SB = target_terms(loss, cosine_SB)
-    with matmul_precision(precision):
-        z_SBC = torch.bmm(unit_SBD * loss.scale, rows_SCD.transpose(1, 2))
+    z_SBC = product(unit_SBD * loss.scale, rows_SCD.mT, precision)
     z_SBC.masked_fill_(padding_SC[:, None], -torch.inf).scatter_(2, column_SB1, logit_SB[..., None])
     highest_SB = z_SBC.amax(2)
-    e_SBC = z_SBC.sub_(highest_SB[..., None]).exp_()  # p times sum_SB, see `lightning_modules.fused`
-    sum_SB = e_SBC.sum(2)
+    sum_SB = kernels.exponentials(z_SBC.flatten(0, 1), highest_SB.flatten()).view_as(highest_SB)
+    e_SBC = z_SBC  # p times sum_SB, see `lightning_modules.fused`
     log_sum_SB = sum_SB.log() + highest_SB
     own_SB = ((logit_SB - log_sum_SB).exp() - 1) * slope_SB
     if penalty_SB is not None:
@@ -72,11 +74,11 @@ def stacked_margin_softmax(
     own_SB *= sum_SB / loss.scale
     e_SBC.scatter_(2, column_SB1, own_SB[..., None])
     weighted_SBD = unit_SBD * (sample_weight_SB * loss.scale / sum_SB)[..., None]
-    with matmul_precision(precision):
-        gradient_SCD = torch.bmm(e_SBC.transpose(1, 2), weighted_SBD)
+    gradient_SCD = product(e_SBC.mT, weighted_SBD, precision)
     if length_SC1 is not None:
-        along_SC1 = (gradient_SCD * rows_SCD).sum(2, keepdim=True)
-        gradient_SCD.addcmul_(rows_SCD, along_SC1, value=-1).div_(length_SC1)
+        gradient_cD = gradient_SCD.flatten(0, 1)
+        place_bD = torch.empty_like(gradient_cD[: max(1, BLOCK // gradient_cD.shape[1])])
+        kernels.project(gradient_cD, rows_SCD.flatten(0, 1), length_SC1.flatten(0, 1), 1.0, 1.0, place_bD)
     loss_SB = log_sum_SB - logit_SB
     return loss_SB if penalty_SB is None else loss_SB + penalty_SB, gradient_SCD
 
@@ -138,7 +140,7 @@ class StackedSubNetworks(LightningModule):
         with torch.no_grad():
             loss_SB, gradient_SCD = stacked_margin_softmax(
                 batch.unit_SBD, self.weight_SCD, batch.target_SB, batch.weight_SB, self.padding_SC, self.loss,
-                self.heads[0].precision,
+                self.heads[0].precision, self.heads[0].kernels,
             )  # fmt: skip
             self._loss_S += torch.where(batch.weight_SB > 0, loss_SB, 0).sum(1)
         for head, gradient_CD, active in zip(self.heads, gradient_SCD, batch.active_S, strict=True):

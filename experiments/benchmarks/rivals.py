@@ -20,7 +20,7 @@ from datamodules.cluster_datamodule import IndexBatches
 from experiments.benchmarks.our_training import limited_steps, samples_per_second
 from experiments.benchmarks.pairing import seconds
 from experiments.coordination.networks import Start
-from lightning_modules.fused import matmul_precision
+from lightning_modules.kernels import matmul_precision
 
 SCALE, MARGIN, BETAS = 64.0, 0.5, (0.9, 0.99)
 PRODUCT_DTYPE = {"highest": torch.float32, "high": torch.float32, "medium": torch.bfloat16}
@@ -79,7 +79,7 @@ def train_pml(
         classes: C.
         batch: B.
         epochs: to train.
-        precision: of float32 products, see `lightning_modules.fused.matmul_precision`.
+        precision: of float32 products, see `lightning_modules.kernels.matmul_precision`.
         steps: of an epoch; None trains with all samples.
         accelerator: of the Trainer.
         seed: of first weights and batch order.

@@ -15,7 +15,7 @@ import torch
 from datamodules.cluster_datamodule import RESIDENT_BYTES
 from datamodules.errors import InputError
 from experiments.coordination.steps import batch_size
-from lightning_modules.fused import BLOCK
+from lightning_modules.kernels import BLOCK
 
 FLOAT = 4
 PROCESS_BYTES = 850 << 20  # interpreter, torch, Lightning: measured resident size before any data

@@ -16,8 +16,8 @@ from datamodules.embedding_set import EmbeddingSet
 from datamodules.partitioners.base import Partition
 from datamodules.splits import Split
 from lightning_modules.baselines.base import Predictor
-from lightning_modules.fused import matmul_precision
 from lightning_modules.identifier import PROBES_AT_ONCE, Identifier
+from lightning_modules.kernels import matmul_precision
 from lightning_modules.metrics import IdentificationMetrics
 from lightning_modules.routers.base import Router
 from lightning_modules.scores import cluster_centres

@@ -179,5 +179,5 @@ def head_options(job: Job, loss: ClassificationLoss) -> dict:
     settings = job.recipe.trainer
     return dict(
         unit_rows=loss.unit_rows, precision=settings["matmul"], max_logits_bytes=settings["max_logits_mb"] << 20,
-        rows_per_class=loss.rows_per_class,
+        rows_per_class=loss.rows_per_class, compiled=settings["compile"],
     )  # fmt: skip

@@ -23,6 +23,7 @@ class TrainerConfig:
     max_epochs: int = 50  # passes over the cluster's training samples
     batch_size: Any = 256  # samples per step, shared by a sub-network's devices; auto: fewer where samples are few
     matmul: str = "medium"  # products in training: highest (float32), high (TF32), medium (bfloat16 operands)
+    compile: bool = False  # passes over large matrices by torch.compile (Triton on a GPU); seconds for the first step
     schedule: str = "constant"  # learning rate over the fit: constant, linear (to 0) or cosine (to 0)
     max_logits_mb: int = 1024  # bound on the batch x classes matrix, MiB; larger heads go through it in chunks
     accelerator: str = "auto"  # cpu, gpu, auto

@@ -35,8 +35,8 @@ from experiments.coordination.job import Job, Stack
 from experiments.coordination.networks import Enrolled, head_options, optimizer, start
 from experiments.coordination.training import EpochReport, keep
 from lightning_modules.active_classes import EveryClass
-from lightning_modules.fused import matmul_precision
 from lightning_modules.heads import Head
+from lightning_modules.kernels import matmul_precision
 from lightning_modules.losses.base import MarginLoss
 from lightning_modules.stacked import StackedSubNetworks, can_stack
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_modules.baselines.base import Task
-from lightning_modules.fused import matmul_precision
 from lightning_modules.heads import Head
+from lightning_modules.kernels import matmul_precision
 from lightning_modules.losses.base import ClassificationLoss
 from lightning_modules.subnetwork import SubNetwork
 

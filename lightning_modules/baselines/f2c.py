@@ -16,8 +16,8 @@ from datamodules.class_means import normalise_rows
 from datamodules.cluster_datamodule import Batch
 from lightning_modules.baselines.base import Baseline, ByScore, Predictor, Task, unit_rows
 from lightning_modules.baselines.hf_softmax import refuse_lengths_and_rows
-from lightning_modules.fused import matmul_precision
 from lightning_modules.heads import Head
+from lightning_modules.kernels import matmul_precision
 from lightning_modules.losses.base import ClassificationLoss
 from lightning_modules.subnetwork import SubNetwork
 

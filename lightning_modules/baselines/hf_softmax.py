@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from lightning_modules.baselines.base import Baseline, ByScore, Infeasible, Predictor, Task
-from lightning_modules.fused import fused_margin_softmax, matmul_precision
+from lightning_modules.fused import fused_margin_softmax
 from lightning_modules.heads import Head, starting_rows
+from lightning_modules.kernels import matmul_precision
 from lightning_modules.losses.base import ClassificationLoss, MarginLoss
 from lightning_modules.subnetwork import SubNetwork
 

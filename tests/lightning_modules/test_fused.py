@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightning_modules.fused import fused_margin_softmax, matmul_precision, target_terms
+from lightning_modules.fused import fused_margin_softmax, target_terms
+from lightning_modules.kernels import matmul_precision
 from lightning_modules.losses.arcface import ArcFace, ArcFaceValueOnly
 from lightning_modules.losses.base import MarginLoss
 from lightning_modules.losses.cosface import CosFace
