@@ -2,7 +2,9 @@
 """Training of one head: ours against other ways on the same data, and against what the machine could do."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,7 +22,7 @@ from experiments.benchmarks.pairing import Skipped, measure_in_turn, record
 from experiments.coordination.networks import Enrolled, start
 
 LIMITS = ("gemm", "memory")
-RIVALS = ("lightning_pml", "insightface", *LIMITS)
+RIVALS = ("lightning_pml", "insightface", "compiled", *LIMITS)
 FILL_SECONDS = 0.5
 
 
@@ -35,7 +37,7 @@ class Size:
         epochs: of each repeat; the first does not count where there are more.
         steps: of an epoch, None for all samples.
         precisions: pairs (ours, theirs) of float32 product precision; one entry states both.
-        against: some of `RIVALS`.
+        against: some of `RIVALS`; "compiled" is ours with trainer.compile=true.
         accuracy_epochs: epochs after which the accuracy of ours and lightning_pml is compared; 0 leaves it out.
     """
 
@@ -45,7 +47,7 @@ class Size:
     epochs: int = 3
     steps: int | None = None
     precisions: tuple = ("medium",)
-    against: tuple = RIVALS
+    against: tuple = ("lightning_pml", "insightface", *LIMITS)
     accuracy_epochs: int = 0
 
 
@@ -83,11 +85,17 @@ class HeadBenchmark(Group):
     ) -> Iterator[dict[str, Any]]:
         data = synthetic_set(bench, size.classes, size.images, self.dim)
         settings: dict[str, Any] = {"batch_size": size.batch, "matmul": precision[0]}
-        with our_training(bench, data, steps=size.steps, max_epochs=size.epochs, **settings) as ours:
+        how: dict[str, Any] = {"steps": size.steps, "max_epochs": size.epochs, **settings}
+        with our_training(bench, data, **how) as ours, ExitStack() as also:
             _, splits, _ = ours.coordinator.enrolled(ours.cell)
             embedding_ND, target_N = tensors(data.embeddings, splits.train)
-            sides = {"ours": lambda: samples_per_second(ours.records()[0]["history"])}
+            sides: dict[str, Callable[[], float]] = {"ours": partial(_speed, ours)}
             for rival in against:
+                if rival == "compiled":
+                    theirs = also.enter_context(our_training(bench, data, folder="compiled", compile=True, **how))
+                    theirs.records()  # the first call compiles
+                    sides[rival] = partial(_speed, theirs)
+                    continue
                 sides[rival] = self._rival(rival, bench, size, embedding_ND, target_N, precision[1])
             taken = measure_in_turn(sides, self.repeats, bench.device)
         accuracy = {}
@@ -133,6 +141,10 @@ class HeadBenchmark(Group):
             "theirs_accuracy": head.named_rightly(*test),
             "accuracy_probes": len(splits.test),
         }
+
+
+def _speed(training: OurTraining) -> float:
+    return samples_per_second(training.records()[0]["history"])
 
 
 def tensors(embeddings_ND: np.ndarray, split: Split) -> tuple[Tensor, Tensor]:

@@ -83,6 +83,7 @@ def our_training(
     n_subnets: int = 1,
     partitioner: str = "single",
     steps: int | None = None,
+    folder: str = "run",
     **trainer: Any,
 ) -> Iterator[OurTraining]:
     """Opens a run folder for the training of one partition; it is removed at the end.
@@ -93,6 +94,7 @@ def our_training(
         n_subnets: m.
         partitioner: name of a file in configs/partitioner.
         steps: of an epoch; None trains with all samples.
+        folder: its name in the scratch folder.
         **trainer: values of `schema.TrainerConfig` that differ from the benchmark's configuration.
     """
     never = {"check_val_every_n_epoch": NEVER, "checkpoint_every_n_epochs": NEVER}
@@ -107,11 +109,11 @@ def our_training(
     content = {"title": "benchmark", "partitioner": partitioner, "router": "nearest_class", "decision": "argmax"}
     scenario = make_scenario("benchmark", OmegaConf.create(content), recipe)
     cell = Cell(embedding_set.n_identities, n_subnets, bench.cfg.seed)
-    folder: Path = bench.folder / "run"
-    with RunFolder(folder, cfg) as run, limited_steps(steps):
+    path: Path = bench.folder / folder
+    with RunFolder(path, cfg) as run, limited_steps(steps):
         coordinator = Coordinator(run, embedding_set, cfg, Console(file=io.StringIO()))
         yield OurTraining(coordinator, cell, scenario)
-    shutil.rmtree(folder)
+    shutil.rmtree(path)
 
 
 @contextmanager

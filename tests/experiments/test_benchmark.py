@@ -19,6 +19,8 @@ from experiments.benchmarks.pairing import Taken, measure_in_turn, record, secon
 from experiments.benchmarks.partitioning import inertia
 from experiments.benchmarks.people import class_means_of, probes_of
 from experiments.benchmarks.summary import frame, line, markdown, ratio_figure
+from lightning_modules import heads as heads_module
+from lightning_modules import kernels as kernels_module
 from lightning_modules.losses.arcface import ArcFaceValueOnly
 
 KEYS = set("name classes batch precision against ratio ratio_min ratio_max unit ours theirs".split())
@@ -160,6 +162,16 @@ def test_a_missing_package_is_a_reason_and_the_rest_is_measured(call, tmp_path, 
     assert skipped["against"] == "lightning_pml" and "pip install" in skipped["reason"]
     assert "skipped" in ended.out and "pytorch-metric-learning is not installed" in ended.out
     assert {one["against"] for one in records_of(tmp_path / "a")} == {"insightface", "gemm", "memory"}
+
+
+def test_compiled_passes_are_measured_against_plain_ones(call, tmp_path, monkeypatch):
+    used = []
+    monkeypatch.setattr(heads_module, "compiled", lambda: used.append(1) or kernels_module.compiled("eager"))
+    size = "suite.head.sizes=[{classes: 12, batch: 16, epochs: 2, steps: 2, against: [compiled]}]"
+    ended = call("benchmark", *TINY, size, f"runs_dir={tmp_path}", "name=a")
+    assert ended.code == 0, ended.err
+    (found,) = records_of(tmp_path / "a")
+    assert found["against"] == "compiled" and found["ours"] > 0 and found["theirs"] > 0 and used
 
 
 def test_a_finished_group_is_not_measured_again_and_others_are_added(call, tmp_path):
