@@ -53,7 +53,7 @@ class IdentificationBenchmark(Group):
         n_probes: probes on which agreement is measured.
         repeats: pairs of each comparison.
         dim: D.
-        hnsw_most: K above which no graph is built: it takes 20 minutes for a million on two cores.
+        hnsw_most: K above which no graph is built: it takes minutes for a million on two cores.
     """
 
     def __init__(
