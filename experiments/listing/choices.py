@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What can be chosen: the files of experiments/configs and the first line of each."""
+"""What can be chosen: the files of experiments/configs and what the first comment of each says."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ class Choice:
     Attributes:
         group: the folder, and the key on the command line.
         name: what is written behind `group=`.
-        about: the first comment line.
+        about: the first comment line that is not for Hydra.
         file: where it is.
     """
 
@@ -47,6 +47,7 @@ def choices(wanted: list[str] | None = None) -> list[Choice]:
     found = []
     for group in wanted or known:
         for file in sorted((CONFIGS / group).glob("*.yaml")):
-            first = file.read_text(encoding="utf-8").partition("\n")[0]
-            found.append(Choice(group, file.stem, first.removeprefix("#").strip(), file))
+            lines = file.read_text(encoding="utf-8").splitlines()
+            about = next(line for line in lines if not line.startswith("# @package"))  # Hydra wants that line first
+            found.append(Choice(group, file.stem, about.removeprefix("#").strip(), file))
     return found

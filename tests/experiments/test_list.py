@@ -21,6 +21,7 @@ def test_every_file_of_every_group_is_listed_once(capsys):
         (file.parent.name, file.stem) for file in (ROOT / "experiments/configs").glob("*/*.yaml")
     }
     assert len({tuple(row) for row in rows}) == len(rows) and all(about for _, _, about in rows)
+    assert not [about for _, _, about in rows if about.startswith("@")], "what Hydra reads is no description"
     groups = "data source extractor loss partitioner init router decision scenario launcher logger".split()
     assert set(groups) <= {group for group, _, _ in rows}
 
