@@ -13,6 +13,7 @@ from lightning_modules.heads import Head
 from lightning_modules.kernels import PLAIN, compiled, has_wide_products, product, wide_product
 from lightning_modules.losses.arcface import ArcFace
 from lightning_modules.losses.softmax import Softmax
+from lightning_modules.sharded_head import sharded_margin_softmax
 from lightning_modules.stacked import stacked_margin_softmax
 
 needs_a_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler on a CPU")
@@ -56,6 +57,20 @@ def test_a_stack_of_heads_takes_compiled_passes_too(backend):
     )
     for ours, theirs in zip(fast, plain, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("chunks", [1, 3])
+def test_a_sharded_head_takes_compiled_passes_too(backend, chunks):
+    weight, unit, target = data()
+    weight.requires_grad_(), unit.requires_grad_()
+    expected = ArcFace()(unit @ F.normalize(weight).T, target)
+    bound = 4 * len(unit) * -(-len(weight) // chunks)
+    found = sharded_margin_softmax(unit, weight, target, ArcFace(), "highest", bound, compiled(backend))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    theirs = torch.autograd.grad(expected.sum(), (unit, weight))
+    for ours, one in zip(torch.autograd.grad(found.sum(), (unit, weight)), theirs, strict=True):
+        torch.testing.assert_close(ours, one, rtol=1e-4, atol=1e-4)
 
 
 def test_where_compilation_fails_plain_passes_go_on_after_one_warning(caplog):
