@@ -78,9 +78,7 @@ class SubNetwork(LightningModule):
             self.after_step()
             if alone:  # lets the next step write its gradient where this one's was; under DDP it belongs to a bucket
                 self.head.scratch.give(self.head.weight_CD.grad)
-                self.head.weight_CD.grad = None
-            else:
-                optimizer.zero_grad()
+            optimizer.zero_grad()
             steps, samples = steps + 1, samples + len(batch.target_B)
         loop = self.trainer.fit_loop.epoch_loop
         loop._batches_that_stepped += steps - 1  # the step of loggers, of which Lightning counts one for each call

@@ -14,6 +14,7 @@ from callbacks.epoch_clock import EpochClock
 from callbacks.history import History
 from datamodules.cluster_datamodule import ClusterDataModule
 from lightning_modules import subnetwork
+from lightning_modules.baselines.coded import CodeHead
 from lightning_modules.fused import Buffers
 from lightning_modules.heads import Head
 from lightning_modules.losses.arcface import ArcFace
@@ -177,3 +178,22 @@ def test_a_cluster_without_validation_samples_trains(toy_split, data):
     data.val_split = type(data.val_split)(data.val_split.rows[:0], data.val_split.labels[:0])
     _, records = fit(data, epochs=1, limit_val_batches=0)
     assert np.isfinite(records[0]["train/loss"])
+
+
+def test_a_head_of_two_parameters_is_trained_as_plain_adam_trains_it(data):
+    # Clearing the gradient of one parameter alone lets those of the others add up over the whole fit.
+    def make():
+        return CodeHead(5, 8, 6, "highest", torch.Generator().manual_seed(2))
+
+    network, _ = fit(data, NormFace(4.0), epochs=3, head=make())
+    head, loss = make(), NormFace(4.0)
+    adam, batches = ADAM(list(head.parameters())), data.train_dataloader()
+    for epoch in range(3):
+        batches.set_epoch(epoch)
+        for x, y, _length in batches:
+            adam.zero_grad()
+            loss(head(x), y).mean().backward()
+            adam.step()
+    assert len(list(head.parameters())) == 2
+    for name, value in head.named_parameters():
+        torch.testing.assert_close(network.head.get_parameter(name), value, rtol=1e-5, atol=1e-6)
