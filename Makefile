@@ -28,6 +28,7 @@ lint: $(READY)  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tests.docstrings
 
 docs: $(READY)  ## make docs/configuration.md of the configurations anew
 	$(BIN)/python -m experiments.list --keys docs/configuration.md

@@ -2,6 +2,7 @@
 """Wall clock, throughput and peak memory of each training epoch."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ class EpochClock(Callback):
     """
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Starts the clock."""
         reset_peak_memory(module.device)
         wait(module.device)
         self._samples, self._start = 0, time.perf_counter()
@@ -41,44 +41,35 @@ class EpochClock(Callback):
 
 
 def wait(device: torch.device) -> None:
-    """Waits until a GPU has done what it was told.
-
-    Args:
-        device: whose work is waited for; a CPU has done its own.
-    """
+    """Waits until a GPU has done what it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def reset_peak_memory(device: torch.device | str = "cpu") -> None:
-    """Starts a new measurement of peak memory; without effect where the kernel does not allow it.
-
-    Args:
-        device: whose memory.
-    """
+    """Starts a new measurement of peak memory; without effect where the kernel does not allow it."""
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    try:
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
 
 
 def peak_memory_mb(device: torch.device | str = "cpu") -> float:
-    """Peak memory since the last reset in MiB: resident set of the process, or CUDA allocations of the device.
-
-    Args:
-        device: whose memory.
-    """
+    """Peak memory since the last reset in MiB: resident set of the process, or CUDA allocations of the device."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    except OSError:
-        pass
+    if (peak := kernel_bytes("VmHWM")) is not None:
+        return peak / 2**20
     import resource  # not on Windows
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def kernel_bytes(name: str, file: str = "/proc/self/status") -> int | None:
+    """Bytes that Linux states under a name in a file of /proc; None where it does not."""
+    with suppress(OSError):
+        for line in Path(file).read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return None

@@ -21,12 +21,7 @@ class StopOnNonFinite(Callback):
 
 
 def divergence(loss: float, epoch: int) -> DivergenceError | None:
-    """The error of a loss that is not finite; None for one that is.
-
-    Args:
-        loss: mean training loss of an epoch.
-        epoch: its number.
-    """
+    """The error of a loss that is not finite; None for one that is."""
     if math.isfinite(loss):
         return None
     return DivergenceError(

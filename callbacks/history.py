@@ -3,14 +3,14 @@
 
 from typing import Any
 
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers.logger import Logger
 
 
-class History(Logger):
-    """A Lightning logger that only remembers; after the fit `records` goes into the sub-network's file.
+class History(Logger, Callback):
+    """A logger that only remembers. As a callback of the same fit, it keeps its records in the checkpoints.
 
-    A logger and not a callback, because loggers alone see the values of modules and of all callbacks, whatever the
-    order in which those ran.
+    A logger sees the values of modules and of all callbacks, whatever the order in which those ran.
 
     Attributes:
         records: one dict per epoch in order, keys as logged and `epoch` from 0.
@@ -19,6 +19,7 @@ class History(Logger):
     def __init__(self):
         super().__init__()
         self._by_epoch: dict[int, dict[str, float]] = {}
+        self._validated = False
 
     name = "history"
     version = 0
@@ -26,10 +27,6 @@ class History(Logger):
     @property
     def records(self) -> list[dict[str, float]]:
         return [self._by_epoch[epoch] for epoch in sorted(self._by_epoch)]
-
-    def restore(self, records: list[dict[str, float]]) -> None:
-        """Puts back the records of epochs that an earlier process finished."""
-        self._by_epoch = {int(record["epoch"]): dict(record) for record in records}
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Adds values to the record of their epoch; Lightning sends the epoch along."""
@@ -39,3 +36,26 @@ class History(Logger):
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run folder holds the configuration."""
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Lightning still shows the validation values of an earlier epoch; they are not those of this one."""
+        self._validated = False
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._validated = True
+
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds the records; loggers hear of the epoch that just ended only after its checkpoint was written."""
+        values = {
+            key: float(value) for key, value in trainer.callback_metrics.items()
+            if self._validated or not key.startswith("val")
+        }  # fmt: skip
+        self.log_metrics({**values, "epoch": trainer.current_epoch})
+        checkpoint["history"] = self.records
+
+    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Takes the records back, and gives them to loggers whose record of the earlier epochs is gone."""
+        self._by_epoch = {int(record["epoch"]): dict(record) for record in checkpoint["history"]}
+        for logger in trainer.loggers:
+            if hasattr(logger, "restore"):
+                logger.restore(self.records)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Ends a fit with the weights of its best epoch."""
 
+import copy
 import math
 
-import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -26,26 +26,14 @@ class KeepBest(Callback):
         self._weights: dict[str, Tensor] = {}
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Looks at the epoch that just ended."""
         value = float(trainer.callback_metrics[self.monitor])
         if value < self._best:
             self._best, self.best_epoch = value, trainer.current_epoch
-            self._weights = _copy(module.state_dict(), self._weights)
+            self._weights = copy.deepcopy(module.state_dict())
         elif self.best_epoch is not None and trainer.current_epoch - self.best_epoch >= self.patience:
             trainer.should_stop = True
 
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Puts the best weights back."""
         if self._weights:
             module.load_state_dict(self._weights)
             self._weights = {}
-
-
-def _copy(state: dict[str, Tensor], into: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies without new memory where there is some from an earlier epoch."""
-    if not into:
-        return {name: value.detach().clone() for name, value in state.items()}
-    with torch.no_grad():
-        for name, value in state.items():
-            into[name].copy_(value)
-    return into

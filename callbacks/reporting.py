@@ -17,7 +17,6 @@ class ReportEpoch(Callback):
         self.report = report
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Reports, on the first process only."""
         if trainer.is_global_zero:
             values = {key: float(value) for key, value in trainer.callback_metrics.items()}
             self.report(trainer.current_epoch + 1, trainer.max_epochs or 0, values)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """From a picture to square face crops.
 
-Axes: H, W height and width of a picture, S side of a crop. Points are (x, y) in pixels, (0, 0) the centre of the
+Axes: H, W height and width of a picture, S side of a crop in pixels. Pictures are (H, W, 3) and crops (S, S, 3), both
+uint8 RGB. Points are (x, y) in pixels, (0, 0) the centre of the
 upper left pixel.
 """
 
@@ -31,7 +32,6 @@ class Face:
     Attributes:
         box: (4,) float32: left, top, right, bottom in pixels of the picture given.
         score: the detector's confidence; the scale is the detector's own.
-        crop_SSC: (S, S, 3) uint8 RGB.
     """
 
     box: np.ndarray
@@ -53,23 +53,13 @@ class Aligner(ABC):
 
     @abstractmethod
     def faces(self, picture_HWC: np.ndarray) -> list[Face]:
-        """All faces of a picture.
-
-        Args:
-            picture_HWC: (H, W, 3) uint8 RGB.
-
-        Returns:
-            The faces in the detector's order, perhaps none.
-        """
+        """All faces of a picture in the detector's order, perhaps none."""
 
     def main_face(self, picture_HWC: np.ndarray) -> Face:
         """The one face of a picture that is said to show one person: large and near the centre.
 
         Of several faces the one with the greatest box area minus twice the squared distance of its centre from the
         picture's, the rule of davidsandberg/facenet (src/align/align_dataset_mtcnn.py).
-
-        Args:
-            picture_HWC: (H, W, 3) uint8 RGB.
 
         Raises:
             RejectedImage: no face found.
@@ -154,17 +144,16 @@ class MTCNNAligner(Aligner):
     def detect(self, picture_HWC: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Boxes, confidences and landmarks of all faces.
 
-        Args:
-            picture_HWC: (H, W, 3) uint8 RGB.
-
         Returns:
             (F, 4) boxes, (F,) confidences, (F, 5, 2) landmarks, in pixels of the picture; the largest face first.
         """
         if self._detector is None:
             self._detector = MTCNN(keep_all=True, min_face_size=self.min_face, thresholds=list(self.thresholds))
-        zoom = max(1.0, self.min_side / min(picture_HWC.shape[:2]))
+        image = Image.fromarray(picture_HWC)
+        if (zoom := max(1.0, self.min_side / min(image.size))) > 1:
+            image = image.resize((round(image.width * zoom), round(image.height * zoom)), Image.Resampling.BICUBIC)
         try:
-            boxes, scores, points = self._detector.detect(_enlarged(picture_HWC, zoom), landmarks=True)
+            boxes, scores, points = self._detector.detect(image, landmarks=True)
         except (RuntimeError, IndexError, ValueError):
             # The detector raises on candidates that lie wholly outside of the picture, and on some empty stages.
             boxes = None
@@ -218,12 +207,8 @@ def crop_to_template(picture_HWC: np.ndarray, points: np.ndarray, image_size: in
     """Warps a face so that its five landmarks lie on the ArcFace template; black outside of the picture.
 
     Args:
-        picture_HWC: (H, W, 3) uint8 RGB.
         points: (5, 2) left eye, right eye, nose, left and right corner of the mouth.
         image_size: side S of the crop in pixels; the template is scaled from 112.
-
-    Returns:
-        (S, S, 3) uint8 RGB.
     """
     # Sizes scale about the corner of the picture, which lies half a pixel before the first pixel's centre.
     target = (ARCFACE_TEMPLATE + 0.5) * (image_size / ARCFACE_SIZE) - 0.5
@@ -243,25 +228,11 @@ def crop_to_template(picture_HWC: np.ndarray, points: np.ndarray, image_size: in
 
 
 def crop_box(picture_HWC: np.ndarray, box: np.ndarray, image_size: int) -> np.ndarray:
-    """Cuts out a box and brings it to a square of `image_size`, anti-aliased.
+    """Cuts out a box and brings it to a square, anti-aliased: (S, S, 3).
 
     Args:
-        picture_HWC: (H, W, 3) uint8 RGB.
         box: (4,) left, top, right, bottom in pixels, inside of the picture.
         image_size: side S of the crop in pixels.
-
-    Returns:
-        (S, S, 3) uint8 RGB.
     """
-    left, top, right, bottom = box.tolist()
-    crop = Image.fromarray(picture_HWC).resize(
-        (image_size, image_size), Image.Resampling.BICUBIC, box=(left, top, right, bottom)
-    )
-    return np.asarray(crop)
-
-
-def _enlarged(picture_HWC: np.ndarray, zoom: float) -> Image.Image:
-    image = Image.fromarray(picture_HWC)
-    if zoom <= 1:
-        return image
-    return image.resize((round(image.width * zoom), round(image.height * zoom)), Image.Resampling.BICUBIC)
+    size = (image_size, image_size)
+    return np.asarray(Image.fromarray(picture_HWC).resize(size, Image.Resampling.BICUBIC, tuple(box.tolist())))

@@ -30,7 +30,6 @@ def class_means(embeddings_ND: np.ndarray, split: Split, n_identities: int) -> n
     Args:
         embeddings_ND: (N, D), memory-mapped or not.
         split: which rows belong to which identity, usually the training split; labels non-decreasing.
-        n_identities: K.
 
     Returns:
         (K, D) float32 rows of unit length. An identity whose embeddings cancel out exactly has a row of zeros.

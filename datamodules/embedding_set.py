@@ -92,11 +92,8 @@ class EmbeddingSet:
         opened._check_structure()
         for key, value in (("count", len(opened)), ("identities", opened.n_identities), ("dim", opened.dim)):
             if key in meta and meta[key] != value:
-                raise InputError(
-                    f"{folder}: meta.json states {key} = {meta[key]}, the arrays hold {value}",
-                    "the same number",
-                    "restore the file that was replaced, or write the set again",
-                )
+                got = f"{folder}: meta.json states {key} = {meta[key]}, the arrays hold {value}"
+                raise InputError(got, "the same number", "restore the file that was replaced, or write the set again")
         if check_values:
             opened.check_values()
         return opened
@@ -114,7 +111,6 @@ class EmbeddingSet:
         """Writes a set as a new folder, whole or not at all, and opens it.
 
         Args:
-            path: the folder to make.
             embeddings: (N, D) float16 or float32.
             labels: (N,) integers in [0, K), in any order: rows are sorted by label, stably, as they are written.
             identities: K names, without line breaks.
@@ -126,23 +122,14 @@ class EmbeddingSet:
         """
         embeddings, labels = np.asarray(embeddings), np.asarray(labels)
         if embeddings.ndim != 2 or embeddings.dtype.name not in ("float16", "float32"):
-            raise InputError(
-                f"embeddings of shape {embeddings.shape}, {embeddings.dtype}",
-                "(N, D), float16 or float32",
-                "convert them",
-            )
+            got = f"embeddings of shape {embeddings.shape}, {embeddings.dtype}"
+            raise InputError(got, "(N, D), float16 or float32", "convert them")
         if labels.shape != (len(embeddings),) or labels.dtype.kind not in "iu":
-            raise InputError(
-                f"labels of shape {labels.shape}, {labels.dtype}",
-                f"({len(embeddings)},) integers",
-                "one label per embedding",
-            )
+            got = f"labels of shape {labels.shape}, {labels.dtype}"
+            raise InputError(got, f"({len(embeddings)},) integers", "one label per embedding")
         if len(labels) and not (0 <= labels.min() and labels.max() < len(identities)):
-            raise InputError(
-                f"labels {labels.min()} to {labels.max()} with {len(identities)} identities",
-                f"labels from 0 to {len(identities) - 1}",
-                "make labels and identities agree",
-            )
+            got = f"labels {labels.min()} to {labels.max()} with {len(identities)} identities"
+            raise InputError(got, f"labels from 0 to {len(identities) - 1}", "make labels and identities agree")
         broken = [name for name in (*identities, *files) if "\n" in name or "\r" in name]
         if broken:
             raise InputError(f"{broken[0]!r}, a name with a line break", "one line per name", "rename it")
@@ -164,7 +151,7 @@ class EmbeddingSet:
             del target
             np.save(folder / "labels.npy", made.labels)
             for name, lines in (("identities.txt", made.identities), ("files.txt", made.files)):
-                if lines or name == "identities.txt":
+                if lines:
                     (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             facts = {"count": len(labels), "identities": len(identities), "dim": embeddings.shape[1]}
             write_json(folder / "meta.json", {**facts, "dtype": embeddings.dtype.name, "normalised": False, **meta})
@@ -174,11 +161,8 @@ class EmbeddingSet:
         name = self.path or "the set"
         n, k = len(self.embeddings), len(self.identities)
         if n == 0 or k == 0 or self.dim == 0:
-            raise InputError(
-                f"{name} with {n} embeddings of {k} identities, {self.dim}-d",
-                "at least one of each",
-                "check how it was made",
-            )
+            got = f"{name} with {n} embeddings of {k} identities, {self.dim}-d"
+            raise InputError(got, "at least one of each", "check how it was made")
         if len(self.labels) != n:
             raise InputError(
                 f"{name}: {len(self.labels)} labels for {n} embeddings", "one label per row", "write labels.npy again"
@@ -190,25 +174,17 @@ class EmbeddingSet:
         drops = self.labels[1:] < self.labels[:-1]
         if drops.any():
             row = int(np.argmax(drops)) + 1
-            raise InputError(
-                f"{name}: label {self.labels[row]} after {self.labels[row - 1]} at row {row}",
-                "rows sorted by label",
-                "write the set with EmbeddingSet.write, which sorts",
-            )
+            got = f"{name}: label {self.labels[row]} after {self.labels[row - 1]} at row {row}"
+            raise InputError(got, "rows sorted by label", "write the set with EmbeddingSet.write, which sorts")
         if self.labels[0] < 0 or self.labels[-1] >= k:
-            raise InputError(
-                f"{name}: labels {self.labels[0]} to {self.labels[-1]} with {k} identities",
-                f"labels from 0 to {k - 1}",
-                "make labels.npy and identities.txt agree",
-            )
+            got = f"{name}: labels {self.labels[0]} to {self.labels[-1]} with {k} identities"
+            raise InputError(got, f"labels from 0 to {k - 1}", "make labels.npy and identities.txt agree")
         missing = np.flatnonzero(self.sample_counts() == 0)
         if len(missing):
-            raise InputError(
-                f"{name}: labels with gaps, {len(missing)} of {k} identities have no sample "
-                f"(first: label {missing[0]}, {self.identities[missing[0]]!r})",
-                "every label from 0 to K - 1 at least once",
-                "leave out identities without samples and renumber",
-            )
+            got = f"{name}: labels with gaps, {len(missing)} of {k} identities have no sample "
+            got += f"(first: label {missing[0]}, {self.identities[missing[0]]!r})"
+            cure = "leave out identities without samples and renumber"
+            raise InputError(got, "every label from 0 to K - 1 at least once", cure)
 
     def check_values(self) -> None:
         """Streams through the embeddings once; an N x D of any size in constant memory.
@@ -216,28 +192,18 @@ class EmbeddingSet:
         Raises:
             InputError: NaN, infinity or zero rows, with how many and where the first is.
         """
-        for kind, bad in (("not finite", _not_finite), ("all zero", _all_zero)):
+        checks = {"not finite": lambda rows: np.isfinite(rows).all(axis=1), "all zero": lambda rows: rows.any(axis=1)}
+        for kind, good in checks.items():
             count, first = 0, -1
             for start in range(0, len(self), CHUNK_ROWS):
-                rows = np.flatnonzero(bad(self.embeddings[start : start + CHUNK_ROWS]))
+                rows = np.flatnonzero(np.logical_not(good(self.embeddings[start : start + CHUNK_ROWS])))
                 first = start + int(rows[0]) if first < 0 and len(rows) else first
                 count += len(rows)
             if count:
                 where = f"row {first}, identity {self.identities[self.labels[first]]!r}"
                 where += f", {self.files[first]}" if self.files else ""
-                raise InputError(
-                    f"{self.path or 'the set'}: {count} of {len(self)} embeddings are {kind} (first: {where})",
-                    "finite vectors with a direction",
-                    "remove those rows or extract them again",
-                )
-
-
-def _not_finite(rows: np.ndarray) -> np.ndarray:
-    return ~np.isfinite(rows).all(axis=1)
-
-
-def _all_zero(rows: np.ndarray) -> np.ndarray:
-    return np.logical_not(rows.any(axis=1))
+                got = f"{self.path or 'the set'}: {count} of {len(self)} embeddings are {kind} (first: {where})"
+                raise InputError(got, "finite vectors with a direction", "remove those rows or extract them again")
 
 
 def _read_lines(path: Path) -> tuple[str, ...]:

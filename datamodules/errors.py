@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The exceptions for what a user can mend: a single line with got, expected and cure."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+
 
 class InputError(ValueError):
     """Something that the user gave cannot be used.
@@ -31,3 +35,25 @@ class DiskError(InputError):
 
     Whoever works through many parts stops at it, since the next part would meet the same disk.
     """
+
+
+@contextmanager
+def needed_package(name: str, expected: str, cure: str) -> Iterator[None]:
+    """Imports of an optional package stand inside; where it is missing, they are refused with an `InputError`."""
+    try:
+        yield
+    except ImportError:
+        raise InputError(f"no package {name}", expected, cure) from None
+
+
+def nearest(name: str, known: Iterable[str], cure: str) -> str:
+    """The cure for a misspelt name: the known name most like it, where one is.
+
+    Args:
+        cure: what else to do, and all to say where no known name is like it.
+
+    >>> nearest("cosfase", ["arcface", "cosface"], "correct the name")
+    'correct the name; did you mean cosface?'
+    """
+    found = get_close_matches(name, list(known), 1)
+    return f"{cure}; did you mean {found[0]}?" if found else cure

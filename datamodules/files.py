@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,9 @@ LEFTOVERS = (".*.tmp", ".tmp??????")  # names of ours, and of safetensors, for w
 
 
 def disk_error(error: BaseException) -> DiskError | None:
-    """What an error says about the disk.
+    """The error that a user can mend where the disk is full, read-only or broken; None for any other.
 
-    Args:
-        error: any; safetensors hides the number of an operating-system error in its text.
-
-    Returns:
-        The error that a user can mend where the disk is full, read-only or broken; None for any other.
+    safetensors hides the number of an operating-system error in its text.
     """
     if isinstance(error, DiskError):
         return error
@@ -63,35 +59,36 @@ def _named_disk_errors(path: Path) -> Iterator[None]:
         raise found from None
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Waits until the disk has a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def atomic_file(path: Path | str) -> AbstractContextManager[Path]:
+    """`replace_file` that survives a crash of the machine too."""
+    return replace_file(path, sync=True)
+
+
 @contextmanager
-def atomic_file(path: Path | str) -> Iterator[Path]:
-    """Gives a temporary path beside `path`; on success it is synced and renamed over `path`, on error removed.
+def replace_file(path: Path | str, sync: bool = False) -> Iterator[Path]:
+    """Gives a temporary path beside `path`, whose folder must exist; on success it is renamed over `path`, on error
+    removed.
 
     Write, flush, fsync, replace, fsync of the folder: the order that survives a crash at any point
     (Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014).
 
     Args:
-        path: where the finished file shall be; its folder must exist.
-    """
-    with replace_file(path, sync=True) as temporary:
-        yield temporary
-
-
-@contextmanager
-def replace_file(path: Path | str, sync: bool = False) -> Iterator[Path]:
-    """Like `atomic_file`; without `sync` it survives the death of the process, but not that of the machine.
-
-    Args:
-        path: where the finished file shall be; its folder must exist.
-        sync: whether to wait until the disk has it.
+        sync: whether to wait until the disk has it; if not, the file survives the death of the process only.
     """
     path = Path(path)
     with _named_disk_errors(path):
@@ -101,17 +98,11 @@ def replace_file(path: Path | str, sync: bool = False) -> Iterator[Path]:
         try:
             yield temporary
             if sync:
-                descriptor = os.open(temporary, os.O_RDWR)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; ours are to be shared as usual
+                _sync(temporary)
+            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; ours are to be shared as usual
             os.replace(temporary, path)
             if sync:
-                _sync_folder(path.parent)
+                _sync(path.parent)
         except BaseException:
             with suppress(OSError):  # a disk that has become read-only must not hide why
                 temporary.unlink(missing_ok=True)
@@ -121,9 +112,6 @@ def replace_file(path: Path | str, sync: bool = False) -> Iterator[Path]:
 @contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Like `atomic_file` for a folder that does not exist yet.
-
-    Args:
-        path: where the finished folder shall be.
 
     Raises:
         InputError: the folder is there already and is not empty.
@@ -136,34 +124,23 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         try:
             yield temporary
-            umask = os.umask(0)
-            os.umask(umask)
+            umask = _umask()
             os.chmod(temporary, 0o777 & ~umask)
-            for inside in temporary.rglob("*"):
-                if inside.is_dir():
-                    _sync_folder(inside)
-                elif inside.is_file():
+            for inside in [*temporary.rglob("*"), temporary]:
+                if inside.is_file():
                     os.chmod(inside, 0o666 & ~umask)  # safetensors makes private files
-                    with open(inside, "rb") as stream:
-                        os.fsync(stream.fileno())
-            _sync_folder(temporary)
+                _sync(inside)
             if path.exists():
                 path.rmdir()
             os.replace(temporary, path)
-            _sync_folder(path.parent)
+            _sync(path.parent)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
 
 
 def make_folder(path: Path | str) -> Path:
-    """Makes a folder and those above it, where missing, and syncs the names of the new ones.
-
-    Args:
-        path: the folder.
-
-    Returns:
-        The folder.
+    """Makes a folder and those above it, where missing, and syncs the names of the new ones; gives the folder.
 
     Raises:
         DiskError: the disk does not take it.
@@ -173,20 +150,12 @@ def make_folder(path: Path | str) -> Path:
     with _named_disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         for folder in missing:
-            _sync_folder(folder.parent)
+            _sync(folder.parent)
     return path
 
 
 def remove_leftovers(folder: Path | str, depth: int = 3) -> list[Path]:
-    """Removes what writers that were killed left unfinished.
-
-    Args:
-        folder: in which nobody else writes.
-        depth: levels of folders to look at.
-
-    Returns:
-        What was removed.
-    """
+    """Removes what writers that were killed left unfinished; gives the paths of what was removed."""
     found = [p for level in range(depth) for name in LEFTOVERS for p in Path(folder).glob("*/" * level + name)]
     for path in found:
         with suppress(OSError):
@@ -202,7 +171,7 @@ def replace_folder(new: Path | str, path: Path | str) -> None:
 
     Args:
         new: a folder beside `path`, complete.
-        path: the folder to be replaced; need not exist.
+        path: need not exist.
     """
     new, path = Path(new), Path(path)
     if not path.exists():
@@ -215,7 +184,7 @@ def replace_folder(new: Path | str, path: Path | str) -> None:
         os.replace(path, old)
         os.replace(new, path)
         shutil.rmtree(old)
-    _sync_folder(path.parent)
+    _sync(path.parent)
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -237,25 +206,13 @@ def write_json(path: Path | str, content: Any) -> None:
 
 
 def write_sealed(path: Path | str, content: dict[str, Any]) -> None:
-    """Writes a JSON object with a digest of itself, so that `read_sealed` notices any damage.
-
-    Args:
-        path: the file.
-        content: without a key `digest`.
-    """
+    """Writes a JSON object without a key `digest`, and a digest of it by which `read_sealed` notices any damage."""
     content = json.loads(json.dumps(content, allow_nan=False))  # tuples become lists, as they are read back
     write_json(path, {**content, "digest": _digest(content)})
 
 
 def read_sealed(path: Path | str, cure: str = "restore the file or make it anew") -> dict[str, Any]:
-    """Reads what `write_sealed` wrote.
-
-    Args:
-        path: the file.
-        cure: what the error should advise.
-
-    Returns:
-        The content without its digest.
+    """Reads what `write_sealed` wrote, without the digest.
 
     Raises:
         InputError: as of `read_json`, or the content is not what the digest was made of.
@@ -272,10 +229,6 @@ def _digest(content: dict[str, Any]) -> str:
 
 def read_json(path: Path | str, cure: str = "restore the file or make it anew") -> dict:
     """Reads a JSON object.
-
-    Args:
-        path: the file.
-        cure: what the error should advise.
 
     Raises:
         InputError: no such file, not UTF-8, not JSON, or not an object.
@@ -296,9 +249,7 @@ def open_npy(path: Path | str, dtypes: tuple[str, ...], ndim: int) -> np.ndarray
     """Memory-maps an .npy file read-only, without pickle, after checking that it holds what its header promises.
 
     Args:
-        path: the file.
         dtypes: names of the dtypes allowed, such as ("float16", "float32").
-        ndim: the number of axes it must have.
 
     Returns:
         A read-only array of any shape with `ndim` axes, backed by the file (an ordinary empty array where it holds no
@@ -324,11 +275,7 @@ def open_npy(path: Path | str, dtypes: tuple[str, ...], ndim: int) -> np.ndarray
 
 
 def sha256(path: Path | str) -> str:
-    """The SHA-256 of a file's content, in hexadecimal.
-
-    Args:
-        path: the file.
-    """
+    """The SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -343,7 +290,9 @@ def scattered_reads(array: np.ndarray) -> Iterator[None]:
     Args:
         array: (N, D) memory map; with any other array nothing happens.
     """
-    mapped = getattr(array, "_mmap", None)
+    mapped: object = array
+    while isinstance(mapped, np.ndarray):
+        mapped = mapped.base
     advise = getattr(mapped, "madvise", None)  # not on Windows
     if advise is None:
         yield

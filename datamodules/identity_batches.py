@@ -30,7 +30,6 @@ class IdentityBatches:
         labels_N: label of each sample of the data set.
         identities_per_batch: identities of a batch at most, at least 2.
         images_per_identity: samples of an identity at most, at least 2, drawn anew each epoch; all where it has fewer.
-        seed: of the draws.
 
     Raises:
         InputError: numbers below 2, or fewer than two identities with two or more samples.
@@ -39,10 +38,8 @@ class IdentityBatches:
     def __init__(
         self, labels_N: np.ndarray, identities_per_batch: int = 45, images_per_identity: int = 40, seed: int = 0
     ):
-        for name, value in (
-            ("identities_per_batch", identities_per_batch),
-            ("images_per_identity", images_per_identity),
-        ):
+        self.identities_per_batch, self.images_per_identity = identities_per_batch, images_per_identity
+        for name, value in vars(self).items():
             if value < 2:
                 raise InputError(f"{name} = {value}", "at least 2, or there is no triplet", f"raise {name}")
         order = np.argsort(labels_N, kind="stable")
@@ -52,7 +49,6 @@ class IdentityBatches:
             raise InputError(
                 f"{len(self.groups)} identities with two or more training images", "at least two", "give more data"
             )
-        self.identities_per_batch, self.images_per_identity = identities_per_batch, images_per_identity
         self.seed, self.epoch = seed, 0
 
     @property
@@ -79,7 +75,6 @@ class EmbeddingRows(Dataset):
     """Rows of an EmbeddingSet with their labels.
 
     Args:
-        embedding_set: the data.
         rows_N: which rows, ascending.
     """
 
@@ -95,15 +90,12 @@ class EmbeddingRows(Dataset):
     def __getitems__(self, places: Sequence[int]) -> tuple[Tensor, Tensor]:
         """A batch at once: (B, D) float32, (B,) int64 labels."""
         rows = np.asarray(self.embedding_set.embeddings[self.rows_N[places]], np.float32)
-        return torch.from_numpy(rows), torch.from_numpy(self.labels_N[places].astype(np.int64))
+        # A copy: torch aligns its memory alike each time, and products by batches then round alike in every run.
+        return torch.tensor(rows), torch.from_numpy(self.labels_N[places].astype(np.int64))
 
     @staticmethod
     def collate(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Nothing is left to do.
-
-        Args:
-            batch: (B, D) embeddings and (B,) labels, as `__getitems__` made them.
-        """
+        """(B, D) embeddings and (B,) labels, as `__getitems__` made them."""
         return batch
 
 
@@ -112,11 +104,7 @@ class ImageRows(Dataset):
 
     Args:
         source: where the images are.
-        listing: all images.
-        rows_N: which of them.
-        aligner: what cuts the face out.
         flip: whether to mirror half of the crops at random, as FaceNet's training does.
-        seed: of the mirroring.
     """
 
     kind = "images"
@@ -144,14 +132,7 @@ class ImageRows(Dataset):
 
     @staticmethod
     def collate(items: list[tuple[Tensor, int] | None]) -> tuple[Tensor, Tensor]:
-        """(B, S, S, 3) uint8 and (B,) int64 labels of those that could be used.
-
-        Args:
-            items: crops (S, S, 3) with their labels; None for images that could not be used.
-
-        Raises:
-            InputError: none could.
-        """
+        """(B, S, S, 3) uint8 and (B,) int64 labels of those that could be used; refuses a batch in which none could."""
         usable = [item for item in items if item is not None]
         if not usable:
             raise InputError(f"a batch of {len(items)} images, none usable", "pictures", "check source and alignment")
@@ -165,8 +146,6 @@ class IdentityDataModule(LightningDataModule):
     """Training batches by identity, and the held-out samples in order.
 
     Args:
-        train: samples to train with.
-        test: samples of other identities.
         batches: the sampler over `train`.
         num_workers: processes that load; 0 loads in this one.
     """

@@ -52,9 +52,6 @@ class DecodedImage:
 def read_bytes(path: Path | str) -> bytes:
     """Reads an image file.
 
-    Args:
-        path: the file.
-
     Raises:
         RejectedImage: it is no file, cannot be read, or is larger than MAX_FILE_BYTES.
     """

@@ -4,7 +4,7 @@
 Axes: N rows, B rows of a batch, K inputs, L labels of the cluster.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -26,24 +26,20 @@ class RowBatches:
         batch_size: rows of a batch; None puts all rows into one.
         seed: of the order; None keeps the order of the rows.
         stream: number of the network, so that two networks have different orders.
+        epoch: tells the number of the epoch when a pass begins.
     """
 
-    batch_sampler = None  # Lightning asks for it wherever there is a sampler
-
     def __init__(
-        self, inputs_NK: Tensor, labels_NL: Tensor, batch_size: int | None, seed: int | None = None, stream: int = 0
+        self,
+        inputs_NK: Tensor,
+        labels_NL: Tensor,
+        batch_size: int | None,
+        seed: int | None = None,
+        stream: int = 0,
+        epoch: Callable[[], int] = lambda: 0,
     ):
-        self.inputs_NK, self.labels_NL = inputs_NK, labels_NL
-        self.batch_size, self.seed, self.stream, self.epoch = batch_size or len(inputs_NK), seed, stream, 0
-
-    @property
-    def sampler(self) -> "RowBatches":
-        """Lightning announces each epoch to `loader.sampler`."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the next pass; called by Lightning before each epoch."""
-        self.epoch = epoch
+        self.inputs_NK, self.labels_NL, self.epoch = inputs_NK, labels_NL, epoch
+        self.batch_size, self.seed, self.stream = batch_size or len(inputs_NK), seed, stream
 
     def __len__(self) -> int:
         return -(-len(self.inputs_NK) // self.batch_size)
@@ -52,7 +48,7 @@ class RowBatches:
         if self.seed is None or len(self) == 1:
             yield from zip(self.inputs_NK.split(self.batch_size), self.labels_NL.split(self.batch_size), strict=True)
             return
-        state = np.random.SeedSequence([self.seed, self.stream, self.epoch]).generate_state(1, np.uint64)
+        state = np.random.SeedSequence([self.seed, self.stream, self.epoch()]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(state[0] >> 1))
         for index_B in torch.randperm(len(self.inputs_NK), generator=generator).split(self.batch_size):
             yield self.inputs_NK[index_B], self.labels_NL[index_B]
@@ -64,12 +60,10 @@ class LabelClusterDataModule(LightningDataModule):
     Args:
         inputs_NK: (N, K) float32, all rows of the data set.
         labels_NL: (N, L) bool, the columns of the cluster only.
-        split: the roles of the rows.
         drop_rows: leave out rows that have no label of the cluster, in training and validation alike (Nasiri &
             Daneshpour, step 3); validation keeps all its rows if none of them has one.
         batch_size: rows of a training step; None takes all at once.
         seed: of the batch order.
-        stream: number of the network.
 
     Raises:
         InputError: no training row has a label of the cluster, though rows are dropped.
@@ -99,7 +93,9 @@ class LabelClusterDataModule(LightningDataModule):
 
     def train_dataloader(self) -> RowBatches:
         """Shuffled batches: (B, K) inputs, (B, L) labels as 0.0 or 1.0."""
-        return RowBatches(*self.train, self.batch_size, self.seed, self.stream)
+        trainer = self.trainer
+        epoch = (lambda: trainer.current_epoch) if trainer else (lambda: 0)
+        return RowBatches(*self.train, self.batch_size, self.seed, self.stream, epoch)
 
     def val_dataloader(self) -> RowBatches:
         """Validation rows in order."""

@@ -42,12 +42,9 @@ class MultiLabelSet:
         features, labels = np.asarray(self.features, np.float32), np.asarray(self.labels)
         shapes = (len(features), len(self.feature_names)), (len(features), len(self.label_names))
         if (features.shape, labels.shape) != shapes or features.size == 0 or labels.size == 0:
-            raise InputError(
-                f"{self.name}: features {features.shape}, labels {labels.shape}, {len(self.feature_names)} and "
-                f"{len(self.label_names)} names",
-                "as many rows, and a name per column",
-                "correct the data set",
-            )
+            got = f"{self.name}: features {features.shape}, labels {labels.shape}, {len(self.feature_names)} and "
+            got += f"{len(self.label_names)} names"
+            raise InputError(got, "as many rows, and a name per column", "correct the data set")
         self._refuse_columns(
             np.logical_not(np.isfinite(features).all(axis=0)), self.feature_names, "feature", "is not finite"
         )
@@ -65,11 +62,9 @@ class MultiLabelSet:
         if wrong.any():
             place = int(wrong.argmax())
             more = f" (and {wrong.sum() - 1} more)" if wrong.sum() > 1 else ""
-            raise InputError(
-                f"{self.name}: {what} {place}, {names[place]!r}, {why}{more}",
-                "finite features, and labels 0 or 1 that each stand in a row",
-                "correct or remove the column",
-            )
+            got = f"{self.name}: {what} {place}, {names[place]!r}, {why}{more}"
+            cure = "correct or remove the column"
+            raise InputError(got, "finite features, and labels 0 or 1 that each stand in a row", cure)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -120,11 +115,8 @@ def open_multilabel(path: Path | str, xml: Path | str | None = None) -> MultiLab
     absent = [name for name in label_names if name not in place]
     if absent:
         more = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
-        raise InputError(
-            f"{xml} with the label {absent[0]!r}{more}, which is no attribute of {path.name}",
-            "labels that are attributes of the ARFF file",
-            "take the XML file that belongs to it",
-        )
+        got = f"{xml} with the label {absent[0]!r}{more}, which is no attribute of {path.name}"
+        raise InputError(got, "labels that are attributes of the ARFF file", "take the XML file that belongs to it")
     columns = np.array([place[name] for name in label_names])
     rest = np.setdiff1d(np.arange(len(table.names)), columns)
     if len(rest) == 0:
@@ -148,33 +140,24 @@ def split_rows(n: int, validation: float = 0.1, test: float = 0.2, seed: int = 0
     """Draws the roles of n rows at random.
 
     Args:
-        n: number of rows.
         validation, test: shares of the rows, above 0, together below 1; rounded down, at least one row each.
-        seed: of the draw.
 
     Raises:
         InputError: shares outside these bounds, or fewer than three rows.
     """
     if not (validation > 0 and test > 0 and validation + test < 1) or n < 3:
-        raise InputError(
-            f"split.validation = {validation:g}, split.test = {test:g} of {n} rows",
-            "shares above 0, together below 1, of at least three rows",
-            "set split.validation and split.test",
-        )
+        got = f"split.validation = {validation:g}, split.test = {test:g} of {n} rows"
+        cure = "set split.validation and split.test"
+        raise InputError(got, "shares above 0, together below 1, of at least three rows", cure)
     order = np.random.default_rng(seed).permutation(n)
     n_test, n_validation = max(1, int(test * n)), max(1, int(validation * n))
-    parts = np.split(order, [n_test, n_test + n_validation])
-    return RowSplit(*(np.sort(part) for part in (parts[2], parts[1], parts[0])))
+    test_rows, validation_rows, train_rows = map(np.sort, np.split(order, [n_test, n_test + n_validation]))
+    return RowSplit(train_rows, validation_rows, test_rows)
 
 
 def label_affinity(labels_NL: np.ndarray) -> np.ndarray:
-    """Z = Y^T Y with a zeroed diagonal: in how many rows two labels stand together.
-
-    Args:
-        labels_NL: (N, L) bool.
-
-    Returns:
-        (L, L) float32, exact below 2^24 rows.
+    """Z = Y^T Y with a zeroed diagonal: in how many rows two labels stand together, (L, L) float32, exact below 2^24
+    rows.
     """
     counts_NL = labels_NL.astype(np.float32)
     affinity_LL = counts_NL.T @ counts_NL
@@ -183,14 +166,7 @@ def label_affinity(labels_NL: np.ndarray) -> np.ndarray:
 
 
 def feature_affinity(scaled_NF: np.ndarray) -> np.ndarray:
-    """X'^T X' of features in [0, 1].
-
-    Args:
-        scaled_NF: (N, F), as `FeatureScaling.unit` makes them.
-
-    Returns:
-        (F, F) float32.
-    """
+    """X'^T X' of features in [0, 1], as `FeatureScaling.unit` makes them: (F, F) float32."""
     scaled_NF = np.asarray(scaled_NF, np.float32)
     return scaled_NF.T @ scaled_NF
 
@@ -213,7 +189,6 @@ class FeatureScaling:
         """Learns the extremes.
 
         Args:
-            features_NF: the training rows.
             log_counts: whether the features are counts; None: where all are whole numbers from 0 and one exceeds 1.
 
         Raises:
@@ -230,11 +205,7 @@ class FeatureScaling:
         return cls(values_NF.min(axis=0), values_NF.max(axis=0), log_counts)
 
     def unit(self, features_NF: np.ndarray) -> np.ndarray:
-        """x', (N, F) float32; 0 for features that are constant in training.
-
-        Args:
-            features_NF: any rows.
-        """
+        """x', (N, F) float32; 0 for features that are constant in training."""
         width_F = self.high - self.low
         scaled_NF = (self._values(features_NF) - self.low) / np.where(width_F > 0, width_F, 1)
         return np.where(width_F > 0, scaled_NF, 0).astype(np.float32)
@@ -242,9 +213,6 @@ class FeatureScaling:
     def inputs(self, features_NF: np.ndarray) -> np.ndarray:
         """What classifiers see, (N, F) float32: logarithms of counts as they are, since their zeros and their common
         scale mean something; x' of other features.
-
-        Args:
-            features_NF: any rows.
         """
         return self._values(features_NF) if self.log_counts else self.unit(features_NF)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
-from datamodules.sources.base import groups_of
+from datamodules.sources.base import groups_of, runs
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,19 @@ class Splits:
         return len(self.enrolled)
 
 
+def local_split(split: Split, members_C: np.ndarray) -> Split:
+    """Those samples of a split whose identity is among some, labelled by its place among them.
+
+    Args:
+        members_C: (C,) identities, ascending.
+    """
+    # Labels are sorted: C searches find the samples, however many identities there are beside.
+    start_C, stop_C = (np.searchsorted(split.labels, members_C, side) for side in ("left", "right"))
+    count_C = stop_C - start_C
+    inside = runs(start_C, count_C)
+    return Split(split.rows[inside], np.repeat(np.arange(len(members_C), dtype=np.int32), count_C))
+
+
 def split_sizes(counts_K: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sizes of the training, validation and test share of an identity with so many images.
 
@@ -87,7 +100,6 @@ def split_identities(
     """Draws identities and splits the images of each 60 / 20 / 20.
 
     Args:
-        embedding_set: the data.
         n_identities: K, how many identities to enrol, drawn at random; None enrols all that are not held out.
         seed: of the draw and of the shuffle inside each identity; the draw for a larger K contains that for a smaller.
         max_test_images: of the test share keep at most so many images (the paper: five), so that every identity
@@ -110,37 +122,33 @@ def split_identities(
     available = embedding_set.n_identities
     if not 0 <= held_out < 1:
         raise InputError(f"held_out = {held_out}", "a share from 0 to below 1", "choose about 0.1 to 0.2")
-    if max_test_images is not None and max_test_images < 1:
-        raise InputError(f"max_test_images = {max_test_images}", "at least 1, or None", "correct split.max_test_images")
-    if max_test_probes is not None and max_test_probes < 1:
-        raise InputError(f"max_test_probes = {max_test_probes}", "at least 1, or None", "correct split.max_test_probes")
+    for key, value in {"max_test_images": max_test_images, "max_test_probes": max_test_probes}.items():
+        if value is not None and value < 1:
+            raise InputError(f"{key} = {value}", "at least 1, or None", f"correct split.{key}")
     if groups_N is None and copies_together and embedding_set.meta.get("copies"):
         groups_N = groups_of(embedding_set.files)
     n_held_out = round(available * held_out)
     wanted = available - n_held_out if n_identities is None else n_identities
     if not 1 <= wanted <= available - n_held_out:
         beside = f" beside {n_held_out} held out" if n_held_out else ""
-        raise InputError(
-            f"n_identities = {wanted}",
-            f"1 to {available - n_held_out}{beside}",
-            "lower n_identities or use a larger set",
-        )
+        got = f"n_identities = {wanted}"
+        raise InputError(got, f"1 to {available - n_held_out}{beside}", "lower n_identities or use a larger set")
     draw = np.random.default_rng([seed, 1]).permutation(available)
     enrolled = np.sort(draw[:wanted]).astype(np.int32)
     unknown = np.sort(draw[available - n_held_out :])
 
-    starts = np.searchsorted(embedding_set.labels, np.arange(available + 1))
-    rows, labels = _rows_of(starts, enrolled)
+    everything = Split(np.arange(len(embedding_set)), embedding_set.labels)
+    chosen = local_split(everything, enrolled)
+    rows, labels = chosen.rows, chosen.labels
     # Ranks within each identity after a shuffle; the random numbers are drawn for the whole set, so that an
     # identity's split does not depend on who else is enrolled.
     shuffle = np.random.default_rng([seed, 2]).random(len(embedding_set))
     if groups_N is None:
         rank, count = _rank_within(labels, shuffle[rows], wanted)
-        train_size, val_size, test_size = split_sizes(count)
         original = np.ones(len(rows), dtype=bool)
     else:
         rank, count, original = _rank_of_groups(labels, np.asarray(groups_N)[rows], shuffle[rows], wanted)
-        train_size, val_size, test_size = split_sizes(count)
+    train_size, val_size, test_size = split_sizes(count)
     kept_test = test_size if max_test_images is None else np.minimum(test_size, max_test_images)
     role_train = rank < train_size[labels]
     role_val = ~role_train & (rank < (train_size + val_size)[labels]) & original
@@ -150,23 +158,13 @@ def split_identities(
     if max_test_probes is not None and len(test) > max_test_probes:
         kept = np.sort(np.random.default_rng([seed, 3]).choice(len(test), max_test_probes, replace=False))
         test = Split(test.rows[kept], test.labels[kept])
-    return Splits(train, val, test, enrolled, Split(*_rows_of(starts, unknown)))
-
-
-def _rows_of(starts: np.ndarray, identities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    counts = starts[identities + 1] - starts[identities]
-    labels = np.repeat(np.arange(len(identities), dtype=np.int32), counts)
-    first_of_label = np.concatenate([[0], np.cumsum(counts)])[:-1]
-    rows = np.arange(len(labels)) - first_of_label[labels] + starts[identities][labels]
-    return rows.astype(np.int64), labels
+    return Splits(train, val, test, enrolled, local_split(everything, unknown))
 
 
 def _rank_within(labels: np.ndarray, keys: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     counts = np.bincount(labels, minlength=k)
-    order = np.lexsort((keys, labels))
-    first_of_label = np.concatenate([[0], np.cumsum(counts)])[:-1]
     rank = np.empty(len(labels), np.int64)
-    rank[order] = np.arange(len(labels)) - first_of_label[labels[order]]
+    rank[np.lexsort((keys, labels))] = runs(np.zeros(k, np.int64), counts)
     return rank, counts
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ _LIMITS = {
 }
 
 # Every random quantity has its own stream per chunk, drawn row by row: cutting a chunk short then changes nothing
-# of what is kept, which makes the first K identities of a larger set exactly the set of K.
+# of what is kept, which makes the first K identities of a larger set the set of K, up to the rounding of products.
 _POPULATION, _COUNT, _FAMILY, _PERSON, _PERSON_QUALITY = range(5)
 _IMAGE_QUALITY, _KIND, _WRONG_FAMILY, _WRONG_PERSON, _NOISE = range(5, 10)
 
@@ -85,7 +86,6 @@ class SyntheticIdentities:
         nuisance_share: share of the noise variance that lies in the nuisance directions.
         nuisance_dims: nuisance directions; at most L are used.
         bad_share: share of badly captured images, whose noise is multiplied by `bad_noise`.
-        bad_noise: that factor.
         wrong_share: share of images that show a stranger from the same population (label errors).
         norm: length of the embedding of an ordinary image.
         norm_exponent: the norm goes with noise to the power of minus this; 0 makes it independent of quality.
@@ -191,26 +191,16 @@ class SyntheticIdentities:
         Returns:
             Embeddings (N, D) of `dtype`, labels (N,) int32, and the names of the identities.
         """
-        counts_K = self._all_counts()
-        names: list[str] = []
-        embeddings_ND = np.empty((int(counts_K.sum()), self.dim), self.dtype)
-        filled = 0
-        for part in self.chunks():
-            embeddings_ND[filled : filled + len(part.labels)] = part.embeddings
-            filled += len(part.labels)
-            names.extend(part.identities)
-        return embeddings_ND, np.repeat(np.arange(self.n_identities, dtype=np.int32), counts_K), tuple(names)
+        embeddings, labels, identities = zip(*self.chunks(), strict=True)
+        return np.concatenate(embeddings), np.concatenate(labels), tuple(chain.from_iterable(identities))
 
     def write(self, path: Path | str) -> EmbeddingSet:
         """Writes the set as a new EmbeddingSet folder, whole or not at all; one chunk of embeddings is in memory.
 
-        Args:
-            path: the folder to make.
-
         Raises:
             InputError: the folder exists.
         """
-        counts_K = self._all_counts()
+        counts_K = np.concatenate([self.counts(c) for c in range(self.n_chunks)])
         n = int(counts_K.sum())
         with atomic_folder(path) as folder:
             # Plain sequential writing: pages of a written memory map would count as memory until they are flushed.
@@ -234,9 +224,6 @@ class SyntheticIdentities:
         if not 0 <= c < self.n_chunks:
             raise IndexError(f"chunk {c} of {self.n_chunks}")
         return np.arange(c * CHUNK_IDENTITIES, min((c + 1) * CHUNK_IDENTITIES, self.n_identities))
-
-    def _all_counts(self) -> np.ndarray:
-        return np.concatenate([self.counts(c) for c in range(self.n_chunks)])
 
     @cached_property
     def _population(self) -> "_Population":
@@ -291,7 +278,7 @@ class _Population(NamedTuple):
         map_DL, triangle = np.linalg.qr(random.standard_normal((knobs.dim, length)))
         map_DL *= np.sign(np.diag(triangle))  # makes the map uniformly distributed among orthonormal ones
         personal_L = look_L * math.sqrt(max(0.0, 1 - knobs.trait_share - knobs.family_share))
-        to_torch = [torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for a in (np.sqrt(noise_L), map_DL.T)]
+        to_torch = [torch.tensor(a, dtype=torch.float32) for a in (np.sqrt(noise_L), map_DL.T)]
         return cls(families_FL.astype(np.float32), personal_L.astype(np.float32), *to_torch)
 
 

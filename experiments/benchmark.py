@@ -9,14 +9,12 @@ from omegaconf import DictConfig
 from datamodules.files import atomic_file, write_json, write_text
 from experiments.benchmarks.config import BenchmarkConfig
 from experiments.coordination.command_line import command
-from experiments.coordination.schema import check_trainer
 from experiments.coordination.screen import LINE, notes, results
 
 
 @command("benchmark", BenchmarkConfig)
 def main(cfg: DictConfig) -> None:
     """Measures, writes benchmark.json, benchmark.md and a figure, prints the table."""
-    # Imported late: --help and a mistyped key are answered at once.
     from experiments.benchmarks.machine import describe, device_of, set_threads
     from experiments.benchmarks.run import build_groups, run_groups
     from experiments.benchmarks.summary import markdown, ratio_figure, terminal_table
@@ -24,7 +22,6 @@ def main(cfg: DictConfig) -> None:
     from experiments.reporting.canvas import to_png
 
     console, started = results(), time.perf_counter()
-    check_trainer(cfg.trainer)
     cfg.threads = set_threads(cfg.threads)
     device = device_of(cfg.trainer.accelerator)
     groups = build_groups(cfg)
@@ -37,7 +34,7 @@ def main(cfg: DictConfig) -> None:
         write_json(run.path / "benchmark.json", records)
         if records:
             with atomic_file(run.path / "benchmark.png") as file:
-                file.write_bytes(to_png(lambda: ratio_figure(records)))
+                file.write_bytes(to_png(ratio_figure(records)))
         write_text(run.path / "benchmark.md", markdown(records, skipped, machine, "benchmark.png" if records else None))
 
     if records:

@@ -15,7 +15,6 @@ from experiments.image_clustering.config import ClusterImagesConfig
 @command(config_name="cluster_images", schema=ClusterImagesConfig)
 def main(cfg: DictConfig) -> None:
     """Features, one clustering per loss, what they agree on, representatives and feature maps."""
-    # Imported late: --help and a mistyped key are answered at once.
     import numpy as np
     import torch
 
@@ -50,10 +49,7 @@ def main(cfg: DictConfig) -> None:
         frame = tables.results(fits, pictures, dataset=name, extractor=extractor.fingerprint(), seed=cfg.seed)
         write_text(run.path / "clusters.csv", tables.clusters(fits, pictures).to_csv(index=False))
         publish(
-            run,
-            frame,
-            title=f"Clusters of the photographs in {name}",
-            verdict=tables.sentence(frame),
+            run, frame, title=f"Clusters of the photographs in {name}", verdict=tables.sentence(frame),
             tables={
                 "Each loss": frame.drop(columns=["dataset", "extractor", "seed"]),
                 "Agreement": agreement(fits, pictures),
@@ -63,9 +59,8 @@ def main(cfg: DictConfig) -> None:
                 "Representative photographs": representatives_figure(fits, pictures, crops),
                 "Feature maps": feature_maps_figure([crops[row] for row in first], maps),
             },
-            shown=["loss", "nmi", "adjusted_rand", "purity", "objective", "fit_seconds"],
-            tracking=cfg.logger,
-        )
+            shown=["loss", "nmi", "adjusted_rand", "purity", "objective", "fit_seconds"], tracking=cfg.logger,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

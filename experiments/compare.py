@@ -8,18 +8,18 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.coordination.command_line import command
-from experiments.coordination.schema import CompareConfig, check_trainer
+from experiments.coordination.schema import CompareConfig
 from experiments.coordination.screen import LINE, notes, results
 
 
 @command("compare", CompareConfig)
 def main(cfg: DictConfig) -> int:
     """Runs the comparison; returns 1 where a sub-network failed."""
-    # Imported late: --help and a mistyped key are answered at once.
     from experiments.coordination.cluster_map import write_map
     from experiments.coordination.comparison import evaluate_cell, write_results
     from experiments.coordination.coordinator import Cell, Coordinator
     from experiments.coordination.data import as_seeds, as_sizes, check_testable, dataset_name, open_data, subnets_for
+    from experiments.coordination.evaluation import load_metrics
     from experiments.coordination.failures import failure_table, skipped_table
     from experiments.coordination.lineup import for_data, load_lineup
     from experiments.coordination.rivals import evaluate_rivals, scenarios_below
@@ -28,8 +28,7 @@ def main(cfg: DictConfig) -> int:
     from experiments.reporting.terminal import terminal_table
 
     console = results()
-    check_trainer(cfg.trainer)
-    lineup = load_lineup(cfg.scenarios, cfg)
+    lineup, metrics = load_lineup(cfg.scenarios, cfg), load_metrics(cfg.metrics)
     seeds, sizes = as_seeds(cfg.seeds), as_sizes(cfg.n_identities, "n_identities")
     data = open_data(cfg, sizes)
     sizes = sizes or [data.n_identities - round(data.n_identities * cfg.split.held_out)]
@@ -45,8 +44,8 @@ def main(cfg: DictConfig) -> int:
         networks = [*lineup.scenarios, *chain(*below.values())]
         failed = coordinator.train((cell, scenario) for cell in cells for scenario in networks)
         for cell in cells:
-            evaluate_cell(coordinator, cell, lineup.scenarios, failed)
-            evaluate_rivals(coordinator, cell, lineup, below, cfg, failed)
+            evaluate_cell(coordinator, cell, lineup.scenarios, failed, metrics)
+            evaluate_rivals(coordinator, cell, lineup, below, cfg, failed, metrics)
         if failed:
             console.print(failure_table(failed))
         if not (run.path / "cells").exists():

@@ -11,7 +11,6 @@ from experiments.enrolment.config import EnrolConfig, check_request
 @command("enrol", EnrolConfig)
 def main(cfg: DictConfig) -> None:
     """Takes out, adds, trains anew where asked for, compares, saves."""
-    # Imported late: --help and a mistyped key are answered at once.
     from experiments.enrolment.accuracy import show_accuracy
     from experiments.enrolment.newcomers import read_newcomers
     from experiments.enrolment.original import open_original

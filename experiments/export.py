@@ -14,7 +14,6 @@ from experiments.coordination.screen import LINE, results
 @command("export", ExportConfig)
 def main(cfg: DictConfig) -> None:
     """Exports, and asks the exported file and the identifier the same questions."""
-    # Imported late: --help and a mistyped key are answered at once.
     from lightning_modules.identifier import Identifier
     from lightning_modules.onnx_export import export_onnx, largest_difference, likely_probes
 

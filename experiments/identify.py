@@ -17,7 +17,6 @@ from experiments.coordination.screen import LINE, results
 @command("identify", IdentifyConfig)
 def main(cfg: DictConfig) -> None:
     """Reads an Identifier and embeddings, writes a CSV."""
-    # Imported late: --help and a mistyped key are answered at once.
     import pandas as pd
 
     from datamodules.embedding_set import EmbeddingSet
@@ -48,13 +47,8 @@ def main(cfg: DictConfig) -> None:
         embeddings, files = open_npy(source, ("float16", "float32", "float64"), ndim=2), ()
 
     found = identifier.identify(embeddings)
-    columns = {
-        "row": range(len(found.index)),
-        "identity": found.identity,
-        "score": found.score,
-        "cluster": found.cluster,
-    }
-    frame = pd.DataFrame(({"file": files} if files else {}) | columns)
+    columns = {"identity": found.identity, "score": found.score, "cluster": found.cluster}
+    frame = pd.DataFrame(({"file": files} if files else {}) | {"row": range(len(found.index)), **columns})
     write_text(out, frame.to_csv(index=False, float_format="%.6f"))
     unknown = int((found.index < 0).sum())
     results().print(f"{len(frame)} probes, {unknown} unknown: {out}", **LINE)

@@ -56,14 +56,7 @@ def _list(words: list[str]) -> None:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        words: the command line without the program's name; None for the real one.
-
-    Returns:
-        The exit code.
-    """
+    """Runs the command on its words, None for those of the command line; returns the exit code."""
     return run_plain(_list, words)
 
 

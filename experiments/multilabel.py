@@ -15,7 +15,6 @@ from experiments.label_clusters.config import MultilabelConfig, open_data
 @command(config_name="multilabel", schema=MultilabelConfig)
 def main(cfg: DictConfig) -> int:
     """Every method on every data set and seed; honest rows, and leaky ones labelled so. 1 where a network failed."""
-    # Imported late: --help and a mistyped key are answered at once.
     import pandas as pd
 
     from experiments.coordination.data import as_seeds
@@ -32,7 +31,7 @@ def main(cfg: DictConfig) -> int:
 
     opened, methods, seeds = open_data(cfg), load_methods(cfg), as_seeds(cfg.seeds)
     feature_partitioner, tracking = instantiate(cfg.feature_partitioner), OmegaConf.to_container(cfg.logger)
-    launcher = instantiate(cfg.launcher)
+    launcher, trainer = instantiate(cfg.launcher), OmegaConf.to_container(cfg.trainer)
     name = "-".join(data.name for data, _ in opened)
 
     with RunFolder(Path(cfg.runs_dir) / (cfg.name or run_name("multilabel", name, cfg)), cfg) as run:
@@ -41,18 +40,8 @@ def main(cfg: DictConfig) -> int:
         with MethodProgress(notes(), len(opened) * len(seeds) * len(methods)) as progress:
             for data, settings in opened:
                 for seed in seeds:
-                    task = Task(
-                        data,
-                        settings,
-                        cfg.split,
-                        seed,
-                        feature_partitioner,
-                        run,
-                        cfg.trainer,
-                        tracking,
-                        progress,
-                        launcher,
-                    )
+                    how = feature_partitioner, run, trainer, tracking, progress, launcher
+                    task = Task(data, settings, cfg.split, seed, *how)
                     for method_name, (node, method) in methods.items():
                         try:
                             rows += method_rows(method_name, node, method, task)
@@ -62,18 +51,14 @@ def main(cfg: DictConfig) -> int:
 
         frame = pd.DataFrame(rows)
         publish(
-            run,
-            frame,
-            title=f"Multi-label classification with clustered labels: {name}",
-            verdict=sentence(frame),
-            tables=report_tables(frame, opened),
+            run, frame, title=f"Multi-label classification with clustered labels: {name}", verdict=sentence(frame),
+            tables=report_tables(frame, opened), tracking=cfg.logger,
             figures={
                 "F1 of every method": f1_figure(frame),
                 "Gain against the imbalance of the labels (CVIR)": gain_figure(frame, opened),
             },
             shown=[*(["dataset"] if len(opened) > 1 else []), "method", "precision", "accuracy", "f1", "validated_f1"],
-            tracking=cfg.logger,
-        )
+        )  # fmt: skip
     if failed:
         results().print(failure_table(failed))
     return 1 if failed else 0

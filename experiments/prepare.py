@@ -11,7 +11,6 @@ from experiments.extraction.config import PrepareConfig, build_aligner, recipe
 @command(config_name="prepare", schema=PrepareConfig)
 def main(cfg: DictConfig) -> None:
     """A source of images, a network, what cuts the faces out, and the loop that embeds them."""
-    # Imported late: --help and a mistyped key are answered at once.
     from experiments.extraction.extract import ExtractionSettings, extract
     from experiments.extraction.summary import show
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Train one scenario and save an Identifier."""
+"""Train one scenario, or take it from a finished comparison, and save an Identifier."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,55 +9,58 @@ from omegaconf import DictConfig
 
 from datamodules.errors import InputError
 from experiments.coordination.command_line import command
-from experiments.coordination.schema import TrainConfig, check_trainer
+from experiments.coordination.schema import TrainConfig
 from experiments.coordination.screen import LINE, notes, results
 
 
 @command("train", TrainConfig)
 def main(cfg: DictConfig) -> int:
     """Trains, evaluates, saves; returns 1 where a sub-network failed."""
-    # Imported late: --help and a mistyped key are answered at once.
     import numpy as np
 
     from datamodules.splits import split_identities
     from experiments.coordination.coordinator import Cell, Coordinator
     from experiments.coordination.data import as_sizes, check_testable, dataset_name, open_data, subnets_for
-    from experiments.coordination.evaluation import evaluate, index_agreement
+    from experiments.coordination.evaluation import evaluate, index_agreement, load_metrics
     from experiments.coordination.failures import failure_table
+    from experiments.coordination.finished import FinishedRun
+    from experiments.coordination.rows import make_row
     from experiments.coordination.run_folder import RunFolder, run_name
-    from experiments.coordination.scenarios import make_scenario
     from experiments.coordination.stages import Stages
+    from experiments.reporting.columns import METRICS
+    from experiments.reporting.wording import measured
     from lightning_modules.open_set import check_fpir, threshold_at_fpir
 
     console, stages = results(), Stages()
-    check_trainer(cfg.trainer)
-    scenario, index = make_scenario("scenario", cfg.scenario, cfg), instantiate(cfg.index)
+    finished = FinishedRun(cfg) if cfg.run else None
+    cfg = finished.cfg if finished else cfg
+    scenario, index = make_row(cfg.scenario.name, cfg), instantiate(cfg.index)
+    further = load_metrics(cfg.metrics)
     sizes = as_sizes(cfg.n_identities, "n_identities")
     with stages.stage("data"):
-        data = open_data(cfg, sizes)
+        data = open_data(cfg, finished.sizes if finished else sizes)
     (n,) = sizes or [data.n_identities - round(data.n_identities * cfg.split.held_out)]
     cell = Cell(n, subnets_for([n], cfg.n_subnets)[0], cfg.seed)
     check_testable(data, cfg.split, [n], cfg.seed)
     n_unknown = len(split_identities(data, n, cfg.seed, **cfg.split).unknown)
     if n_unknown:
         check_fpir(cfg.fpir, n_unknown)
-    folder = Path(cfg.runs_dir) / (cfg.name or run_name("train", dataset_name(data), cfg))
+    folder = Path(cfg.run or Path(cfg.runs_dir) / (cfg.name or run_name("train", dataset_name(data), cfg)))
     out = Path(cfg.out) if cfg.out else folder / "identifier"
     if out.exists():
         raise InputError(f"{out}, which exists", "a new folder", "choose another out= or name=, or remove it")
 
-    with RunFolder(folder, cfg) as run:
+    with finished or RunFolder(folder, cfg) as run:
         with stages.stage("splits and class means"):
             coordinator = Coordinator(run, data, cfg, notes())
             _, splits, _ = coordinator.enrolled(cell)
-        notes().print(
-            f"{folder}: {scenario.title}, N = {n}, m = {cell.n_subnets}, seed {cfg.seed}",
-            **LINE,
-        )
+        notes().print(f"{folder}: {scenario.title}, N = {n}, m = {cell.n_subnets}, seed {cfg.seed}", **LINE)
+        if finished:
+            finished.check(coordinator, cell, scenario)
         with stages.stage("partition"):
             coordinator.partition(cell, scenario)
         with stages.stage("training"):
-            failed = coordinator.train([(cell, scenario)])
+            failed = {} if finished else coordinator.train([(cell, scenario)])
         if failed:
             console.print(failure_table(failed))
             return 1
@@ -70,14 +73,15 @@ def main(cfg: DictConfig) -> int:
             threshold = threshold_at_fpir(scores, cfg.fpir)
             identifier = replace(identifier, threshold=threshold)
         with stages.stage("evaluation"):
-            metrics, _ = evaluate(identifier, data, splits.test)
+            values, _ = evaluate(identifier, data, splits.test, further)
         with stages.stage("saving"):
             identifier.save(out)
         with stages.stage("agreement of the index"):
             agreement = index_agreement(exact, identifier, data, splits.test)
         run.note_files(*sorted(out.iterdir()))
 
-    shown = ", ".join(f"{name} {value:.2f} %" for name, value in metrics.items())
+    columns = {column.name: column for column in (*METRICS, *further)}
+    shown = ", ".join(f"{name} {measured(columns[name], value)}" for name, value in values.items())
     console.print(f"{len(splits.test)} test probes: {shown}", **LINE)
     if agreement is not None:
         console.print(f"index: {agreement:.2f} % of them answered as without it", **LINE)

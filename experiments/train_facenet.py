@@ -15,7 +15,6 @@ from experiments.facenet.config import TrainFacenetConfig, check
 @command(config_name="train_facenet", schema=TrainFacenetConfig)
 def main(cfg: DictConfig) -> None:
     """The embedding before training, then one training per miner, each evaluated on the identities held out."""
-    # Imported late: --help and a mistyped key are answered at once.
     import pandas as pd
 
     from datamodules.identity_batches import IdentityBatches, IdentityDataModule
@@ -51,20 +50,17 @@ def main(cfg: DictConfig) -> None:
 
         sizes = {"dataset": people.name, "train_images": len(people.train), "test_images": len(people.test)}
         spent = {name: {"epochs": one["epochs"], "train_seconds": one["seconds"]} for name, one in records.items()}
-        frame = pd.DataFrame([one.row(name, **sizes, **spent.get(name, {})) for name, one in found.items()])
+        rows = [{"method": name, **row, **sizes, **spent.get(name, {})} for name, (row, _) in found.items()]
+        frame = pd.DataFrame(rows)
+        figures = {
+            "ROC of held-out identities": roc_figure({name: one for name, (_, one) in found.items()}),
+            "Training": loss_figure({name: one["history"] for name, one in records.items()}),
+        }
         publish(
-            run,
-            frame,
-            title=f"FaceNet on {people.name}",
-            verdict=sentence(frame),
-            tables={"Held-out identities": frame},
-            figures={
-                "ROC of held-out identities": roc_figure({name: one.verification for name, one in found.items()}),
-                "Training": loss_figure({name: one["history"] for name, one in records.items()}),
-            },
+            run, frame, title=f"FaceNet on {people.name}", verdict=sentence(frame),
+            tables={"Held-out identities": frame}, figures=figures, tracking=cfg.logger,
             shown=["method", "knn_accuracy", "nmi", "accuracy", "accuracy_std", "auc", "eer"],
-            tracking=cfg.logger,
-        )
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

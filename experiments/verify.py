@@ -13,7 +13,6 @@ from experiments.verification.config import VerifyConfig
 @command(config_name="verify", schema=VerifyConfig)
 def main(cfg: DictConfig) -> None:
     """Distances of the pairs, thresholds from the other folds, one row of results."""
-    # Imported late: --help and a mistyped key are answered at once.
     import pandas as pd
 
     from datamodules.sources.pairs import VerificationPairs
@@ -21,7 +20,7 @@ def main(cfg: DictConfig) -> None:
     from experiments.coordination.publishing import publish
     from experiments.coordination.run_folder import RunFolder, run_name
     from experiments.verification.figures import roc_figure
-    from experiments.verification.tables import folds_table, results_row, sentence, shown
+    from experiments.verification.tables import folds_table, results_row, sentence
     from lightning_modules.verification import squared_distances, verify
 
     embedding_set = instantiate(cfg.data)
@@ -34,15 +33,12 @@ def main(cfg: DictConfig) -> None:
         run.note(data={"path": str(cfg.data.path), "fingerprint": embedding_set.fingerprint()}, pairs=str(cfg.pairs))
         frame = pd.DataFrame([results_row(embedding_set, pairs, result)])
         publish(
-            run,
-            frame,
-            title=f"Verification: {name}",
-            verdict=sentence(frame.iloc[0], result),
+            run, frame, title=f"Verification: {name}", verdict=sentence(frame.iloc[0], result),
             tables={"Over all folds": frame, "Fold by fold": folds_table(result)},
             figures={"ROC of all pairs": roc_figure({name: result})},
-            shown=shown(frame),
+            shown=list(frame.columns.drop(["extractor", "folds", "threshold"])),
             tracking=cfg.logger,
-        )
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ class ActiveClasses(ABC):
         """The active classes of a step.
 
         Args:
-            classes: C.
             target_B: (B,) int64 true classes; they must be among the chosen.
             embedding_BD: (B, D) float32 of unit length.
             weight_CD: (C, D) class rows of any length; those of this rank alone where the head is sharded.
@@ -43,7 +42,6 @@ class EveryClass(ActiveClasses):
     def choose(
         self, classes: int, target_B: Tensor, embedding_BD: Tensor, weight_CD: Tensor, generator: torch.Generator
     ) -> None:
-        """All; see `ActiveClasses.choose`."""
         return None
 
 
@@ -68,7 +66,6 @@ class SampledClasses(ActiveClasses):
     def choose(
         self, classes: int, target_B: Tensor, embedding_BD: Tensor, weight_CD: Tensor, generator: torch.Generator
     ) -> Tensor | None:
-        """The true classes and random others, int(sample_rate C) in all; see `ActiveClasses.choose`."""
         if self.sample_rate == 1:
             return None
         positive_A, size = target_B.unique(), int(self.sample_rate * classes)

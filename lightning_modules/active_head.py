@@ -12,23 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from datamodules.cluster_datamodule import Batch
 from lightning_modules.active_classes import ActiveClasses
-from lightning_modules.heads import Head
+from lightning_modules.heads.linear import LinearHead
 from lightning_modules.losses.base import ClassificationLoss
 from lightning_modules.subnetwork import SubNetwork
 
 
-class ActiveHead(Head):
+class ActiveHead(LinearHead):
     """A head whose loss sees the rows of a step's active classes only.
 
     A step works on a copy of the active rows, the leaf of its gradient, so that neither time nor memory of a step
     grows with the rows that are left out. `ActiveRowsOptimizer` moves the copy and writes it back.
-
-    Args:
-        rows_CD: as of `Head`.
-        active: chooses the classes of a step.
-        seed: of the choices.
-        **more: further arguments of `Head`.
     """
 
     def __init__(self, rows_CD: Tensor, active: ActiveClasses, seed: int = 0, **more: Any):
@@ -36,17 +31,8 @@ class ActiveHead(Head):
         self.active, self.seed, self.step = active, seed, (0, 0)
         self.chosen: tuple[Tensor, nn.Parameter] | None = None
 
-    @property
-    def n_classes(self) -> int:
-        """C."""
-        return len(self.weight_CD) // self.rows_per_class
-
     def choose(self, embedding_BD: Tensor, target_B: Tensor) -> Tensor | None:
         """Active classes of the step that `step` = (epoch, batch) names; None stands for all.
-
-        Args:
-            embedding_BD: the batch.
-            target_B: true classes.
 
         Returns:
             (A,) int64 ascending, or None.
@@ -56,14 +42,13 @@ class ActiveHead(Head):
         return self.active.choose(self.n_classes, target_B, embedding_BD, self.weight_CD.detach(), generator)
 
     def loss(self, embedding_BD: Tensor, target_B: Tensor, loss: ClassificationLoss) -> Tensor:
-        """Loss of each sample among the active classes; see `Head.loss`."""
         active_A, self.chosen = self.choose(embedding_BD, target_B), None
         if active_A is None:
             return super().loss(embedding_BD, target_B, loss)
         place = torch.arange(self.rows_per_class, device=active_A.device)
         index = (active_A[:, None] * self.rows_per_class + place).flatten()
-        options = self.unit_rows, self.precision, self.max_logits_bytes, self.rows_per_class, self.compiled
-        part = Head(self.weight_CD[index], *options)
+        options = ("unit_rows", "precision", "max_logits_bytes", "rows_per_class", "compiled")
+        part = LinearHead(self.weight_CD[index], **{name: getattr(self, name) for name in options})
         part.scratch = self.scratch
         self.chosen = index, part.weight_CD
         return part.loss(embedding_BD, torch.searchsorted(active_A, target_B), loss)
@@ -93,16 +78,10 @@ class ActiveRowsOptimizer(Optimizer):
         return self.inner.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Gives a state to the inner optimiser."""
         self.inner.load_state_dict(state_dict)
         self._share()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of the inner optimiser on the active rows.
-
-        Args:
-            closure: computes the loss and its gradient.
-        """
         value = None
         if closure is not None:
             with torch.enable_grad():
@@ -139,15 +118,17 @@ def _of_rows(value: Any, rows: Tensor) -> bool:
 
 
 class ActiveSubNetwork(SubNetwork):
-    """A sub-network whose head is an `ActiveHead`; arguments as of `SubNetwork`."""
+    """A sub-network with an `ActiveHead`; arguments as of `SubNetwork`. The optimiser moves active rows only."""
 
     head: ActiveHead
 
-    def before_step(self, batch_index: int) -> None:
-        """Tells the head which step this is: its choice depends on nothing else that happened."""
-        super().before_step(batch_index)
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Tells the head which step this is: its choice depends on nothing else that happened. See `SubNetwork`."""
         self.head.step = (self.current_epoch, batch_index)
+        return super().training_step(batch, batch_index)
 
-    def configure_optimizers(self) -> Optimizer:
-        """The optimiser over the class rows, confined to the active ones."""
-        return ActiveRowsOptimizer(super().configure_optimizers(), self.head)
+    def __init__(self, head: ActiveHead, loss: ClassificationLoss, optimizer: Any = None, scheduler: Any = None):
+        def confined(groups: list[dict[str, Any]]) -> Optimizer:
+            return ActiveRowsOptimizer(optimizer(groups), head)
+
+        super().__init__(head, loss, optimizer and confined, scheduler)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from datamodules.class_means import normalise_rows
 from datamodules.partitioners.samples import TrainingSamples
-from lightning_modules.heads import Initialiser
+from lightning_modules.initialisers import Initialiser
 
 MOST_SAMPLES = 1 << 15  # 64 MiB at D = 512; 64 samples per direction tell the covariance
 
@@ -43,7 +43,6 @@ class DiscriminantInit(Initialiser):
         self.within_DD: Tensor | None = None
 
     def fit(self, samples: TrainingSamples) -> "DiscriminantInit":
-        """Learns W; see `Initialiser.fit`."""
         fitted = DiscriminantInit(self.strength)
         fitted.within_DD = within_class_covariance(samples)
         return fitted
@@ -56,21 +55,21 @@ class DiscriminantInit(Initialiser):
         within_DD = self.within_DD.double()
         scaled_DD = within_DD * (self.strength * trace / float(within_DD.square().sum()))
         inverse_DD = torch.linalg.inv(torch.eye(len(scaled_DD), dtype=torch.float64) + scaled_DD).float()
-        return F.normalize(class_means_CD @ inverse_DD)
+        return F.normalize(class_means_CD.clone() @ inverse_DD)
 
 
 def within_class_covariance(samples: TrainingSamples, most: int = MOST_SAMPLES) -> Tensor:
     """Covariance of unit samples around the mean of their class, pooled over the classes.
 
     Args:
-        samples: of any number.
         most: samples that are read: as many of each class as that allows, at least two, of evenly drawn classes.
 
     Returns:
         (D, D) float32, the sum of scatters over N - J; zeros where no class has two samples.
     """
     kept_n = _evenly(samples.split.labels, most)
-    unit_ND = torch.from_numpy(normalise_rows(samples.embeddings_ND[samples.split.rows[kept_n]]))
+    # A copy: torch aligns its memory alike each time, and the products then round alike in every run.
+    unit_ND = torch.tensor(normalise_rows(samples.embeddings_ND[samples.split.rows[kept_n]]))
     of_N, n_J = np.unique(samples.split.labels[kept_n], return_inverse=True, return_counts=True)[1:]
     label_N, count_J = torch.from_numpy(of_N), torch.from_numpy(n_J)
     sum_JD = torch.zeros(len(count_J), unit_ND.shape[1]).index_add_(0, label_N, unit_ND)

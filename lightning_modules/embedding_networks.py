@@ -26,7 +26,6 @@ class Projection(nn.Module):
     """A linear map of given embeddings, or one with a hidden ReLU layer.
 
     Args:
-        dim: D.
         hidden: units of the hidden layer; 0 for none.
     """
 
@@ -49,7 +48,6 @@ class ImageNetwork(nn.Module):
         network: from (B, 3, S, S) to (B, D).
         image_size: S, in pixels.
         mean: of the training data, for pixels in [0, 1], red, green, blue.
-        std: likewise.
     """
 
     takes = "images"
@@ -97,7 +95,6 @@ class TimmNetwork(ImageNetwork):
 
     Args:
         model: timm's name, such as resnet18.
-        dim: D.
         image_size: S in pixels; None takes what timm states.
         pretrained: whether timm shall download its published weights.
     """

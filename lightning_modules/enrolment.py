@@ -14,8 +14,10 @@ from torch.nn import functional as F
 
 from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
+from lightning_modules.heads.base import Head
 from lightning_modules.identifier import Identifier
 from lightning_modules.kernels import matmul_precision
+from lightning_modules.saved_parts import describe
 from lightning_modules.scores import Heads
 
 
@@ -27,7 +29,6 @@ def with_identities(identifier: Identifier, names: list[str], class_means_QD: Te
     A router or a decision that is fitted must be fitted again: see `Identifier.needs_fit`.
 
     Args:
-        identifier: stays as it is.
         names: of the people, none enrolled and none twice.
         class_means_QD: (Q, D) floating-point class means, of any length but zero.
 
@@ -49,9 +50,10 @@ def with_identities(identifier: Identifier, names: list[str], class_means_QD: Te
     partition = Partition(np.concatenate([old.cluster_of, home_Q]), old.n_clusters, old.extra, old.provenance)
     heads = identifier.heads
     if heads is not None:
+        heads.linear("adding people without training")
         rows = []
         for cluster in range(partition.n_clusters):
-            rows_CD = heads.rows_SD[heads.starts[cluster] : heads.starts[cluster + 1]]
+            rows_CD = heads.rows(cluster)
             new_CD = means_QD[torch.from_numpy(home_Q == cluster)] * rows_CD.norm(dim=1).mean()
             rows.append(torch.cat([rows_CD, new_CD.repeat_interleave(heads.rows_per_class, 0)]))
         heads = Heads.pack(partition, rows)
@@ -67,10 +69,6 @@ def with_identities(identifier: Identifier, names: list[str], class_means_QD: Te
 
 def home_clusters(identifier: Identifier, class_means_QD: Tensor) -> np.ndarray:
     """The cluster to which an identifier sends each class mean; the nearest centre where it does not route at all.
-
-    Args:
-        identifier: whose router is asked.
-        class_means_QD: (Q, D) floating point.
 
     Returns:
         (Q,) int32.
@@ -92,10 +90,6 @@ def without_identities(identifier: Identifier, names: list[str]) -> Identifier:
     """An identifier that no longer knows some people; a cluster that nobody is left in goes as well.
 
     A router or a decision that is fitted must be fitted again: see `Identifier.needs_fit`.
-
-    Args:
-        identifier: stays as it is.
-        names: of the people.
 
     Raises:
         InputError: a name that is not enrolled, or nobody left.
@@ -125,6 +119,7 @@ def without_identities(identifier: Identifier, names: list[str]) -> Identifier:
     partition = Partition(new_cluster_M[old.cluster_of[keep_K]], len(kept_clusters), extra, old.provenance)
     heads = identifier.heads
     if heads is not None:
+        heads.linear("removing people without training")
         stays_S = torch.from_numpy(keep_K).to(heads.identity_S.device)[heads.identity_S]
         spans = [slice(heads.starts[cluster], heads.starts[cluster + 1]) for cluster in kept_clusters]
         heads = Heads.pack(partition, [heads.rows_SD[span][stays_S[span]] for span in spans])
@@ -139,32 +134,20 @@ def without_identities(identifier: Identifier, names: list[str]) -> Identifier:
     return made.with_index(identifier.index)
 
 
-def with_head(identifier: Identifier, cluster: int, rows_CD: Tensor) -> Identifier:
-    """An identifier whose head of one cluster is another.
-
-    Args:
-        identifier: with heads; stays as it is.
-        cluster: whose head.
-        rows_CD: (C R, D) float32 rows of its members, as many per class as the old head has.
-    """
-    heads = identifier.heads
-    rows = [heads.rows_SD[heads.starts[c] : heads.starts[c + 1]] for c in range(identifier.partition.n_clusters)]
-    assert rows_CD.shape == rows[cluster].shape, (rows_CD.shape, rows[cluster].shape)
-    rows[cluster] = rows_CD.to(rows[cluster])
-    return replace(identifier, heads=Heads.pack(identifier.partition, rows))
+def with_head(identifier: Identifier, cluster: int, head: Head) -> Identifier:
+    """An identifier whose head of one cluster is another."""
+    heads, clusters = identifier.heads, range(identifier.partition.n_clusters)
+    parts: list[Tensor | Head] = list(heads.modules) or [heads.rows(c) for c in clusters]
+    parts[cluster] = head
+    return replace(identifier, heads=Heads.pack(identifier.partition, parts, heads.made_by))
 
 
 def unfitted(identifier: Identifier) -> Identifier:
-    """An identifier without index, whose router and decision have lost what was fitted to its people.
-
-    Args:
-        identifier: stays as it is.
-    """
+    """An identifier without index, whose router and decision have lost what was fitted to its people."""
     bare = {}
     for key in ("router", "decision"):
         part = getattr(identifier, key)
         if part is not None and part.needs_fit:
-            kept = {name: value for name, value in vars(part).items() if not name.startswith("_")}
-            part = type(part)(**{name: value for name, value in kept.items() if not isinstance(value, Tensor)})
+            part = type(part)(**describe(part)["arguments"])
         bare[key] = part
     return replace(identifier, index=None, **bare)

@@ -17,6 +17,10 @@ Where B x C is larger than a bound, classes are taken in chunks: the first pass 
 each row (online softmax, Milakov & Gimelshein 2018), the backward pass computes each chunk's products again. The rows
 divided by their length are then made chunk by chunk as well, so that a step holds the weight, its gradient and no
 other matrix of all classes.
+
+Where classes are spread over ranks (`reduce`), each rank has the whole batch and its own rows. All-reduces join the
+ranks: B cosines of true classes, B maxima, B sums of exponentials, and the gradient by embeddings if it is wanted. The
+gradient by the own rows needs no word from the others (model-parallel ArcFace, Deng et al., CVPR 2019, 3.1).
 """
 
 import math
@@ -32,6 +36,9 @@ DEFAULT_LOGITS_BYTES = 1 << 30
 LARGEST_EXPONENT = 80.0  # e^88.7 is the end of float32
 # Powers of e^s in a denominator come close to the smallest float32: factors are moved to the middle of the range.
 LIFT = 2.0**16
+
+# A tensor of any shape and "sum" or "max": the tensor, overwritten by that over all ranks.
+Reduce = Callable[[Tensor, str], Tensor]
 
 
 class Buffers:
@@ -76,9 +83,6 @@ class Buffers:
         """Frees what is not lent."""
         self._free.clear()
 
-    def __deepcopy__(self, memo: dict) -> "Buffers":
-        return Buffers()
-
     def __reduce__(self):
         return Buffers, ()
 
@@ -92,19 +96,19 @@ def fused_margin_softmax(
     max_logits_bytes: int = DEFAULT_LOGITS_BYTES,
     buffers: Buffers | None = None,
     kernels: Kernels = PLAIN,
+    reduce: Reduce | None = None,
 ) -> Tensor:
     """Per-sample loss of a linear head under a margin loss, differentiable by embeddings and weight.
 
     Args:
         embedding_BD: (B, D) float32 embeddings of unit length.
         weight_CD: (C, D) float32 class rows, of any length; divided by it where `loss.unit_rows`.
-        target_B: (B,) int64 in [0, C).
-        loss: scale and target logit.
+        target_B: (B,) int64 in [0, C); -1 where another rank holds the true class.
         precision: of the two large products, see `matmul_precision`. The cosine of the true class, its margin and
             everything after the product is float32 always.
         max_logits_bytes: bound on the bytes of the B x C matrix held at once.
         buffers: where large intermediate results come from and go to; None allocates them anew.
-        kernels: the passes over the large matrices.
+        reduce: over the ranks that hold the other classes; None where all classes are here.
 
     Returns:
         (B,) float32, equal to `loss(cosine_BC, target_B)` up to rounding.
@@ -113,21 +117,23 @@ def fused_margin_softmax(
     chunks = _chunks(len(weight_CD), len(target_B), max_logits_bytes)
     rows = _Rows(weight_CD, loss, buffers, chunks)
     # Its own product, in float32: the margin's slope near theta = 0 does not forgive a cosine of 8 bits.
-    own_BD = rows.of(target_B, embedding_BD)
-    cosine_B = own_BD.mul_(embedding_BD.detach()).sum(1).div_(loss.scale)
-    buffers.give(own_BD)
-    logit_B, slope_B, penalty_B, penalty_slope_B = target_terms(loss, cosine_B)
+    here = slice(None) if reduce is None else (target_B >= 0).nonzero().squeeze(1)
+    own_OD = rows.of(target_B[here])
+    cosine_B = own_OD.mul_(embedding_BD.detach()[here]).sum(1).div_(loss.scale)
+    buffers.give(own_OD)
+    if reduce is not None:
+        cosine_O, cosine_B = cosine_B, cosine_B.new_zeros(len(target_B))
+        cosine_B[here] = cosine_O
+        reduce(cosine_B, "sum")
     return _FusedMarginSoftmax.apply(
-        embedding_BD, weight_CD, target_B, rows, logit_B, slope_B, penalty_B, penalty_slope_B, precision, chunks,
-        kernels,
-    )  # fmt: skip
+        embedding_BD, weight_CD, target_B, rows, target_terms(loss, cosine_B), precision, chunks, kernels, reduce
+    )
 
 
 def target_terms(loss: MarginLoss, cosine_B: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """What a margin loss says of the true class, with derivatives by its cosine.
 
     Args:
-        loss: target logit and penalty.
         cosine_B: float32 cosines with the true class, any shape.
 
     Returns:
@@ -167,17 +173,18 @@ class _Rows:
         self.length_C1: Tensor | None = None
         self.whole_CD: Tensor | None = None
         self.place_cD: Tensor | None = None
-        self.most = chunks[0].stop
+        self.most = chunks[0].stop if chunks else 0
         if loss.unit_rows:
             self.length_C1 = torch.linalg.vector_norm(self.weight_CD, dim=1, keepdim=True).clamp_min_(1e-12)
         self.as_they_are = not loss.unit_rows and loss.scale == 1
         if len(chunks) == 1:
             self.whole_CD = self._made(chunks[0])
 
-    def of(self, target_B: Tensor, like_BD: Tensor) -> Tensor:
+    def of(self, target_B: Tensor) -> Tensor:
         """The (B, D) rows of some classes, in a tensor of its own."""
         from_CD = self.weight_CD if self.whole_CD is None else self.whole_CD
-        own_BD = torch.index_select(from_CD, 0, target_B, out=self.buffers.take(like_BD.shape, from_CD))
+        place_BD = self.buffers.take((len(target_B), from_CD.shape[1]), from_CD)
+        own_BD = torch.index_select(from_CD, 0, target_B, out=place_BD)
         if self.whole_CD is None:
             own_BD *= self.scale if self.length_C1 is None else self.scale / self.length_C1[target_B]
         return own_BD
@@ -214,29 +221,33 @@ class _Rows:
 
 
 def _chunks(classes: int, batch: int, max_bytes: int) -> list[slice]:
-    step = min(classes, max(1, max_bytes // (4 * batch)))
+    step = max(1, min(classes, max_bytes // (4 * batch)))
     return [slice(start, min(start + step, classes)) for start in range(0, classes, step)]
 
 
 class _FusedMarginSoftmax(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx, embedding_BD, weight_CD, target_B, rows, logit_B, slope_B, penalty_B, penalty_slope_B, precision, chunks,
-        kernels,
-    ):  # fmt: skip
+    def forward(ctx, embedding_BD, weight_CD, target_B, rows, terms, precision, chunks, kernels, reduce):
+        logit_B, slope_B, penalty_B, penalty_slope_B = terms
         scale, buffers, one = rows.scale, rows.buffers, len(chunks) == 1
-        bounded = rows.length_C1 is not None and scale + math.log(len(weight_CD)) < LARGEST_EXPONENT
+        bounded = reduce is None and rows.length_C1 is not None and scale + math.log(len(weight_CD)) < LARGEST_EXPONENT
         others_B, highest_B = torch.zeros_like(logit_B), None if bounded else logit_B
         place = buffers.take((len(target_B) * rows.most,), logit_B)
         for chunk in chunks:
             rows_cD = rows.take(chunk)
             e_Bc = place[: len(target_B) * len(rows_cD)].view(len(target_B), -1)
             product(embedding_BD, rows_cD.T, precision, out=e_Bc)
-            _put(e_Bc, None if one else chunk, target_B, -torch.inf)
+            _put(e_Bc, None if one and reduce is None else chunk, target_B, -torch.inf)
             if not bounded:
                 before_B, highest_B = highest_B, torch.maximum(highest_B, e_Bc.amax(1))
                 others_B *= (before_B - highest_B).exp_()
             others_B += kernels.exponentials(e_Bc, highest_B)
+        if reduce is not None:
+            before_B, highest_B = highest_B, reduce(highest_B.clone(), "max")
+            less_B = (before_B - highest_B).exp_()
+            others_B = reduce(others_B * less_B, "sum")
+            if one:
+                e_Bc *= less_B[:, None]
         if not one:
             buffers.give(place)
             rows.end()
@@ -247,7 +258,7 @@ class _FusedMarginSoftmax(torch.autograd.Function):
         ctx.save_for_backward(
             embedding_BD, target_B, slope_B, penalty_slope_B, others_B, sum_B, highest_B, place if one else None
         )
-        ctx.rows, ctx.precision, ctx.chunks, ctx.kernels = rows, precision, chunks, kernels
+        ctx.rows, ctx.precision, ctx.chunks, ctx.kernels, ctx.reduce = rows, precision, chunks, kernels, reduce
         loss_B = log_sum_B.sub_(logit_B)
         return loss_B if penalty_B is None else loss_B.add_(penalty_B)
 
@@ -273,7 +284,7 @@ class _FusedMarginSoftmax(torch.autograd.Function):
             if kept is None:
                 product(embedding_BD, rows_cD.T, ctx.precision, out=g_Bc)
                 ctx.kernels.exponentials(g_Bc, highest_B)
-            _put(g_Bc, chunk if kept is None else None, target_B, own_B)
+            _put(g_Bc, None if kept is not None and ctx.reduce is None else chunk, target_B, own_B)
             if needs_weight:
                 # Written as the transposed product: on CPUs up to twice as fast as g.T @ x.
                 product(weighted_BD.T, g_Bc, ctx.precision, out=grad_weight_CD[chunk].T)
@@ -283,8 +294,10 @@ class _FusedMarginSoftmax(torch.autograd.Function):
         rows.end()
         buffers.give(place, weighted_BD)
         if needs_embedding:
+            if ctx.reduce is not None:
+                ctx.reduce(grad_embedding_BD, "sum")
             grad_embedding_BD *= (weight_B / (scale * LIFT))[:, None]
-        return grad_embedding_BD, grad_weight_CD, *[None] * 9
+        return grad_embedding_BD, grad_weight_CD, *[None] * 7
 
 
 def _put(matrix_Bc: Tensor, chunk: slice | None, target_B: Tensor, value_B: Tensor | float) -> None:

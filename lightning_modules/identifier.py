@@ -4,7 +4,6 @@
 Axes: B probes, K identities, M clusters, D embedding dimension, S rows of all heads.
 """
 
-import importlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -21,8 +20,10 @@ from datamodules.errors import InputError
 from datamodules.files import atomic_folder, read_json, sha256, write_json
 from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
+from lightning_modules import saved_parts
 from lightning_modules.decisions.base import Decided, Decision, Ranked
-from lightning_modules.indexes import base as indexes
+from lightning_modules.heads.base import Head
+from lightning_modules.indexes.base import ClassIndex, Search
 from lightning_modules.kernels import matmul_precision
 from lightning_modules.routers.base import Router
 from lightning_modules.scores import Heads, ProbeScores, cluster_centres
@@ -72,7 +73,7 @@ class Identifier:
     heads: Heads | None = None
     threshold: float | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
-    index: indexes.ClassIndex | None = None
+    index: ClassIndex | None = None
 
     def __post_init__(self):
         cure = "save the identifier again with experiments.train"
@@ -95,18 +96,14 @@ class Identifier:
         return self.class_means_KD.shape[1]
 
     def scores(self, probes_BD: Tensor) -> ProbeScores:
-        """The scores of probes (B, D), of any length, against everything this identifier holds.
-
-        Args:
-            probes_BD: of any length; a row of zeros has no direction.
-        """
+        """The scores of probes (B, D) against everything this identifier holds; they may have any length but zero."""
         scores = ProbeScores(
             probes_BD, self.class_means_KD, self.partition, self.heads, lambda: self._centres_MD, self._search
         )
         scores.cluster_of_K = self._cluster_of_K  # made once: K numbers are much beside a search for one probe
         return scores
 
-    def with_index(self, index: indexes.ClassIndex | None) -> "Identifier":
+    def with_index(self, index: ClassIndex | None) -> "Identifier":
         """This identifier with an index over its class means, built here; None takes the index away."""
         return replace(self, index=index and index.fit(self.class_means_KD, self.partition))
 
@@ -116,7 +113,7 @@ class Identifier:
         return self._search is not None
 
     @cached_property
-    def _search(self) -> indexes.Search | None:
+    def _search(self) -> Search | None:
         return self.index.open(self.class_means_KD, self.partition) if self.index else None
 
     @cached_property
@@ -129,11 +126,7 @@ class Identifier:
             return cluster_centres(self.class_means_KD, self.partition)
 
     def route(self, scores: ProbeScores) -> Tensor:
-        """Clusters of each probe: (B, P) int64, best first, -1 where none.
-
-        Args:
-            scores: of the probes, from `scores`.
-        """
+        """Clusters of each probe: (B, P) int64, best first, -1 where none."""
         if self.router is None or self.partition.n_clusters == 1:
             return torch.zeros((len(scores), 1), dtype=torch.long, device=scores.probes_BD.device)
         return self.router.route(scores)
@@ -147,10 +140,8 @@ class Identifier:
         """This identifier with the fitted parameters of its router, and then of its decision.
 
         Args:
-            samples: the training samples.
             val_BD: (B, D) validation probes of any length; may be none.
             truth_B: (B,) int64 their identity.
-            seed: of everything random.
         """
         made = self
         with matmul_precision("highest"):
@@ -165,14 +156,7 @@ class Identifier:
 
     @torch.inference_mode()
     def decide(self, probes_BD: Tensor) -> Decided:
-        """Names probes, without threshold.
-
-        Args:
-            probes_BD: (B, D) embeddings of any length.
-
-        Returns:
-            Answers as tensors. Products are float32 whatever precision training used.
-        """
+        """Names probes (B, D) of any length, without threshold, in float32 whatever precision training used."""
         with matmul_precision("highest"):
             scores = self.scores(probes_BD)
             clusters_BP = self.route(scores) if self.decision.needs_route else None
@@ -180,11 +164,7 @@ class Identifier:
 
     @torch.inference_mode()
     def rank(self, probes_BD: Tensor, most: int) -> tuple[Ranked, Tensor | None]:
-        """Candidates beyond the answer.
-
-        Args:
-            probes_BD: (B, D) embeddings of any length.
-            most: candidates at most.
+        """Candidates beyond the answer, at most `most`, of probes (B, D) of any length.
 
         Returns:
             The candidates, and the (B, P) clusters looked into; None where the decision looks at all identities.
@@ -238,10 +218,9 @@ class Identifier:
             yield rows
 
     def save(self, path: Path | str) -> None:
-        """Writes identifier.safetensors and identifier.json into a new folder, whole or not at all.
+        """Writes identifier.safetensors and identifier.json into a folder, whole or not at all.
 
-        Args:
-            path: of the folder; one that exists is replaced.
+        A folder that exists is replaced.
         """
         tensors = {
             "class_means": self.class_means_KD.cpu().contiguous(),
@@ -249,11 +228,12 @@ class Identifier:
         }
         if self.partition.overlapping:
             tensors["extra_memberships"] = torch.from_numpy(self.partition.extra.copy())
-        if self.heads is not None:
+        if self.heads is not None and self.heads.rows_SD is not None:
             tensors["head_rows"] = self.heads.rows_SD.cpu().contiguous()
-        tensors |= indexes.tensors_of(self.index)
-        for name, part in (("router", self.router), ("decision", self.decision)):
-            tensors |= {f"{name}.{key}": value.cpu().contiguous() for key, value in _tensors(part).items()}
+        for cluster, module in enumerate(self.heads.modules if self.heads else ()):
+            tensors |= {f"head.{cluster}.{name}": value.cpu() for name, value in module.state_dict().items()}
+        for name in ("router", "decision", "index"):
+            tensors |= saved_parts.tensors_of(getattr(self, name), name)
         with atomic_folder(path) as folder:
             safetensors.torch.save_file(tensors, folder / "identifier.safetensors")
             content = {
@@ -261,9 +241,10 @@ class Identifier:
                 "identities": list(self.identities),
                 "n_clusters": self.partition.n_clusters,
                 "partition": self.partition.provenance,
-                "router": _describe(self.router),
-                "decision": _describe(self.decision),
-                "index": indexes.describe(self.index),
+                "router": saved_parts.describe(self.router),
+                "decision": saved_parts.describe(self.decision),
+                "index": saved_parts.describe(self.index),
+                "head": self.heads.made_by if self.heads and self.heads.modules else None,
                 "threshold": self.threshold,
                 "sha256": sha256(folder / "identifier.safetensors"),
                 "versions": {"torch": torch.__version__, "numpy": np.__version__},
@@ -273,11 +254,7 @@ class Identifier:
 
     @classmethod
     def load(cls, path: Path | str, device: str | torch.device = "cpu") -> "Identifier":
-        """Reads a folder that `save` wrote; needs no config.
-
-        Args:
-            path: the folder.
-            device: where class means and heads shall live.
+        """Reads a folder that `save` wrote onto a device; needs no config.
 
         Raises:
             InputError: a missing, truncated, altered or foreign file.
@@ -310,9 +287,11 @@ class Identifier:
                 content["partition"],
             )
             identities, means = tuple(content["identities"]), tensors["class_means"]
-            router = _restore(content["router"], Router, "lightning_modules.routers.", _of(tensors, "router"))
-            decision = _restore(content["decision"], Decision, "lightning_modules.decisions.", _of(tensors, "decision"))
-            index, threshold = indexes.restore(content.get("index"), tensors), content["threshold"]
+            router, decision, index = (
+                saved_parts.restore(content.get(name), base, saved_parts.under(tensors, name))
+                for name, base in (("router", Router), ("decision", Decision), ("index", ClassIndex))
+            )
+            threshold = content["threshold"]
         except InputError:
             raise
         except Exception as error:  # safetensors, KeyError, TypeError: whatever a foreign file provokes
@@ -330,40 +309,22 @@ class Identifier:
             if rows.shape != (per_class * sizes.sum(), means.shape[1]):
                 raise InputError(f"{folder}: head rows {tuple(rows.shape)}", f"({sizes.sum()}, {means.shape[1]})", cure)
             heads = Heads.pack(partition, list(torch.split(rows, (per_class * sizes).tolist())))
+        elif content.get("head"):
+            heads = Heads.pack(partition, _head_modules(content["head"], partition, tensors), content["head"])
         facts = content.get("provenance", {})
         return cls(identities, means, partition, decision, router, heads, threshold, facts, index)
 
 
-def _describe(part: Router | Decision | None) -> dict[str, Any] | None:
-    if part is None:
-        return None
-    arguments = {key: value for key, value in _arguments(part).items() if not isinstance(value, Tensor)}
-    return {"class": f"{type(part).__module__}.{type(part).__qualname__}", "arguments": arguments}
-
-
-def _arguments(part: Router | Decision | None) -> dict[str, Any]:
-    # A leading underscore marks what is computed from the arguments and kept.
-    return {} if part is None else {key: value for key, value in vars(part).items() if not key.startswith("_")}
-
-
-def _tensors(part: Router | Decision | None) -> dict[str, Tensor]:
-    return {key: value for key, value in _arguments(part).items() if isinstance(value, Tensor)}
-
-
-def _of(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
-    return {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
-
-
-def _restore(description: dict[str, Any] | None, base: type, prefix: str, tensors: dict[str, Tensor]) -> Any:
-    # Only classes of our own packages: a foreign JSON must not choose what is imported.
-    if description is None:
-        return None
-    module, _, name = description["class"].rpartition(".")
-    if not module.startswith(prefix):
-        raise InputError(f"class {description['class']!r}", f"one of {prefix}*", "use a folder that this project wrote")
-    found = getattr(importlib.import_module(module), name)
-    if not issubclass(found, base):
-        raise InputError(
-            f"class {description['class']!r}", f"a {base.__name__}", "use a folder that this project wrote"
-        )
-    return found(**description["arguments"], **tensors)
+def _head_modules(made_by: dict[str, Any], partition: Partition, tensors: dict[str, Tensor]) -> list[Head]:
+    kind, dim = saved_parts.known_class(made_by["class"], Head), tensors["class_means"].shape[1]
+    modules = []
+    for cluster, size in enumerate(partition.sizes().tolist()):
+        rows_CD = torch.zeros(size * made_by["arguments"].get("rows_per_class", 1), dim)
+        module = kind(rows_CD, **made_by["arguments"])
+        try:
+            module.load_state_dict(saved_parts.under(tensors, f"head.{cluster}"), assign=True)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"head of cluster {cluster} ({reason})", made_by["class"], "save it again") from None
+        modules.append(module.requires_grad_(False))
+    return modules

@@ -39,42 +39,41 @@ def matmul_precision(precision: str) -> Iterator[None]:
 
 
 def product(left: Tensor, right: Tensor, precision: str, out: Tensor | None = None) -> Tensor:
-    """A matrix product, or one per matrix of a stack.
+    """A matrix product.
 
     A CPU rounds the operands of float32 products by itself where "medium" allows it. A GPU then multiplies in TF32,
     half as fast as in bfloat16: there the operands are rounded first.
 
     Args:
-        left: (..., n, k) float32.
-        right: (..., k, m) float32.
+        left: (n, k) float32.
+        right: (k, m) float32.
         precision: see `matmul_precision`; set for this product alone.
-        out: (..., n, m) float32, of any strides; None allocates it.
+        out: (n, m) float32, of any strides; None allocates it.
 
     Returns:
-        (..., n, m) float32.
+        (n, m) float32.
     """
-    multiply: Any = torch.mm if left.dim() == 2 else torch.bmm
     if precision == "medium" and has_wide_products(left.device):
         return wide_product(left.bfloat16(), right.bfloat16(), out)
     with matmul_precision(precision):
-        return multiply(left, right) if out is None else multiply(left, right, out=out)
+        return torch.mm(left, right, out=out)
 
 
 def wide_product(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
     """Product of bfloat16 matrices, summed and returned in float32; PyTorch has it on GPUs.
 
     Args:
-        left: (..., n, k) bfloat16.
-        right: (..., k, m) bfloat16.
-        out: (..., n, m) float32; None allocates it.
+        left: (n, k) bfloat16.
+        right: (k, m) bfloat16.
+        out: (n, m) float32; None allocates it.
     """
-    multiply: Any = torch.mm if left.dim() == 2 else torch.bmm
+    multiply: Any = torch.mm  # PyTorch's stubs lack the overload with `out_dtype`
     if out is None:
         return multiply(left, right, out_dtype=torch.float32)
     if out.is_contiguous():
         return multiply(left, right, out_dtype=torch.float32, out=out)
     # The transposed product fills a transposed matrix where it lies.
-    multiply(right.mT, left.mT, out_dtype=torch.float32, out=out.mT)
+    multiply(right.T, left.T, out_dtype=torch.float32, out=out.T)
     return out
 
 
@@ -82,21 +81,17 @@ def wide_product(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tens
 def has_wide_products(device: torch.device) -> bool:
     """Whether a device multiplies bfloat16 matrices into float32; it is asked once, by trying.
 
-    Args:
-        device: CPUs say no: they round by themselves.
+    CPUs say no: they round by themselves.
     """
     if device.type != "cuda":
         return False
     try:
-        for shape in ((16, 16), (2, 16, 16)):
-            ones = torch.ones(shape, dtype=torch.bfloat16, device=device)
-            places = (None, torch.zeros(shape, device=device), torch.zeros(shape, device=device).mT)
-            if not all(bool((wide_product(ones, ones, place) == 16).all()) for place in places):
-                return False
+        ones = torch.ones((16, 16), dtype=torch.bfloat16, device=device)
+        places = (None, torch.zeros_like(ones, dtype=torch.float32), torch.zeros_like(ones, dtype=torch.float32).T)
+        return all(bool((wide_product(ones, ones, place) == 16).all()) for place in places)
     except (RuntimeError, TypeError) as error:
         log.warning("no bfloat16 products with float32 results (%s); TF32 is used", str(error).splitlines()[0])
         return False
-    return True
 
 
 @dataclass(frozen=True)

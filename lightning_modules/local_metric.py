@@ -84,7 +84,6 @@ def given_back(offset_bTR: Tensor, identity_bT: Tensor, metrics: Iterable[tuple[
     """-o' M o / 2, half of what the metric takes from the squared distance: (b, T), at least 0.
 
     Args:
-        offset_bTR: probe less class mean, in the directions.
         identity_bT: (b, T) int64 whose metric applies.
         metrics: the first identity and the (k, R, R) metrics of it and those that follow, of any floating dtype;
             identities without a metric get 0.
@@ -105,12 +104,7 @@ def given_back(offset_bTR: Tensor, identity_bT: Tensor, metrics: Iterable[tuple[
 
 
 def given_back_alike(offset_bTR: Tensor, metric_RR: Tensor) -> Tensor:
-    """The same under one metric for all: (b, T).
-
-    Args:
-        offset_bTR: probe less class mean, in the directions.
-        metric_RR: the metric.
-    """
+    """The same under one metric for all: (b, T)."""
     return -((offset_bTR @ metric_RR) * offset_bTR).sum(2) / 2
 
 
@@ -122,7 +116,6 @@ def learn(class_means_KD: Tensor, samples: TrainingSamples, directions: int, poo
 
     Args:
         class_means_KD: (K, D) float32 unit class means.
-        samples: all training samples.
         directions: R at most; there are fewer where there are fewer degrees of freedom.
         pool: degrees of freedom of a neighbourhood, at least 1.
         prior: degrees of freedom that the pooled covariance counts for, at least 0.

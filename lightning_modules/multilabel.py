@@ -11,19 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from lightning_modules.optimizers import Adam
-
 
 def scatter_add(features_NF: Tensor, cluster_of_F: Tensor, n_clusters: int) -> Tensor:
-    """Feature c of the result is the sum of all features of cluster c.
-
-    Args:
-        features_NF: any numbers.
-        cluster_of_F: (F,) int64 in [0, n_clusters).
-        n_clusters: K.
-
-    Returns:
-        (N, K), of the type of the features.
+    """Feature c of the result, (N, K) of the type of the features, is the sum of all features of cluster c.
 
     >>> scatter_add(torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([1, 0, 1]), 2)
     tensor([[2., 5.]])
@@ -35,8 +25,6 @@ class Perceptron(nn.Sequential):
     """A multi-layer perceptron: hidden layers with ReLU and dropout, logits of L labels.
 
     Args:
-        inputs: K.
-        outputs: L.
         hidden: units of each hidden layer.
         hidden_layers: how many, at least 1.
         dropout: share of hidden units that a training step leaves out.
@@ -55,10 +43,6 @@ class LabelNetwork(pl.LightningModule):
 
     The loss is the binary cross-entropy summed over labels, mean over rows: labels that share no weight are then
     trained as if each were alone.
-
-    Args:
-        network: gives logits.
-        learning_rate: of Adam.
     """
 
     def __init__(self, network: nn.Module, learning_rate: float):
@@ -80,12 +64,10 @@ class LabelNetwork(pl.LightningModule):
         return self._loss(batch, "train")
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
-        """Logs the loss."""
         self._loss(batch, "val")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam with its usual betas."""
-        return Adam(self.parameters(), lr=self.learning_rate)
+        return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
 
 
 @torch.no_grad()
@@ -94,8 +76,6 @@ def probabilities(network: nn.Module, inputs_NK: Tensor, rows_at_once: int = 102
 
     Args:
         network: gives logits; left in evaluation mode.
-        inputs_NK: all rows.
-        rows_at_once: rows of a forward pass.
     """
     network = network.cpu().eval()
     return torch.cat([torch.sigmoid(network(rows_BK)) for rows_BK in inputs_NK.split(rows_at_once)])

@@ -56,9 +56,6 @@ def _harmonic(precision: float, recall: float) -> float:
 def label_based(true_NL: np.ndarray, predicted_NL: np.ndarray) -> dict[str, float]:
     """Micro and macro F1 in percent.
 
-    Args:
-        true_NL, predicted_NL: bool.
-
     Returns:
         micro_f1, over all cells; macro_f1, the mean over labels, 0 for a label that is neither there nor predicted.
     """
@@ -73,7 +70,6 @@ def precision_at(true_NL: np.ndarray, scores_NL: np.ndarray, ranks: tuple[int, .
 
     Args:
         true_NL: bool.
-        scores_NL: any finite scores.
         ranks: values of k; where there are fewer than k labels the share is still of k.
 
     Returns:
@@ -92,13 +88,7 @@ def precision_at(true_NL: np.ndarray, scores_NL: np.ndarray, ranks: tuple[int, .
 
 
 def all_metrics(true_NL: np.ndarray, scores_NL: np.ndarray, threshold: float) -> dict[str, float]:
-    """Everything above at one threshold.
-
-    Args:
-        true_NL: bool.
-        scores_NL: in [0, 1].
-        threshold: scores from here on are predictions.
-    """
+    """Everything above at one threshold."""
     predicted_NL = scores_NL >= threshold
     return {
         **example_based(true_NL, predicted_NL),
@@ -130,25 +120,13 @@ def best_threshold(true_NL: np.ndarray, scores_NL: np.ndarray) -> float:
 
 
 def own_clusters(true_NL: np.ndarray, cluster_of_L: np.ndarray) -> np.ndarray:
-    """(N, L) bool: whether the row truly has a label in the cluster of the label. A test may not know this.
-
-    Args:
-        true_NL: bool.
-        cluster_of_L: cluster of each label, from 0.
-    """
+    """(N, L) bool: whether the row truly has a label in the cluster of the label. A test may not know this."""
     member_LM = cluster_of_L[:, None] == np.arange(cluster_of_L.max() + 1)
     return (true_NL.astype(np.float32) @ member_LM.astype(np.float32) > 0)[:, cluster_of_L]
 
 
 def leaky_per_cluster(true_NL: np.ndarray, scores_NL: np.ndarray, cluster_of_L: np.ndarray, threshold: float) -> dict:
-    """LEAKY: metrics per cluster over those rows only that truly have a label in it, averaged over clusters.
-
-    Args:
-        true_NL: bool.
-        scores_NL: in [0, 1].
-        cluster_of_L: cluster of each label, from 0.
-        threshold: scores from here on are predictions.
-    """
+    """LEAKY: metrics per cluster over those rows only that truly have a label in it, averaged over clusters."""
     found = []
     for cluster in range(cluster_of_L.max() + 1):
         columns = np.flatnonzero(cluster_of_L == cluster)

@@ -32,7 +32,6 @@ def export_onnx(identifier: Identifier, path: Path | str, one_file_bytes: int = 
     The names by index, the threshold and the extractor's fingerprint are in the model's metadata as JSON.
 
     Args:
-        identifier: whose router and decision state how they are exported.
         path: the file; replaced where it exists. Its folder must exist.
         one_file_bytes: above so many bytes of weights they go into `<path>.data` beside it.
 
@@ -61,8 +60,6 @@ def largest_difference(identifier: Identifier, path: Path | str, probes_BD: np.n
     """Compares a file with the identifier that it was made from, through onnxruntime.
 
     Args:
-        identifier: the identifier.
-        path: the ONNX file.
         probes_BD: (B, D) float32.
 
     Returns:
@@ -84,11 +81,6 @@ def largest_difference(identifier: Identifier, path: Path | str, probes_BD: np.n
 
 def likely_probes(identifier: Identifier, number: int = 256, seed: int = 0) -> np.ndarray:
     """Probes near class means drawn at random: a cosine of about 0.7 with them.
-
-    Args:
-        identifier: whose class means.
-        number: B.
-        seed: of the draw.
 
     Returns:
         (B, D) float32.

@@ -68,76 +68,34 @@ class OnnxScores:
         return name
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """Adds a node with one output.
-
-        Args:
-            operator: of ONNX, opset `OPSET`.
-            *inputs: names of values.
-            **attributes: of the operator.
-
-        Returns:
-            The name of its output.
-        """
+        """The name of the output of a new node of ONNX, opset `OPSET`."""
         return self.add_many(1, operator, *inputs, **attributes)[0]
 
     def add_many(self, n_outputs: int, operator: str, *inputs: str, **attributes: Any) -> list[str]:
-        """Adds a node.
-
-        Args:
-            n_outputs: how many outputs it has.
-            operator: of ONNX.
-            *inputs: names of values.
-            **attributes: of the operator.
-
-        Returns:
-            The names of its outputs.
-        """
+        """The names of the outputs of a new node."""
         self._count += 1
         names = [f"{operator.lower()}_{self._count}" + (f"_{i}" if n_outputs > 1 else "") for i in range(n_outputs)]
         self.nodes.append(self.onnx.helper.make_node(operator, list(inputs), names, **attributes))
         return names
 
     def argmax(self, values_BX: str) -> str:
-        """(B,) int64 place of the first of the largest values of (B, X).
-
-        Args:
-            values_BX: name of the values in the graph.
-        """
+        """(B,) int64 place of the first of the largest values of (B, X)."""
         return self.add("ArgMax", values_BX, axis=1, keepdims=0)
 
     def max(self, values_BX: str) -> str:
-        """(B,) largest value of (B, X).
-
-        Args:
-            values_BX: name of the values in the graph.
-        """
+        """(B,) largest value of (B, X)."""
         return self.add("ReduceMax", values_BX, axes=[1], keepdims=0)
 
     def lookup(self, table_X: np.ndarray, index: str) -> str:
-        """table[index] for an int64 table, of the shape of `index`.
-
-        Args:
-            table_X: the table.
-            index: name of the places in the graph.
-        """
+        """table[index] for an int64 table, of the shape of `index`."""
         return self.add("Gather", self.constant(table_X.astype(np.int64)), index, axis=0)
 
     def column(self, values_BX: str, place: int) -> str:
-        """(B,) column of (B, X).
-
-        Args:
-            values_BX: name of the values in the graph.
-            place: of the column.
-        """
+        """(B,) column of (B, X)."""
         return self.add("Gather", values_BX, self.constant(np.int64(place)), axis=1)
 
     def pick(self, columns: list[str], place_B: str) -> str:
-        """(B,): for each probe the value of the column that `place_B` names.
-
-        Args:
-            columns: (B,) values of one dtype.
-            place_B: (B,) int64 in [0, number of columns).
-        """
+        """(B,): for each probe the value of that of the (B,) columns which `place_B` names, counted from 0."""
         if len(columns) == 1:
             return columns[0]
         one = self.constant(np.array([1], np.int64))
@@ -168,7 +126,8 @@ class OnnxScores:
     @cached_property
     def output_BS(self) -> str:
         """(B, S) outputs of all heads: a graph cannot pick a head for each probe without copying its weights."""
-        return self.add("MatMul", self.probes_BD, self.constant(self.heads.rows_SD.cpu().numpy().T.astype(np.float32)))
+        rows_SD = self.heads.linear("ONNX export").cpu().numpy()
+        return self.add("MatMul", self.probes_BD, self.constant(rows_SD.T.astype(np.float32)))
 
     @cached_property
     def cluster_of_S(self) -> np.ndarray:
@@ -200,14 +159,7 @@ class OnnxScores:
         return self._nearest[p]
 
     def best_in_cluster(self, cluster_B: str) -> tuple[str, str]:
-        """The best class of one head per probe.
-
-        Args:
-            cluster_B: (B,) int64 cluster of each probe.
-
-        Returns:
-            (B,) highest output and (B,) int64 its identity.
-        """
+        """Of one head per probe, (B,) highest output and (B,) int64 its identity."""
         output_BS = self.output_BS
         if self.n_clusters > 1:
             asked_B1 = self.add("Unsqueeze", cluster_B, self.constant(np.array([1], np.int64)))
@@ -240,9 +192,5 @@ class OnnxScores:
 
 
 def as_array(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor of any device as a float32 array.
-
-    Args:
-        tensor: of any shape; the array has the same shape.
-    """
+    """A tensor of any device as a float32 array of the same shape."""
     return tensor.detach().cpu().float().numpy()

@@ -97,12 +97,7 @@ class OperatingPoint:
 
 
 def operating_point(searches: Searches, threshold: float) -> OperatingPoint:
-    """The rates at a threshold.
-
-    Args:
-        searches: mated ones at least; without non-mated ones FPIR is NaN.
-        threshold: T.
-    """
+    """The rates at a threshold; without non-mated searches FPIR is NaN."""
     right, hit = searches.right_B, searches.right_B & (searches.score_B > np.float32(threshold))
     missed = ~right & ~searches.reached_B
     fpir = float(np.mean(searches.score_Q >= np.float32(threshold))) if len(searches.score_Q) else np.nan
@@ -118,10 +113,7 @@ def bootstrap_tpir(searches: Searches, fpir: float, random: Generator, resamples
     Tibshirani 1993, percentile interval; with clusters, Field & Welsh, JRSS B 69, 2007).
 
     Args:
-        searches: mated and non-mated.
         fpir: allowed rate, in (0, 1).
-        random: of the draws.
-        resamples: how many.
 
     Returns:
         The 2.5th and 97.5th percentile.
@@ -149,7 +141,6 @@ def det_curve(searches: Searches, points: int = 100) -> tuple[np.ndarray, np.nda
     """FNIR over FPIR at the thresholds that the non-mated searches can tell.
 
     Args:
-        searches: mated and non-mated.
         points: at most so many, evenly over the logarithm of the number of false positives.
 
     Returns:
@@ -167,6 +158,5 @@ def cumulative_match(rank_B: np.ndarray, ranks: int) -> np.ndarray:
 
     Args:
         rank_B: (B,) rank of the true identity, from 1; 0 where it is no candidate.
-        ranks: the largest k.
     """
     return np.cumsum(np.bincount(np.minimum(rank_B, ranks + 1), minlength=ranks + 2)[1 : ranks + 1]) / len(rank_B)

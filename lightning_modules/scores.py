@@ -7,52 +7,111 @@ Axes: B probes, K identities, M clusters, P candidates, D embedding dimension.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
-from lightning_modules.indexes.base import Search
+from lightning_modules.heads.base import Head
+from lightning_modules.indexes.base import Search, exact_search
 
 BLOCK_ELEMENTS = 1 << 25  # similarities computed at a time: 128 MiB of float32
 
 
 @dataclass(frozen=True)
 class Heads:
-    """The trained rows of all sub-networks, one after another in the order of the clusters.
+    """The trained heads of all sub-networks, in the order of the clusters.
+
+    Linear heads are kept as one matrix of rows, others as the modules that they are.
 
     Attributes:
-        rows_SD: (S, D) float32; the rows of cluster c are those of `partition.members(c)`, in that order.
-        starts: M + 1 places in `rows_SD` where clusters start and the last one ends.
-        identity_S: (S,) int64 identity of each row.
-        rows_per_class: R; the rows of an identity come in succession, and the largest of their outputs counts.
+        partition: which identity belongs where; the classes of cluster c are `partition.members(c)`, in that order.
+        rows_SD: (S, D) float32 rows of all clusters in succession, the R rows of an identity in succession; None for
+            heads that are not linear.
+        modules: the M heads; empty for linear ones.
+        rows_per_class: R; the largest of the R outputs of an identity counts.
+        made_by: class and arguments of the modules, as `Identifier.save` writes them.
     """
 
-    rows_SD: Tensor
-    starts: tuple[int, ...]
-    identity_S: Tensor
+    partition: Partition
+    rows_SD: Tensor | None = None
+    modules: tuple[Head, ...] = ()
     rows_per_class: int = 1
+    made_by: dict[str, Any] | None = None
 
     @classmethod
-    def pack(cls, partition: Partition, rows: Iterable[Tensor]) -> "Heads":
-        """Joins the (C, D) rows of every cluster, or (C R, D) of R per class, in the order of the clusters.
-
-        Args:
-            partition: which identity belongs where.
-            rows: of each cluster.
-        """
-        identity = torch.cat(
-            [torch.from_numpy(partition.members(c).astype("int64")) for c in range(partition.n_clusters)]
-        )
-        starts, joined, rows_per_class = [0], None, 1
-        for rows_CD in rows:  # one after the other: the rows of a million identities are not held twice
+    def pack(
+        cls, partition: Partition, heads: Iterable[Tensor | Head], made_by: dict[str, Any] | None = None
+    ) -> "Heads":
+        """Joins the heads of every cluster, or their (C R, D) rows, in the order of the clusters."""
+        total, joined, end, rows_per_class = int(partition.sizes().sum()), None, 0, 1
+        modules: list[Head] = []
+        for head in heads:  # one after the other: the rows of a million identities are not held twice
+            rows_CD = head if isinstance(head, Tensor) else head.linear_rows()
+            if rows_CD is None:
+                assert isinstance(head, Head)
+                modules.append(head)
+                continue
             if joined is None:
                 rows_per_class = len(rows_CD) // len(partition.members(0))
-                joined = rows_CD.new_empty((len(identity) * rows_per_class, rows_CD.shape[1]))
-            starts.append(starts[-1] + len(rows_CD))
-            joined[starts[-2] : starts[-1]] = rows_CD
-        return cls(joined, tuple(starts), identity.repeat_interleave(rows_per_class).to(joined.device), rows_per_class)
+                joined = rows_CD.new_empty((total * rows_per_class, rows_CD.shape[1]))
+            joined[end : end + len(rows_CD)] = rows_CD
+            end += len(rows_CD)
+        return cls(partition, joined, tuple(modules), rows_per_class, made_by)
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """M + 1 places in `rows_SD` where clusters start and the last one ends."""
+        return (0, *(np.cumsum(self.partition.sizes()) * self.rows_per_class).tolist())
+
+    @cached_property
+    def identity_S(self) -> Tensor:
+        """(S,) int64 identity of each row, or of each class if heads are not linear."""
+        members = [self.partition.members(cluster).astype("int64") for cluster in range(self.partition.n_clusters)]
+        identity = torch.from_numpy(np.concatenate(members)).repeat_interleave(self.rows_per_class)
+        return identity.to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return (next(self.modules[0].parameters()) if self.rows_SD is None else self.rows_SD).device
+
+    @property
+    def parameters(self) -> int:
+        """Numbers of all heads."""
+        if self.rows_SD is not None:
+            return self.rows_SD.numel()
+        return sum(value.numel() for module in self.modules for value in module.parameters())
+
+    def linear(self, purpose: str) -> Tensor:
+        """(S, D) rows of linear heads.
+
+        Raises:
+            InputError: heads that are not linear.
+        """
+        if self.rows_SD is None:
+            kind = type(self.modules[0]).__name__
+            raise InputError(f"{purpose} with {kind}", "heads whose scores are products with rows", "use head=linear")
+        return self.rows_SD
+
+    def rows(self, cluster: int) -> Tensor:
+        """(C R, D) rows of a cluster with a linear head."""
+        return self.rows_SD[self.starts[cluster] : self.starts[cluster + 1]]
+
+    def identities(self, cluster: int) -> Tensor:
+        """(C,) int64 identities of the classes of a cluster."""
+        return self.identity_S[self.starts[cluster] : self.starts[cluster + 1] : self.rows_per_class]
+
+    def scores(self, cluster: int, unit_bD: Tensor) -> Tensor:
+        """(b, C) scores of the classes of a cluster, of probes of unit length."""
+        if self.rows_SD is None:
+            return self.modules[cluster].scores(unit_bD)
+        score_bC = unit_bD @ self.rows(cluster).T
+        return score_bC if self.rows_per_class == 1 else score_bC.unflatten(1, (-1, self.rows_per_class)).amax(2)
 
 
 class ProbeScores:
@@ -61,7 +120,6 @@ class ProbeScores:
     Args:
         probes_BD: (B, D) embeddings of any length.
         class_means_KD: (K, D) float32 unit class means.
-        partition: who belongs to which cluster.
         heads: trained rows, or None where no sub-network was trained (KNN).
         centres: gives the (M, D) cluster centres; None computes them, which costs a pass over the class means.
         search: of an index over the class means; None looks at all of them.
@@ -73,7 +131,7 @@ class ProbeScores:
         self.probes_BD = F.normalize(probes_BD.float())
         self.class_means_KD, self.partition, self.heads = class_means_KD, partition, heads
         self.centres = centres or partial(cluster_centres, class_means_KD, partition)
-        self.search = search
+        self.search = search or exact_search(class_means_KD)
         self._nearest: dict[int, tuple[Tensor, Tensor]] = {}
         self._head_best: tuple[Tensor, Tensor] | None = None
 
@@ -97,24 +155,11 @@ class ProbeScores:
             p: candidates, 1 <= p; more than K gives K.
 
         Returns:
-            (B, P) cosines, descending, and (B, P) int64 identities.
+            (B, P) cosines, descending, and (B, P) int64 identities; equal ones come in any order.
         """
         p = min(p, len(self.class_means_KD))
-        if p not in self._nearest and self.search is not None:
-            self._nearest[p] = self.search(self.probes_BD, p)
         if p not in self._nearest:
-            step = max(1, BLOCK_ELEMENTS // max(1, len(self)))
-            best_BP, identity_BP = None, None
-            for start in range(0, len(self.class_means_KD), step):
-                cosine_Bk = self.probes_BD @ self.class_means_KD[start : start + step].T
-                found_BP, place_BP = _top(cosine_Bk, min(p, cosine_Bk.shape[1]))
-                place_BP = place_BP + start
-                if best_BP is not None:
-                    found_BP, place_BP = torch.cat([best_BP, found_BP], 1), torch.cat([identity_BP, place_BP], 1)
-                    found_BP, order_BP = _top(found_BP, min(p, found_BP.shape[1]))
-                    place_BP = place_BP.gather(1, order_BP)
-                best_BP, identity_BP = found_BP, place_BP
-            self._nearest[p] = best_BP, identity_BP
+            self._nearest[p] = self.search(self.probes_BD, p)
         return self._nearest[p]
 
     @property
@@ -144,13 +189,10 @@ class ProbeScores:
             (B, M) float32; +inf for a head of a single class.
         """
         columns = []
-        for start, stop in zip(self.heads.starts[:-1], self.heads.starts[1:], strict=True):
-            rows_CD = self.heads.rows_SD[start:stop] * scale
+        for cluster, classes in enumerate(self.partition.sizes().tolist()):
             blocks = []
-            for probes_bD in torch.split(self.probes_BD, max(1, BLOCK_ELEMENTS // (stop - start))):
-                z_bC = probes_bD @ rows_CD.T
-                if self.heads.rows_per_class > 1:
-                    z_bC = z_bC.unflatten(1, (-1, self.heads.rows_per_class)).amax(2)
+            for probes_bD in torch.split(self.probes_BD, max(1, BLOCK_ELEMENTS // classes)):
+                z_bC = self.heads.scores(cluster, probes_bD) * scale
                 best_b, place_b = z_bC.max(1)
                 blocks.append(best_b - z_bC.scatter_(1, place_b[:, None], -torch.inf).logsumexp(1))
             columns.append(torch.cat(blocks))
@@ -182,34 +224,17 @@ class ProbeScores:
         return output_B, identity_B
 
     def _in_head(self, cluster: int, which: Tensor) -> tuple[Tensor, Tensor]:
-        start, stop = self.heads.starts[cluster], self.heads.starts[cluster + 1]
-        rows_CD, identity_C = self.heads.rows_SD[start:stop], self.heads.identity_S[start:stop]
-        step = max(1, BLOCK_ELEMENTS // (stop - start))
+        identity_C = self.heads.identities(cluster)
+        step = max(1, BLOCK_ELEMENTS // (len(identity_C) * self.heads.rows_per_class))
         blocks = []
         for chunk in torch.split(which, step):
-            output_bC = self.probes_BD[chunk] @ rows_CD.T
-            highest_b, place_b = output_bC.max(1)
+            highest_b, place_b = self.heads.scores(cluster, self.probes_BD[chunk]).max(1)
             blocks.append((highest_b, identity_C[place_b]))
         highest, identities = zip(*blocks, strict=True)
         return torch.cat(highest), torch.cat(identities)
 
 
-def _top(values_BX: Tensor, p: int) -> tuple[Tensor, Tensor]:
-    if p == 1:
-        best_B, place_B = values_BX.max(1)
-        return best_B[:, None], place_B[:, None]
-    return values_BX.topk(p, dim=1)
-
-
 def cluster_centres(class_means_KD: Tensor, partition: Partition) -> Tensor:
-    """Mean of the class means of each cluster's members, L2-normalised.
-
-    Args:
-        class_means_KD: (K, D) float32 unit class means.
-        partition: who belongs to which cluster.
-
-    Returns:
-        (M, D) float32.
-    """
+    """Mean of the class means of each cluster's members, L2-normalised: (M, D) float32."""
     members = [torch.from_numpy(partition.members(c).astype("int64")) for c in range(partition.n_clusters)]
     return F.normalize(torch.stack([class_means_KD[m.to(class_means_KD.device)].mean(0) for m in members]))

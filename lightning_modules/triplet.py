@@ -19,11 +19,7 @@ Triplets = tuple[Tensor, Tensor, Tensor]
 
 
 def squared_distances(z_BD: Tensor) -> Tensor:
-    """Squared distances of all pairs of unit vectors: (B, B), 2 - 2 cos.
-
-    Args:
-        z_BD: rows of unit length.
-    """
+    """Squared distances of all pairs of unit vectors: (B, B), 2 - 2 cos."""
     return 2 - 2 * z_BD @ z_BD.T
 
 
@@ -31,7 +27,6 @@ def triplet_loss(distance_BB: Tensor, triplets: Triplets, alpha: float) -> Tenso
     """The mean of max(d(a, p) - d(a, n) + alpha, 0) over triplets; 0 where there is none.
 
     Args:
-        distance_BB: squared distances.
         triplets: (T,) anchors, positives, negatives, as indices.
         alpha: margin in units of squared distance.
     """
@@ -47,8 +42,6 @@ def mine(miner: Callable[..., Triplets], z_BD: Tensor, label_B: Tensor, anchors:
     Args:
         miner: called with embeddings, labels, reference embeddings, reference labels.
         z_BD: rows of unit length.
-        label_B: identities.
-        anchors: at a time.
 
     Returns:
         (T,) anchors, positives, negatives, as indices into the batch.
@@ -71,9 +64,7 @@ class TripletModule(LightningModule):
 
     Args:
         network: from a batch of samples to (B, D) rows of unit length.
-        miner: of pytorch-metric-learning.
         alpha: margin in units of squared distance.
-        optimizer: from parameters to an optimiser.
     """
 
     def __init__(
@@ -87,7 +78,6 @@ class TripletModule(LightningModule):
         self.network, self.miner, self.alpha, self.optimizer = network, miner, alpha, optimizer
 
     def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
-        """The loss of a batch of samples and their identities."""
         samples, label_B = batch
         z_BD = self.network(samples).float()
         triplets = mine(self.miner, z_BD, label_B)
@@ -108,5 +98,4 @@ class TripletModule(LightningModule):
         return self.network(batch[0]).float(), batch[1]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimiser over all weights of the network."""
         return self.optimizer(self.network.parameters())

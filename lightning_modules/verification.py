@@ -172,18 +172,8 @@ def threshold_at_far(different_P: np.ndarray, far_target: float) -> float:
 
 
 def equal_error_rate(far_T: np.ndarray, val_T: np.ndarray) -> float:
-    """Where a ROC, taken as straight between its points, meets FAR = 1 - VAL.
-
-    Args:
-        far_T: (T,) ascending, from 0 to 1.
-        val_T: (T,) ascending, from 0 to 1.
-    """
-    gap_T = far_T - (1 - val_T)
-    k = int(np.argmax(gap_T >= 0))
-    if gap_T[k] == 0 or k == 0:
-        return float(far_T[k])
-    share = -gap_T[k - 1] / (gap_T[k] - gap_T[k - 1])
-    return float(far_T[k - 1] + share * (far_T[k] - far_T[k - 1]))
+    """The rate where a ROC, ascending from 0 to 1 and straight between its points, meets FAR = 1 - VAL."""
+    return float(np.interp(0, far_T - (1 - val_T), far_T))
 
 
 def _val_at_far(distance_P, same_P, fold_P, far_target: float) -> ValAtFar:

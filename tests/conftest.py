@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""What all tests share: one thread, no network, small embedding sets, and the commands called as a user calls them."""
+"""What all tests share: few threads, no network, small embedding sets, and the commands called as a user calls them."""
 
 import os
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before numpy, torch and the commands that tests start
+# Before numpy, torch and the commands that tests start.
+os.environ["OMP_NUM_THREADS"] = os.environ.get("CLUSTERFACE_TEST_THREADS", "1")
 
 import importlib
 import io
@@ -22,7 +23,7 @@ import torch
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.splits import split_identities
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 hypothesis.settings.register_profile("here", deadline=None, derandomize=True, max_examples=50, database=None)
 hypothesis.settings.load_profile("here")
 

@@ -13,8 +13,11 @@ from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning import Callback
 
 from datamodules.errors import InputError
+from experiments.training.arguments import check_trainer
+from lightning_modules import schedulers
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "experiments" / "configs"
@@ -27,10 +30,12 @@ VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 # The base class of each group; a group that is not listed has none.
 BASES = {
     "loss": "lightning_modules.losses.base.ClassificationLoss",
-    "init": "lightning_modules.heads.Initialiser",
+    "init": "lightning_modules.initialisers.Initialiser",
+    "head": "lightning_modules.heads.base.Head",
     "active_classes": "lightning_modules.active_classes.ActiveClasses",
     "router": "lightning_modules.routers.base.Router",
     "decision": "lightning_modules.decisions.base.Decision",
+    "metric": "lightning_modules.metrics.base.Metric",
     "index": "lightning_modules.indexes.base.ClassIndex",
     "partitioner": "datamodules.partitioners.base.Partitioner",
     "extractor": "datamodules.extractors.base.Extractor",
@@ -40,6 +45,8 @@ BASES = {
     "launcher": "experiments.coordination.launchers.base.Launcher",
     "logger": "experiments.coordination.tracking.Tracking",
 }
+# Where the classes of a group stand, if not anywhere: sharded training and baselines make heads of their own.
+WITHIN = {"head": "lightning_modules.heads."}
 
 
 def content(name):
@@ -52,8 +59,11 @@ CHOICES = [name for name in GROUP_FILES if "_target_" in content(name)]
 
 @pytest.mark.parametrize("name", GROUP_FILES + ROOTS)
 def test_the_first_line_says_what_the_file_is(name):
-    first = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
-    assert first.startswith("# ") and len(first) > 8
+    lines = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    place = lines.pop(0) if lines[0].startswith("# @package ") else None  # Hydra reads it
+    assert lines[0].startswith("# ") and len(lines[0]) > 8
+    # Several callbacks are chosen at once: each needs a name of its own.
+    assert not name.startswith("callbacks/") or place == f"# @package {name.replace('/', '.')}"
 
 
 def arguments(target):
@@ -82,7 +92,7 @@ def test_keys_are_arguments_of_what_is_built_and_none_is_lacking(name):
     assert partial or needed <= set(keys)
 
 
-NUMBERS = ("loss", "partitioner", "router", "decision", "index")
+NUMBERS = ("loss", "partitioner", "router", "decision", "index", "metric")
 REACHING = [name for name in CHOICES if name.partition("/")[0] in NUMBERS]
 
 
@@ -124,7 +134,35 @@ def test_every_class_of_a_group_has_a_file_and_every_file_a_class_of_the_group(g
     base = get_object(BASES[group])
     targets = {get_object(content(name)["_target_"]) for name in GROUP_FILES if name.startswith(f"{group}/")}
     assert all(issubclass(target, base) for target in targets)
-    assert concrete_classes(base) - targets == set()
+    within = {one for one in concrete_classes(base) if one.__module__.startswith(WITHIN.get(group, ""))}
+    assert within - targets == set()
+
+
+def test_every_schedule_of_ours_has_a_file_and_other_files_name_schedulers_of_torch():
+    targets = {get_object(content(name)["_target_"]) for name in CHOICES if name.startswith("scheduler/")}
+    ours = {
+        one for one in vars(schedulers).values() if inspect.isfunction(one) and one.__module__ == schedulers.__name__
+    }
+    assert ours and ours <= targets
+    assert all(issubclass(one, torch.optim.lr_scheduler.LRScheduler) for one in targets - ours)
+
+
+@pytest.mark.parametrize("name", [name for name in GROUP_FILES if name.startswith("callbacks/")])
+def test_callbacks_are_those_of_lightning_and_several_can_be_chosen(name):
+    _, _, file = name.partition("/")
+    assert isinstance(instantiate(OmegaConf.load(CONFIGS / f"{name}.yaml")), Callback)
+    other = next(one.partition("/")[2] for one in CHOICES if one.startswith("callbacks/") and one != name)
+    chosen = compose("compare", f"callbacks=[{file},{other}]").callbacks
+    assert list(chosen) == [file, other] and chosen[file] == OmegaConf.load(CONFIGS / f"{name}.yaml")
+
+
+@pytest.mark.parametrize("name", [name for name in GROUP_FILES if name.startswith("trainer/")])
+def test_a_trainer_file_holds_arguments_and_builds_nothing(name):
+    keys = content(name)
+    assert keys and "_target_" not in keys
+    check_trainer(keys)
+    with pytest.raises(InputError, match="max_epoch"):
+        check_trainer({**keys, "max_epoch": 1})
 
 
 def compose(name, *arguments):
@@ -157,19 +195,18 @@ def test_every_choice_can_be_made_on_the_command_line():
     groups = set(compose("compare"))
     for choice in CHOICES:
         group, _, file = choice.partition("/")
-        if group in groups:
+        if group in groups and group != "callbacks":  # of which several are chosen
             chosen = compose("compare", f"{group}={file}")[group]
             assert chosen._target_ == content(choice)["_target_"]
 
 
 @pytest.mark.parametrize("name", [name.partition("/")[2] for name in GROUP_FILES if name.startswith("scenario/")])
 def test_a_scenario_names_files_that_exist_and_can_be_built(name):
-    from experiments.coordination.scenarios import load_scenarios
+    from experiments.coordination.rows import make_row
 
-    (scenario,) = load_scenarios([name], compose("compare", "data=embedding_set"))
+    scenario = make_row(name, compose("compare", "data=embedding_set"))
     assert scenario.title and scenario.name == name
-    for group in ("partitioner", "router", "decision", "loss", "init"):
-        node = getattr(scenario, f"{group}_node", None) if group in ("router", "decision") else getattr(scenario, group)
+    for group, node in scenario.nodes.items():
         if node is not None:
             assert node["_target_"] == content(f"{group}/{scenario.names[group].partition('(')[0]}")["_target_"]
 
@@ -186,7 +223,7 @@ def test_struct_mode_is_nowhere_switched_off():
 
 
 def test_an_error_of_a_file_is_an_input_error():
-    from experiments.coordination.scenarios import load_scenarios
+    from experiments.coordination.rows import make_row
 
     with pytest.raises(InputError, match="knn"):
-        load_scenarios(["no_such_scenario"], compose("compare", "data=embedding_set"))
+        make_row("no_such_scenario", compose("compare", "data=embedding_set"))

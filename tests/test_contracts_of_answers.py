@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What every router and decision must hold, found by the files in experiments/configs.
+"""What every router, decision and metric must hold, found by the files in experiments/configs.
 
 A new file is under test at once: pytest -k its_name. Axes: B batch, C classes, K identities, M clusters, D dimension.
 """
@@ -14,10 +14,12 @@ from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
 from datamodules.splits import Split
 from lightning_modules.decisions.argmax import Argmax
+from lightning_modules.decisions.base import Decided
 from lightning_modules.identifier import Identifier
 from lightning_modules.routers.nearest_class import NearestClass
 from lightning_modules.scores import Heads, ProbeScores
 from tests.contracts import build, each
+from tests.rounding import rounding
 
 
 class Parts:
@@ -180,9 +182,15 @@ def test_a_fitted_decision_is_another_object_and_is_saved_with_what_it_found(nam
     assert vars(decision) == before and type(identifier.decision) is type(decision)
     assert (identifier.decision is decision) == (not decision.needs_fit)
     identifier.save(tmp_path / "identifier")
-    loaded, asked = Identifier.load(tmp_path / "identifier"), parts.probes
-    assert loaded.identify(asked).identity == identifier.identify(asked).identity
-    assert loaded.identify(asked).score.tolist() == identifier.identify(asked).score.tolist()
+    loaded = Identifier.load(tmp_path / "identifier")
+    one, other = identifier.identify(parts.probes), loaded.identify(parts.probes)
+    assert one.identity == other.identity
+    for key, value in vars(identifier.decision).items():
+        found = getattr(loaded.decision, key)
+        assert torch.equal(found, value) if isinstance(value, torch.Tensor) else found == value, key
+    # Scores are cosines, or log-odds of outputs times a factor: a difference of such, or a quadratic form of cosines.
+    factor = max(1.0, float(getattr(identifier.decision, "factor_M", torch.ones(1)).max()))
+    np.testing.assert_allclose(one.score, other.score, rtol=0, atol=4 * factor * rounding(6))
 
 
 @each("router")
@@ -219,3 +227,29 @@ def test_what_was_fitted_for_others_is_refused(group, name):
     identifier = fitted(parts.identifier(router, decision), parts)
     with pytest.raises(InputError, match="fitted"):
         other.identifier(identifier.router, identifier.decision)
+
+
+def asked(metric, identity, score, truth, sizes):
+    """A metric's number, probes given in blocks of such sizes."""
+    for block in torch.arange(len(truth)).split(sizes):
+        metric.update(Decided(identity[block], score[block], torch.zeros_like(block)), truth[block])
+    return metric.compute()
+
+
+@each("metric")
+def test_a_metric_is_one_number_whatever_the_blocks_and_the_order(name):
+    generator = torch.Generator().manual_seed(0)
+    identity, truth = torch.randint(5, (40,), generator=generator), torch.arange(40) % 5
+    score, order = torch.rand(40, generator=generator), torch.randperm(40, generator=generator)
+    once = asked(build("metric", name), identity, score, truth, [40])
+    parts = asked(build("metric", name), identity[order], score[order], truth[order], [1, 7, 32])
+    assert isinstance(once, float) and once == pytest.approx(parts, abs=1e-9)
+
+
+@each("metric")
+def test_a_metric_in_percent_stays_in_0_to_100_and_tells_right_from_wrong(name):
+    metric, truth, score = build("metric", name), torch.arange(6) % 3, torch.linspace(0, 1, 6)
+    right = asked(metric, truth, score, truth, [6])
+    wrong = asked(build("metric", name), (truth + 1) % 3, score, truth, [6])
+    assert right > wrong if metric.higher_is_better else right < wrong
+    assert metric.unit != "percent" or (0 <= wrong <= 100 and 0 <= right <= 100)

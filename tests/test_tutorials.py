@@ -32,6 +32,8 @@ def small(words: list[str]) -> list[str]:
     """A command of a tutorial with what makes it quick behind it."""
     if words[:3] == ["python", "-m", "experiments.compare"]:
         return [*words, *SMALL, *(() if any("data.path=" in word for word in words) else SYNTHETIC)]
+    if words[:3] == ["python", "-m", "experiments.train"]:
+        return [*words, "n_identities=24", "logger=none"]
     if words[:3] == ["python", "-m", "experiments.prepare"]:
         return [*words, "extraction.num_workers=0"]
     return words
@@ -116,14 +118,26 @@ def test_a_new_loss_is_two_files_and_appears_in_the_list_the_contract_tests_and_
     assert "loss\tcombined_margin\tAngle and cosine margin combined (CVPR 2019, eq. 4)" in listed.splitlines()
     assert passed(tested) >= 12  # nine contracts (one at three targets), the file's keys, its numbers, its first line
     report = (project / "runs/combined_margin/report.md").read_text(encoding="utf-8")
-    assert "| Proposal, loss combined margin |" in report
+    assert "| Clustered + nearest class, loss=combined_margin |" in report
     page = (project / "runs/combined_margin/report.html").read_text(encoding="utf-8")
-    assert page.count("Proposal, loss combined margin") >= 3
+    assert page.count("Clustered + nearest class, loss=combined_margin") >= 3
     assert "combined_margin(margin=0.1)" in (project / "runs/narrow/results.csv").read_text(encoding="utf-8")
 
 
+def check_metric(results: list[dict], project: Path) -> None:
+    listed, tested, shown = check(results)
+    assert len(plan("metric")["files"]) == 2
+    assert any(line.startswith("metric\tworst_recall\t") for line in listed.splitlines())
+    assert passed(tested) >= 5  # two contracts, the file's keys, its number, its first line
+    with (project / "runs/worst/results.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 2 and all(float(row["worst_recall"]) <= float(row["recall"]) for row in rows)
+    assert "Recall of the worst | Acc. of surest 90 %" in (project / "runs/worst/report.md").read_text(encoding="utf-8")
+    assert "Recall of" in shown
+
+
 def check_scenario(results: list[dict], project: Path) -> None:
-    listed, tested, _ = check(results)
+    listed, tested, *_ = check(results)
     names = {tuple(line.split("\t")[:2]) for line in listed.splitlines()}
     new = ("partitioner", "slices"), ("router", "vote"), ("decision", "second_opinion"), ("scenario", "slices_vote")
     assert set(new) <= names
@@ -132,13 +146,28 @@ def check_scenario(results: list[dict], project: Path) -> None:
         rows = {row["scenario"]: row for row in csv.DictReader(stream)}
     assert all(rows["slices_vote"][group] == name for group, name in new[:3])
     assert {f"{group}={name}" for group, name in new[:3]} <= set(rows)
+    assert "slices + vote + second opinion, loss.margin=0.2" in (project / "runs/slices/report.md").read_text()
+    assert (project / "identifier/identifier.json").is_file()
     # Exchanging the router alone trains nothing anew.
     assert rows["router=vote"]["train_seconds"] == rows["clustered_nearest"]["train_seconds"]
 
 
+def check_parts(results: list[dict], project: Path) -> None:
+    check(results)
+    assert "two_layers" in (project / "runs/two_layers/identifier/identifier.json").read_text(encoding="utf-8")
+    for record in (project / "runs/gradients/subnetworks").glob("*/*.json"):
+        history = json.loads(record.read_text(encoding="utf-8"))["history"]
+        assert all(epoch["gradient/norm"] > 0 for epoch in history)
+    with (project / "runs/rmsprop/results.csv").open(encoding="utf-8") as stream:
+        first, second = csv.DictReader(stream)
+    assert first["f1"] != second["f1"]
+
+
 @pytest.mark.slow
 def test_the_other_tutorials_one_after_another_in_one_copy(tmp_path):
-    results = follow(["partitioner_router_decision", "extractor", "data_set"], tmp_path)
+    results = follow(["metric", "partitioner_router_decision", "extractor", "data_set", "parts"], tmp_path)
+    check_parts(results["parts"], tmp_path)
+    check_metric(results["metric"], tmp_path)
     check_scenario(results["partitioner_router_decision"], tmp_path)
     listed, tested, _, _ = check(results["extractor"])
     assert any(line.startswith("extractor\tgradients\t") for line in listed.splitlines())
@@ -152,7 +181,7 @@ def test_the_other_tutorials_one_after_another_in_one_copy(tmp_path):
 
 
 def test_every_tutorial_is_followed():
-    followed = {"loss", "partitioner_router_decision", "extractor", "data_set"}
+    followed = {"loss", "metric", "partitioner_router_decision", "extractor", "data_set", "parts"}
     assert {page.stem for page in TUTORIALS.glob("*.md")} == followed
     for name in followed:
         text = (TUTORIALS / f"{name}.md").read_text(encoding="utf-8")

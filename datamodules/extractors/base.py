@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Extractor: a frozen network from images to embeddings that states what it expects of them.
 
-Axes: B batch, C = 3 channels, H = W = image_size, D embedding dimension.
+Axes: B batch, C = 3 channels, H = W = image_size, D embedding dimension. images_BHWC are (B, H, W, 3) uint8 RGB,
+cropped by an aligner; x_BCHW is (B, 3, H, W) float32 in `value_range`, channels in `channel_order`; embeddings are
+(B, D) floats, not necessarily normalised.
 """
 
 import hashlib
@@ -11,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -18,7 +21,6 @@ from torch import Tensor, nn
 
 from datamodules.alignment import Aligner, Resize
 from datamodules.errors import InputError
-from datamodules.files import sha256
 
 logger = logging.getLogger(__name__)
 
@@ -28,20 +30,20 @@ class Extractor(nn.Module, ABC):
 
     Args:
         name: for humans, part of the fingerprint.
-        embedding_dim: D.
         image_size: side of the square input in pixels.
         channel_order: "RGB" or "BGR", what the network was trained with.
         value_range: the numbers that pixel values 0 and 255 become, such as (0.0, 1.0).
+
+    Attributes:
+        network: the weights, where they are a PyTorch module.
+        fraction: share of a picture's shorter side that the default aligner keeps.
     """
 
+    network: Any
+    fraction = 1.0
+
     def __init__(
-        self,
-        *,
-        name: str,
-        embedding_dim: int,
-        image_size: int,
-        channel_order: str,
-        value_range: tuple[float, float],
+        self, *, name: str, embedding_dim: int, image_size: int, channel_order: str, value_range: tuple[float, float]
     ):
         super().__init__()
         if channel_order not in ("RGB", "BGR"):
@@ -58,22 +60,15 @@ class Extractor(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, x_BCHW: Tensor) -> Tensor:
-        """The network itself.
+        """The network itself: (B, D) embeddings, of which row i depends on image i only."""
 
-        Args:
-            x_BCHW: (B, 3, image_size, image_size) float32 in `value_range`, channels in `channel_order`.
-
-        Returns:
-            (B, D) floats, not necessarily normalised; row i depends on image i only.
-        """
-
-    @abstractmethod
     def weights_digest(self) -> str:
         """A hash of the weights, in hexadecimal."""
+        return state_digest(self.network)
 
     def default_aligner(self) -> Aligner:
-        """How the network expects a picture to be cropped: as a whole, unless a subclass knows better."""
-        return Resize(self.image_size)
+        """How the network expects a picture to be cropped: to its centre, unless a subclass knows better."""
+        return Resize(self.image_size, self.fraction)
 
     def train(self, mode: bool = True) -> "Extractor":
         """Stays in evaluation mode, whatever is asked: the network is frozen."""
@@ -81,14 +76,7 @@ class Extractor(nn.Module, ABC):
 
     @torch.no_grad()
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Embeds prepared input, in evaluation mode and without gradient.
-
-        Args:
-            x_BCHW: (B, 3, image_size, image_size) float32 in `value_range`, channels in `channel_order`.
-
-        Returns:
-            (B, D) floats, not necessarily normalised.
-        """
+        """(B, D) embeddings of prepared input, in evaluation mode and without gradient; refuses other shapes."""
         expected = (3, self.image_size, self.image_size)
         if x_BCHW.ndim != 4 or tuple(x_BCHW.shape[1:]) != expected:
             raise ValueError(f"images of shape {tuple(x_BCHW.shape)}, {self.name} takes {('B', *expected)}")
@@ -96,28 +84,14 @@ class Extractor(nn.Module, ABC):
         return self.embed(x_BCHW)
 
     def to_input(self, images_BHWC: Tensor) -> Tensor:
-        """Brings 8-bit images into the order and range that the network expects.
-
-        Args:
-            images_BHWC: (B, image_size, image_size, 3) uint8 RGB.
-
-        Returns:
-            (B, 3, image_size, image_size) float32 on the same device.
-        """
+        """Brings 8-bit images into the order and range that the network expects: (B, 3, H, W) on the same device."""
         x_BCHW = images_BHWC.permute(0, 3, 1, 2)
         x_BCHW = (x_BCHW.flip(1) if self.channel_order == "BGR" else x_BCHW).contiguous().float()
         low, high = self.value_range
         return x_BCHW * ((high - low) / 255) + low
 
     def embed_images(self, images_BHWC: Tensor) -> Tensor:
-        """From 8-bit RGB images, cropped by an aligner, to embeddings.
-
-        Args:
-            images_BHWC: (B, image_size, image_size, 3) uint8 RGB.
-
-        Returns:
-            (B, D) floats, not necessarily normalised.
-        """
+        """From 8-bit images to (B, D) embeddings."""
         return self(self.to_input(images_BHWC))
 
     def fingerprint(self) -> str:
@@ -130,11 +104,7 @@ class Extractor(nn.Module, ABC):
 
 
 def state_digest(network: nn.Module) -> str:
-    """SHA-256 over names, shapes, types and values of all weights and buffers.
-
-    Args:
-        network: whose state dict is hashed.
-    """
+    """SHA-256 over names, shapes, types and values of all weights and buffers."""
     digest = hashlib.sha256()
     for key, value in sorted(network.state_dict().items()):
         digest.update(f"{key} {tuple(value.shape)} {value.dtype}\n".encode())
@@ -142,28 +112,11 @@ def state_digest(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def file_digest(path: Path | str, what: str) -> str:
-    """SHA-256 of a weights file.
-
-    Args:
-        path: the file.
-        what: it is, for the error.
-
-    Raises:
-        InputError: no such file.
-    """
-    return sha256(existing_file(path, what))
-
-
 def existing_file(path: Path | str | None, what: str) -> Path:
-    """Makes sure that a weights file is there.
+    """Makes sure that a weights file is there; refuses None and "", where the user named none.
 
     Args:
-        path: the file, or None or "" where the user named none.
         what: what it should be, such as "an ONNX file of a face network".
-
-    Raises:
-        InputError: no file named, or no such file.
     """
     if not path:
         raise InputError("no extractor.weights", what, "add extractor.weights=FILE")
@@ -182,7 +135,6 @@ def load_weights(
     """Fills a network by the argument `weights` that all PyTorch extractors share.
 
     Args:
-        network: the network to fill, built under `seeded`.
         weights: "pretrained" for the published weights, "random" to leave the network untrained (tests, baselines),
             or a file with a state dict: .pt, .pth or .safetensors. Nothing is ever unpickled.
         download: gives the published weights; whatever it raises is reported as a failed download.
@@ -200,31 +152,21 @@ def load_weights(
             state = download()
         except Exception as error:  # no network, no certificate, proxy, damaged file: each library has its own
             detail = " ".join(str(error).split())[:160]
-            raise InputError(
-                f"no pretrained weights ({type(error).__name__}: {detail})",
-                source,
-                "put the file there by hand, or add extractor.weights=FILE",
-            ) from None
+            got = f"no pretrained weights ({type(error).__name__}: {detail})"
+            raise InputError(got, source, "put the file there by hand, or add extractor.weights=FILE") from None
     else:
         state = _read_state(existing_file(weights, f"a file of weights ({source})"))
     try:
         network.load_state_dict(select(state))
     except (RuntimeError, AttributeError, KeyError) as error:
         detail = " ".join(str(error).split())[:160]
-        raise InputError(
-            f"weights {weights} that do not fit ({detail})",
-            f"a state dict of {type(network).__name__}",
-            "check extractor.weights",
-        ) from None
+        got = f"weights {weights} that do not fit ({detail})"
+        raise InputError(got, f"a state dict of {type(network).__name__}", "check extractor.weights") from None
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draws inside the block depend on `seed` alone, and the global random state is as before afterwards.
-
-    Args:
-        seed: of the weights that are drawn inside.
-    """
+    """Draws inside the block depend on `seed` alone, and the global random state is as before afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

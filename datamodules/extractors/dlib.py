@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.alignment import Aligner, Face
-from datamodules.errors import InputError
-from datamodules.extractors.base import Extractor, existing_file, file_digest
+from datamodules.errors import InputError, needed_package
+from datamodules.extractors.base import Extractor, existing_file
+from datamodules.files import sha256
 from datamodules.images import RejectedImage
 
 NETWORK_FILE = "dlib_face_recognition_resnet_model_v1.dat"
@@ -57,7 +58,7 @@ class DlibExtractor(Extractor):
         return self.aligner
 
     def weights_digest(self) -> str:
-        return file_digest(self.weights, NETWORK_FILE)
+        return sha256(self.weights)
 
 
 class DlibAligner(Aligner):
@@ -81,9 +82,9 @@ class DlibAligner(Aligner):
         main_threshold: float = -0.5,
     ):
         super().__init__(image_size)
-        self.landmarks = _model_file(landmarks, LANDMARK_FILE).name
         self.min_side, self.threshold, self.main_threshold = int(min_side), float(threshold), float(main_threshold)
         self._landmark_file = _model_file(landmarks, LANDMARK_FILE)
+        self.landmarks = self._landmark_file.name
         self._models: tuple[Any, Any, Any] | None = None
 
     def __getstate__(self) -> dict:
@@ -121,10 +122,8 @@ class DlibAligner(Aligner):
 
 
 def _dlib():
-    try:
+    with needed_package("dlib", "dlib for this extractor", "pip install 'clusterface[dlib]'"):
         import dlib
-    except ImportError:
-        raise InputError("no package dlib", "dlib for this extractor", "pip install 'clusterface[dlib]'") from None
     return dlib
 
 

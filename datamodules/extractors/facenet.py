@@ -10,7 +10,7 @@ from torch import Tensor
 
 from datamodules.alignment import Aligner, MTCNNAligner
 from datamodules.errors import InputError
-from datamodules.extractors.base import Extractor, load_weights, seeded, state_digest
+from datamodules.extractors.base import Extractor, load_weights, seeded
 
 FILES = {"vggface2": "20180402-114759-vggface2.pt", "casia-webface": "20180408-102900-casia-webface.pt"}
 RELEASE = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9"
@@ -24,7 +24,6 @@ class FaceNetExtractor(Extractor):
         weights: "pretrained" (facenet-pytorch's own download), "random", or a file with the state dict.
         image_size: side of the input in pixels; 160 is what the weights were trained with.
         margin: share of the crop's side that is added around MTCNN's box.
-        seed: of random weights.
     """
 
     def __init__(
@@ -63,9 +62,6 @@ class FaceNetExtractor(Extractor):
 
     def default_aligner(self) -> Aligner:
         return MTCNNAligner(self.image_size, crop="box", margin=self.margin)
-
-    def weights_digest(self) -> str:
-        return state_digest(self.network)
 
 
 def _without_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from datamodules.alignment import ARCFACE_SIZE, Aligner, MTCNNAligner
-from datamodules.errors import InputError
-from datamodules.extractors.base import Extractor, existing_file, file_digest
+from datamodules.errors import InputError, needed_package
+from datamodules.extractors.base import Extractor, existing_file
+from datamodules.files import sha256
 
 
 class OnnxExtractor(Extractor):
@@ -21,11 +22,9 @@ class OnnxExtractor(Extractor):
     of the ONNX model zoo subtract and scale inside and want RGB, 0, 1.
 
     Args:
-        weights: the .onnx file.
         image_size: side of the input in pixels.
         channel_order: "RGB" or "BGR".
-        mean: subtracted from pixel values 0 to 255, and
-        std: divided by afterwards.
+        mean, std: subtracted from pixel values 0 to 255, and what the rest is divided by.
         embedding_dim: D; None takes what the file states.
         output: name of the output; None takes the only one.
     """
@@ -46,7 +45,8 @@ class OnnxExtractor(Extractor):
         session = _session(self.weights)
         layout, batch = _check_input(session, self.weights, image_size)
         output = _choose_output(session, self.weights, output)
-        grey = _zeros(layout, batch or 1, image_size)
+        shape = (3, image_size, image_size) if layout == "NCHW" else (image_size, image_size, 3)
+        grey = np.zeros((batch or 1, *shape), np.float32)
         found = int(np.prod(session.run([output], {session.get_inputs()[0].name: grey})[0].shape[1:]))
         if embedding_dim is not None and embedding_dim != found:
             raise InputError(
@@ -80,7 +80,7 @@ class OnnxExtractor(Extractor):
         return MTCNNAligner(self.image_size)
 
     def weights_digest(self) -> str:
-        return f"{file_digest(self.weights, 'an ONNX file')} {self._output}"
+        return f"{sha256(self.weights)} {self._output}"
 
     def _check_normalisation(self) -> None:
         # A network that scales its input inside and is given small numbers, or the other way round, sees the same
@@ -91,18 +91,14 @@ class OnnxExtractor(Extractor):
         z = self.embed_images(torch.from_numpy(pixels[:, rows][:, :, rows])).double()
         cosine = torch.nn.functional.cosine_similarity(z[0], z[1], dim=0)
         if not torch.isfinite(z).all() or not cosine < 1 - 1e-5:
-            raise InputError(
-                f"{self.weights}, which gives two unlike pictures the same embedding (cosine {cosine:.7f})",
-                "a face network and the normalisation that it was trained with",
-                "mend extractor.mean and extractor.std (127.5 and 127.5, or 0 and 1)",
-            )
+            got = f"{self.weights}, which gives two unlike pictures the same embedding (cosine {cosine:.7f})"
+            cure = "mend extractor.mean and extractor.std (127.5 and 127.5, or 0 and 1)"
+            raise InputError(got, "a face network and the normalisation that it was trained with", cure)
 
 
 def _session(path: Path):
-    try:
+    with needed_package("onnxruntime", "it for this extractor", "pip install 'clusterface[onnx]'"):
         import onnxruntime
-    except ImportError:
-        raise InputError("no package onnxruntime", "it for this extractor", "pip install 'clusterface[onnx]'") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -138,7 +134,3 @@ def _choose_output(session, path: Path, name: str | None) -> str:
     if name is None or name not in outputs:
         raise InputError(f"{path}: output {name!r}", f"one of {', '.join(outputs)}", "set extractor.output")
     return name
-
-
-def _zeros(layout: str, batch: int, size: int) -> np.ndarray:
-    return np.zeros((batch, 3, size, size) if layout == "NCHW" else (batch, size, size, 3), np.float32)

@@ -13,10 +13,8 @@ class RandomProjectionExtractor(Extractor):
     """Pixels, minus the picture's mean, times a Gaussian matrix: keeps angles approximately (Johnson & Lindenstrauss).
 
     Args:
-        embedding_dim: D.
         image_size: side of the input in pixels.
         channel_order: "RGB" or "BGR".
-        seed: of the matrix.
     """
 
     matrix: Tensor

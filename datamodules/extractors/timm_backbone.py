@@ -4,13 +4,13 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from datamodules.alignment import Aligner, Resize
-from datamodules.errors import InputError
-from datamodules.extractors.base import Extractor, load_weights, seeded, state_digest
+from datamodules.errors import InputError, needed_package
+from datamodules.extractors.base import Extractor, load_weights, seeded
 
 
 class TimmExtractor(Extractor):
@@ -20,7 +20,6 @@ class TimmExtractor(Extractor):
         model: timm's name, such as "resnet50.a1_in1k"; `timm.list_models(pretrained=True)` lists them.
         weights: "pretrained" (timm's own download), "random", or a file with the model's state dict.
         image_size: side of the input in pixels; None takes what the model was trained with.
-        seed: of random weights.
     """
 
     mean: Tensor
@@ -33,14 +32,15 @@ class TimmExtractor(Extractor):
         image_size: int | None = None,
         seed: int = 0,
     ):
-        timm = _timm()
+        with needed_package("timm", "timm for this extractor", "pip install 'clusterface[timm]'"):
+            import timm
         if not timm.is_model(model.split(".")[0]):
             near = ", ".join(difflib.get_close_matches(model.split(".")[0], timm.list_models(), n=5)) or "none"
             raise InputError(f"extractor.model = {model!r}", "a model of timm", f"similar names: {near}")
-        size = {"img_size": image_size} if image_size and "vit" in model else {}
+        size: dict[str, Any] = {"img_size": image_size} if image_size and "vit" in model else {}
         with seeded(seed):
             try:
-                network = timm.create_model(model, pretrained=False, num_classes=0, global_pool="avg", **size)
+                network: Any = timm.create_model(model, pretrained=False, num_classes=0, global_pool="avg", **size)
             except (RuntimeError, TypeError, ValueError, AssertionError) as error:
                 detail = " ".join(str(error).split())[:160]
                 raise InputError(
@@ -71,22 +71,8 @@ class TimmExtractor(Extractor):
     def embed(self, x_BCHW: Tensor) -> Tensor:
         return self.network((x_BCHW - self.mean) / self.std)
 
-    def default_aligner(self) -> Aligner:
-        return Resize(self.image_size, self.fraction)
-
-    def weights_digest(self) -> str:
-        return state_digest(self.network)
-
     def _without_classifier(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # A file with the whole model holds a classifier that is not built here.
         classifier = self.network.pretrained_cfg.get("classifier") or ()
         heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
         return {key: value for key, value in state.items() if not key.startswith(tuple(f"{head}." for head in heads))}
-
-
-def _timm():
-    try:
-        import timm
-    except ImportError:
-        raise InputError("no package timm", "timm for this extractor", "pip install 'clusterface[timm]'") from None
-    return timm

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
-from datamodules.alignment import Aligner, Resize
 from datamodules.extractors.base import Extractor, load_weights, seeded, state_digest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -24,7 +23,6 @@ class VGG16Extractor(Extractor):
             of torchvision's vgg16 or of its `features` alone.
         image_size: side of the input in pixels; 224 is what the weights were trained with.
         fraction: share of the shorter side that is kept when a picture is cropped to its centre.
-        seed: of random weights.
     """
 
     mean: Tensor
@@ -40,7 +38,7 @@ class VGG16Extractor(Extractor):
         # Only the convolutions are built: the classifier would be nine tenths of the weights.
         with seeded(seed):
             self.features = make_layers(cfgs["D"])
-            for layer in self.features:
+            for layer in self.features.modules():
                 if isinstance(layer, nn.Conv2d):
                     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                     assert layer.bias is not None
@@ -59,9 +57,6 @@ class VGG16Extractor(Extractor):
 
     def embed(self, x_BCHW: Tensor) -> Tensor:
         return self.features((x_BCHW - self.mean) / self.std).mean(dim=(2, 3))
-
-    def default_aligner(self) -> Aligner:
-        return Resize(self.image_size, self.fraction)
 
     def weights_digest(self) -> str:
         return state_digest(self.features)

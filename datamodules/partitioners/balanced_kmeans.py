@@ -34,7 +34,6 @@ class BalancedKMeansPartitioner(SizeConstrainedKMeans):
         smallest: least size of a cluster, as a share of K / m, in [0, 1].
         largest: largest size, as a multiple of K / m, at least 1.
         n_init: starts; only used by the exact method.
-        max_iter: iterations of Lloyd's algorithm.
         sweeps: times that all prices are set in each iteration.
         exact_below: number of identities below which the exact method is used; 0 for never.
     """
@@ -52,7 +51,6 @@ class BalancedKMeansPartitioner(SizeConstrainedKMeans):
         self.sweeps, self.exact_below = sweeps, exact_below
 
     def assign(self, class_means_KD: np.ndarray, m: int, seed: int) -> np.ndarray:
-        """See `Partitioner.assign`."""
         if len(class_means_KD) < self.exact_below:
             return super().assign(class_means_KD, m, seed)
         points = np.ascontiguousarray(class_means_KD, dtype=np.float32)
@@ -66,9 +64,9 @@ class BalancedKMeansPartitioner(SizeConstrainedKMeans):
             squared_KT, cluster_KT = nearest_centres(points, centres_MD, min(NEAREST, m))
             found, price_M = with_prices(squared_KT, cluster_KT, price_M, low, high, self.sweeps)
             found = repair(found, points, centres_MD, low, high)
-            moved = int((found != cluster_of).sum())
+            settled = np.array_equal(found, cluster_of)
             cluster_of = found
-            if moved == 0:
+            if settled:
                 break
         sizes = np.bincount(cluster_of, minlength=m)
         logger.info("balanced k-means: %d iterations, sizes %d to %d", rounds, sizes.min(), sizes.max())
@@ -76,13 +74,7 @@ class BalancedKMeansPartitioner(SizeConstrainedKMeans):
 
 
 def nearest_centres(points_KD: np.ndarray, centres_MD: np.ndarray, t: int) -> tuple[np.ndarray, np.ndarray]:
-    """Squared distances to the t nearest centres, ascending, and which they are: (K, T) float32, (K, T) int64.
-
-    Args:
-        points_KD: points.
-        centres_MD: centres.
-        t: how many, at most M.
-    """
+    """Squared distances to the t <= M nearest centres, ascending, and which they are: (K, T) float32, (K, T) int64."""
     import faiss
 
     faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
@@ -97,8 +89,6 @@ def with_prices(
     """Clusters of least squared distance plus price, with prices that bring sizes within bounds, or close to them.
 
     Args:
-        squared_KT: squared distance of each identity to its nearest centres.
-        cluster_KT: which centres these are.
         price_M: prices to start from; not changed.
         low, high: bounds on the sizes.
         sweeps: at most so many rounds over all clusters.
@@ -142,8 +132,6 @@ def repair(cluster_of: np.ndarray, points_KD: np.ndarray, centres_MD: np.ndarray
 
     Args:
         cluster_of: (K,) clusters.
-        points_KD: (K, D) identities.
-        centres_MD: (M, D) centres.
         low, high: bounds with low M <= K <= high M.
 
     Returns:

@@ -40,19 +40,13 @@ class Partition:
         object.__setattr__(self, "cluster_of", home)
         object.__setattr__(self, "extra", extra)
         if home.ndim != 1 or len(home) == 0 or home.min() < 0 or home.max() >= self.n_clusters:
-            raise InputError(
-                f"a partition of {home.shape} identities into clusters {home.min() if home.size else '-'} to "
-                f"{home.max() if home.size else '-'}",
-                f"clusters 0 to {self.n_clusters - 1}",
-                "make the partition anew",
-            )
+            got = f"a partition of {home.shape} identities into clusters {home.min() if home.size else '-'} to "
+            got += f"{home.max() if home.size else '-'}"
+            raise InputError(got, f"clusters 0 to {self.n_clusters - 1}", "make the partition anew")
         empty = np.flatnonzero(np.bincount(home, minlength=self.n_clusters) == 0)
         if len(empty):
-            raise InputError(
-                f"{len(empty)} empty clusters (first: {empty[0]}) of {self.n_clusters}",
-                "none empty",
-                "ask for fewer clusters",
-            )
+            got = f"{len(empty)} empty clusters (first: {empty[0]}) of {self.n_clusters}"
+            raise InputError(got, "none empty", "ask for fewer clusters")
         if len(extra) and (extra.min() < 0 or extra[:, 0].max() >= len(home) or extra[:, 1].max() >= self.n_clusters):
             raise InputError("memberships of unknown identities or clusters", "known ones", "make the partition anew")
 
@@ -100,11 +94,7 @@ class Partition:
         )
 
     def save(self, path: Path | str) -> None:
-        """Writes partition.npy, partition.json and, with overlap, partition_extra.npy into a new folder.
-
-        Args:
-            path: of the folder, which must not exist.
-        """
+        """Writes partition.npy, partition.json and, with overlap, partition_extra.npy into a new folder."""
         with atomic_folder(path) as folder:
             np.save(folder / "partition.npy", self.cluster_of)
             if self.overlapping:
@@ -116,19 +106,15 @@ class Partition:
     def load(cls, path: Path | str) -> "Partition":
         """Reads what `save` wrote.
 
-        Args:
-            path: of the folder.
-
         Raises:
             InputError: a missing, damaged or foreign file.
         """
         folder = Path(path)
         facts = read_json(folder / "partition.json", cure="remove the folder, the partition is made anew")
         home = np.array(open_npy(folder / "partition.npy", ("int32",), ndim=1))
-        extra_file = folder / "partition_extra.npy"
-        extra = (
-            np.array(open_npy(extra_file, ("int32",), ndim=2)) if extra_file.exists() else np.zeros((0, 2), np.int32)
-        )
+        extra = np.zeros((0, 2), np.int32)
+        if (file := folder / "partition_extra.npy").exists():
+            extra = np.array(open_npy(file, ("int32",), ndim=2))
         n_clusters, stated = facts.get("n_clusters"), facts.get("hash")
         if not isinstance(n_clusters, int) or not 1 <= n_clusters <= len(home) or extra.shape[1] != 2:
             raise InputError(f"{folder}: n_clusters = {n_clusters}", f"1 to {len(home)}", "make the partition anew")
@@ -174,7 +160,6 @@ class Partitioner(ABC):
         Args:
             class_means_KD: (K, D) float32, rows of unit length.
             m: number of clusters, 1 <= m <= K.
-            seed: of everything random.
 
         Returns:
             (K,) integers in [0, m), each value at least once.
@@ -187,7 +172,6 @@ class Partitioner(ABC):
 
         Args:
             class_means_KD: (K, D) float32, rows of unit length.
-            m: number of clusters.
             seed: of everything random; the same seed gives the same partition.
             samples: training samples of the K identities; only read where `needs_samples`.
 
@@ -201,23 +185,15 @@ class Partitioner(ABC):
             )
         if self.needs_samples and samples is None:
             raise InputError(f"{type(self).__name__} without samples", "the training samples", "pass samples= to fit")
-        trivial = np.zeros(k, np.int32) if m == 1 else np.arange(k, dtype=np.int32) if m == k else None
-        none = np.zeros((0, 2), np.int32)
-        home, extra = self.memberships(class_means_KD, m, seed, samples) if trivial is None else (trivial, none)
+        if m in (1, k):
+            home, extra = np.arange(k) % m, np.zeros((0, 2), np.int32)
+        else:
+            home, extra = self.memberships(class_means_KD, m, seed, samples)
         return Partition(home, m, extra, self.provenance(class_means_KD, seed))
 
     def provenance(self, class_means_KD: np.ndarray, seed: int) -> dict[str, Any]:
-        """What to note beside a partition: the maker, its arguments, the seed and a hash of what it saw.
-
-        Args:
-            class_means_KD: that were clustered.
-            seed: that was used.
-        """
+        """What to note beside a partition: the maker, its arguments, the seed and a hash of what it saw."""
         means_hash = hashlib.sha256(np.ascontiguousarray(class_means_KD).tobytes()).hexdigest()[:16]
         arguments = {key: value for key, value in vars(self).items() if not key.endswith("_")}
-        return {
-            "partitioner": type(self).__name__,
-            "arguments": arguments,
-            "seed": seed,
-            "class_means_hash": means_hash,
-        }
+        maker = {"partitioner": type(self).__name__, "arguments": arguments}
+        return {**maker, "seed": seed, "class_means_hash": means_hash}

@@ -22,12 +22,7 @@ STEP_TOLERANCE = 1e-6  # a step shorter than this share of the loss's own length
 
 
 def row_blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
-    """Slices that cover `n_rows` rows in blocks of about CHUNK_ELEMENTS numbers.
-
-    Args:
-        n_rows: rows in all.
-        n_columns: numbers in a row.
-    """
+    """Slices that cover `n_rows` rows in blocks of about CHUNK_ELEMENTS numbers."""
     step = max(1, CHUNK_ELEMENTS // max(n_columns, 1))
     return (slice(start, start + step) for start in range(0, n_rows, step))
 
@@ -47,31 +42,20 @@ class CentreLoss(ABC):
 
         Args:
             members_CD: the points of one cluster, at least one.
-            start_D: the present centre.
 
         Returns:
             (D,) float64.
         """
 
     def to_centre(self, points_ND: np.ndarray, centre_D: np.ndarray) -> np.ndarray:
-        """Loss of every point against one centre, summed over the coordinates: (N,) float64.
-
-        Args:
-            points_ND: points.
-            centre_D: the centre.
-        """
+        """Loss of every point against one centre, summed over the coordinates: (N,) float64."""
         losses_N = np.empty(len(points_ND))
         for rows in row_blocks(*points_ND.shape):
             losses_N[rows] = self.value(points_ND[rows] - centre_D).sum(axis=1, dtype=np.float64)
         return losses_N
 
     def per_coordinate(self, members_CD: np.ndarray, centre_D: np.ndarray) -> np.ndarray:
-        """Loss of one centre summed over the members, for every coordinate: (D,) float64.
-
-        Args:
-            members_CD: the points of one cluster.
-            centre_D: its centre.
-        """
+        """Loss of one centre summed over the members, for every coordinate: (D,) float64."""
         losses_D = np.zeros(members_CD.shape[1])
         for rows in row_blocks(*members_CD.shape):
             losses_D += self.value(members_CD[rows] - centre_D).sum(axis=0, dtype=np.float64)
@@ -137,11 +121,7 @@ class ReweightedLoss(CentreLoss):
 
     @abstractmethod
     def weight(self, residual: np.ndarray) -> np.ndarray:
-        """rho'(r) / r up to a constant factor, in [0, 1], non-increasing in |r|.
-
-        Args:
-            residual: r, of any shape; the weights have the same shape.
-        """
+        """rho'(r) / r up to a constant factor, in [0, 1], non-increasing in |r|, in the same shape as r."""
 
     def centre(self, members_CD, start_D):
         # The median is close to the minimiser however far the outliers are; keeping the start where it is better
@@ -194,21 +174,8 @@ class Huber(ReweightedLoss):
 
 
 @dataclass(frozen=True)
-class PseudoHuber(ReweightedLoss):
-    """rho(r) = delta^2 (sqrt(1 + (r / delta)^2) - 1): smooth; r^2 / 2 near zero, delta |r| far away.
-
-    Args:
-        delta: where the parabola turns into a line, in units of the features, > 0.
-    """
-
-    delta: float
-
-    def __post_init__(self):
-        _check("delta", self.delta)
-
-    @property
-    def length(self) -> float:
-        return self.delta
+class PseudoHuber(Huber):
+    """rho(r) = delta^2 (sqrt(1 + (r / delta)^2) - 1): smooth; r^2 / 2 near zero, delta |r| far away."""
 
     def value(self, residual):
         ratio2 = np.square(residual / self.delta)

@@ -45,7 +45,6 @@ class GeneralisedKMeans(ClusterMixin, BaseEstimator):
         init: "k-means++" (points drawn in proportion to their loss, each the best of 2 + ln M draws) or an (M, D) array
             of first centres.
         n_init: how many seedings to try; the fit of least objective stays. 1 where `init` is an array.
-        max_iter: most assignments of one fit.
         tol: a fit ends once the centres move by less than this share of the features' spread (root mean square), or
             when no point changes its cluster and the centres are exact.
         random_state: seed of the seeding, as in scikit-learn.
@@ -95,7 +94,6 @@ class GeneralisedKMeans(ClusterMixin, BaseEstimator):
 
         Args:
             X: (N, D) float32 or float64; other numbers are converted to float64.
-            y: ignored.
 
         Raises:
             InputError: parameters out of range, or fewer samples than clusters.
@@ -110,7 +108,8 @@ class GeneralisedKMeans(ClusterMixin, BaseEstimator):
         spread = float(np.sqrt(X.var(axis=0, dtype=np.float64).mean()))
         self.scale_ = self._resolve_scale(spread)
         self._loss = self._resolve_loss(self.scale_)
-        fits = [self._fit_once(X, self._first_centres(X, random), self.tol * spread) for _ in range(self._n_seedings())]
+        n_init = self.n_init if isinstance(self.init, str) else 1
+        fits = [self._fit_once(X, self._first_centres(X, random), self.tol * spread) for _ in range(n_init)]
         centres, self.labels_, self.objective_history_ = min(fits, key=lambda one: one[2][-1])
         self.cluster_centers_ = centres.astype(X.dtype)
         self.inertia_ = self.objective_history_[-1]
@@ -131,27 +130,17 @@ class GeneralisedKMeans(ClusterMixin, BaseEstimator):
         self._resolve_loss(1.0)
 
     def predict(self, X):
-        """The centre of least loss for every point: (N,) int32; ties go to the first.
-
-        Args:
-            X: (N, D) points.
-        """
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=(np.float64, np.float32), order="C", reset=False)
-        return _nearest(self._loss, X, self.cluster_centers_)[0]
+        """The centre of least loss for every point of (N, D): (N,) int32; ties go to the first."""
+        return self._against_centres(X)[0]
 
     def losses(self, X):
-        """Summed loss of every point against the centre that is nearest to it: (N,) float64.
+        """Summed loss of every point of (N, D) against the centre that is nearest to it: (N,) float64."""
+        return self._against_centres(X)[1]
 
-        Args:
-            X: (N, D) points.
-        """
+    def _against_centres(self, X):
         check_is_fitted(self)
         X = validate_data(self, X, dtype=(np.float64, np.float32), order="C", reset=False)
-        return _nearest(self._loss, X, self.cluster_centers_)[1]
-
-    def _n_seedings(self) -> int:
-        return self.n_init if isinstance(self.init, str) else 1
+        return _nearest(self._loss, X, self.cluster_centers_)
 
     def _resolve_scale(self, spread: float) -> float:
         if isinstance(self.scale, str):
@@ -175,11 +164,8 @@ class GeneralisedKMeans(ClusterMixin, BaseEstimator):
             return _plus_plus(self._loss, X, self.n_clusters, random).astype(np.float64)
         centres = np.array(self.init, dtype=np.float64)
         if centres.shape != (self.n_clusters, X.shape[1]) or not np.isfinite(centres).all():
-            raise InputError(
-                f"init of shape {centres.shape}",
-                f"({self.n_clusters}, {X.shape[1]}) finite numbers",
-                "pass one row per cluster",
-            )
+            got = f"init of shape {centres.shape}"
+            raise InputError(got, f"({self.n_clusters}, {X.shape[1]}) finite numbers", "pass one row per cluster")
         return centres
 
     def _fit_once(self, X: np.ndarray, centres_MD: np.ndarray, least_move: float):
@@ -275,8 +261,6 @@ class GeneralisedKMeansPartitioner(Partitioner):
         sigma: kernel width of correntropy, times `scale`.
         epsilon: free zone of epsilon_insensitive, times `scale`.
         scale: a number, or "std" for the spread of the class means themselves.
-        n_init: seedings tried.
-        max_iter: most assignments of one fit.
         tol: least move of the centres, as a share of the spread.
     """
 

@@ -27,7 +27,6 @@ class KMeansPartitioner(Partitioner):
 
     Args:
         n_init: starts, the one with the lowest inertia wins.
-        max_iter: iterations of each start.
         faiss_above: number of identities from which on faiss is used.
     """
 
@@ -37,7 +36,6 @@ class KMeansPartitioner(Partitioner):
         self.n_init, self.max_iter, self.faiss_above = n_init, max_iter, faiss_above
 
     def assign(self, class_means_KD: np.ndarray, m: int, seed: int) -> np.ndarray:
-        """See `Partitioner.assign`."""
         points = np.ascontiguousarray(class_means_KD, dtype=np.float32)
         cluster_of, distance = (self._faiss if len(points) > self.faiss_above else self._sklearn)(points, m, seed)
         return fill_empty(cluster_of, distance, m)

@@ -26,7 +26,6 @@ class RandomPartitioner(Partitioner):
         self.sizes, self.shuffle = sizes, shuffle
 
     def assign(self, class_means_KD: np.ndarray, m: int, seed: int) -> np.ndarray:
-        """Looks at the number of identities only; see `Partitioner.assign`."""
         beside = [self.shuffle] if self.shuffle else []  # the first shuffle is that of earlier runs
         random, k = np.random.default_rng([seed, 3, *beside]), len(class_means_KD)
         if self.sizes == "equal":

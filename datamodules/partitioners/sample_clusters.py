@@ -59,11 +59,7 @@ class SampleClustersPartitioner(KMeansPartitioner):
     def memberships(
         self, class_means_KD: np.ndarray, m: int, seed: int, samples: TrainingSamples | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Home clusters by majority, extra ones by the rule; see `Partitioner.memberships`.
-
-        Raises:
-            InputError: fewer samples than clusters.
-        """
+        """See `Partitioner.memberships`; fewer samples than clusters are refused with an `InputError`."""
         assert samples is not None, "`needs_samples`: the caller sees to it"
         drawn_ND, _ = samples.drawn(self.max_samples, seed)
         if len(drawn_ND) < m:

@@ -30,22 +30,26 @@ class TrainingSamples:
         return len(self.split)
 
     def blocks(self, rows: int = CHUNK_ROWS) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """All samples in order: (B, D) float32 rows of unit length and (B,) int32 identities.
-
-        Args:
-            rows: B of all blocks but the last.
-        """
+        """All samples in order: (B, D) float32 rows of unit length and (B,) int32 identities."""
         for start in range(0, len(self.split), rows):
             block = slice(start, start + rows)
             yield normalise_rows(self.embeddings_ND[self.split.rows[block]]), self.split.labels[block]
 
-    def drawn(self, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """At most so many samples, drawn without repetition: (N, D) unit rows and (N,) int32 identities.
+    def counts(self, classes: int = 0) -> np.ndarray:
+        """(C,) int64 number of samples of each class."""
+        return np.bincount(self.split.labels, minlength=classes)
 
-        Args:
-            most: number of samples that all are returned up to.
-            seed: of the draw.
-        """
+    def lengths(self) -> np.ndarray:
+        """(N,) float32 lengths of the embeddings as they are stored."""
+        length_N = np.empty(len(self.split), np.float32)
+        for start in range(0, len(self.split), CHUNK_ROWS):
+            block = slice(start, start + CHUNK_ROWS)
+            rows = np.asarray(self.embeddings_ND[self.split.rows[block]], np.float64)
+            length_N[block] = np.linalg.norm(rows, axis=1)
+        return length_N
+
+    def drawn(self, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """At most so many samples, drawn without repetition: (N, D) unit rows and (N,) int32 identities."""
         chosen = np.arange(len(self.split))
         if len(chosen) > most:
             chosen = np.sort(np.random.default_rng([seed, 5]).choice(len(chosen), most, replace=False))

@@ -11,11 +11,9 @@ class SinglePartitioner(Partitioner):
     """Puts everybody into one cluster, whatever m is asked for."""
 
     def assign(self, class_means_KD: np.ndarray, m: int, seed: int) -> np.ndarray:
-        """Zeros; see `Partitioner.assign`."""
         return np.zeros(len(class_means_KD), dtype=np.int32)
 
     def fit(
         self, class_means_KD: np.ndarray, m: int = 1, seed: int = 0, samples: TrainingSamples | None = None
     ) -> Partition:
-        """One cluster; neither `m` nor `samples` is looked at. See `Partitioner.fit`."""
         return super().fit(class_means_KD, 1, seed)

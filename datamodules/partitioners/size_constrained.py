@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from datamodules.errors import InputError
+from datamodules.errors import InputError, needed_package
 from datamodules.partitioners.base import Partitioner
 
 MAX_POINTS = 20_000  # the assignment step is one min-cost flow over K x M edges
@@ -19,54 +19,35 @@ class SizeConstrainedKMeans(Partitioner):
 
     Bradley, Bennett & Demiriz, "Constrained K-Means Clustering", Microsoft Research MSR-TR-2000-65, 2000, by the
     package k-means-constrained; the package's flow minimises the sum of distances, where the report has their squares.
-    Sizes lie between floor(smallest K / m) and ceil(largest K / m), and at least at 1.
+    Sizes lie between floor(smallest K / m) and ceil(largest K / m), and at least at 1. The points need not have unit
+    length; 20,000 of them or more are refused with an `InputError`.
 
     Args:
         smallest: least size of a cluster, as a share of K / m, in [0, 1].
         largest: largest size, as a multiple of K / m, at least 1.
         n_init: starts (k-means++), the one with the lowest inertia wins.
-        max_iter: iterations of each start.
     """
 
     def __init__(self, smallest: float = 0.5, largest: float = 1.5, n_init: int = 1, max_iter: int = 100):
         if not 0 <= smallest <= 1 <= largest < math.inf:
-            raise InputError(
-                f"smallest = {smallest:g}, largest = {largest:g}",
-                "smallest in [0, 1], largest from 1",
-                "correct the partitioner",
-            )
+            got = f"smallest = {smallest:g}, largest = {largest:g}"
+            raise InputError(got, "smallest in [0, 1], largest from 1", "correct the partitioner")
         if n_init < 1 or max_iter < 1:
             raise InputError(f"n_init = {n_init}, max_iter = {max_iter}", "at least 1 each", "correct the partitioner")
         self.smallest, self.largest, self.n_init, self.max_iter = smallest, largest, n_init, max_iter
 
     def bounds(self, k: int, m: int) -> tuple[int, int]:
-        """Least and largest size of a cluster.
-
-        Args:
-            k: points.
-            m: clusters.
-        """
+        """Least and largest size of a cluster."""
         # Rounded first: 0.7 x 10 / 7 is 1 in decimals but a little less or more in binary.
         low, high = round(self.smallest * k / m, 9), round(self.largest * k / m, 9)
         return max(1, math.floor(low)), min(k, math.ceil(high))
 
     def assign(self, class_means_KD: np.ndarray, m: int, seed: int) -> np.ndarray:
-        """See `Partitioner.assign`; the rows need not have unit length.
-
-        Raises:
-            InputError: 20,000 points or more, or the package is not installed.
-        """
         if len(class_means_KD) >= MAX_POINTS:
-            raise InputError(
-                f"{len(class_means_KD)} points for size-constrained k-means",
-                f"fewer than {MAX_POINTS}",
-                "partitioner=kmeans",
-            )
-        try:
+            got = f"{len(class_means_KD)} points for size-constrained k-means"
+            raise InputError(got, f"fewer than {MAX_POINTS}", "partitioner=kmeans")
+        with needed_package("k-means-constrained", "it installed", "pip install clusterface[balanced]"):
             from k_means_constrained import KMeansConstrained
-        except ImportError:
-            cure = "pip install clusterface[balanced]"
-            raise InputError("no package k-means-constrained", "it installed", cure) from None
         points_KD = np.asarray(class_means_KD, np.float64)
         points_KD = points_KD - points_KD.mean(axis=0)
         # The package rounds distances to thousandths in 32 bits: at this radius neither precision is lost, nor do the

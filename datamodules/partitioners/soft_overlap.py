@@ -32,7 +32,6 @@ class SoftOverlapPartitioner(KMeansPartitioner):
     def memberships(
         self, class_means_KD: np.ndarray, m: int, seed: int, samples: TrainingSamples | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Home clusters by k-means, extra ones by the second-nearest centre; see `Partitioner.memberships`."""
         home = self.assign(class_means_KD, m, seed)
         distance_KM = distances(class_means_KD, centres_of(class_means_KD, home, m))
         every = np.arange(len(home))
@@ -47,9 +46,7 @@ def centres_of(points_KD: np.ndarray, cluster_of: np.ndarray, m: int) -> np.ndar
     """Mean of the points of each cluster, none empty: (M, D) float32.
 
     Args:
-        points_KD: points.
         cluster_of: (K,) cluster of each, in [0, M).
-        m: M.
     """
     order = np.argsort(cluster_of, kind="stable")
     starts = np.searchsorted(cluster_of[order], np.arange(m))
@@ -58,12 +55,7 @@ def centres_of(points_KD: np.ndarray, cluster_of: np.ndarray, m: int) -> np.ndar
 
 
 def distances(points_KD: np.ndarray, centres_MD: np.ndarray) -> np.ndarray:
-    """Euclidean distance of each point to each centre: (K, M) float32.
-
-    Args:
-        points_KD: points.
-        centres_MD: centres.
-    """
+    """Euclidean distance of each point to each centre: (K, M) float32."""
     squared_KM = -2 * (points_KD @ centres_MD.T)
     squared_KM += np.einsum("kd,kd->k", points_KD, points_KD)[:, None]
     squared_KM += np.einsum("md,md->m", centres_MD, centres_MD)

@@ -27,14 +27,12 @@ class SphericalKMeansPartitioner(Partitioner):
 
     Args:
         n_init: starts, the one with the highest sum of cosines wins.
-        max_iter: iterations of each start.
     """
 
     def __init__(self, n_init: int = 1, max_iter: int = 50):
         self.n_init, self.max_iter = n_init, max_iter
 
     def assign(self, class_means_KD: np.ndarray, m: int, seed: int) -> np.ndarray:
-        """See `Partitioner.assign`."""
         import faiss
 
         faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))

@@ -47,10 +47,7 @@ class ArffTable:
 
 def read_arff(path: Path | str) -> ArffTable:
     """Reads an ARFF file; rows may be dense (`1,0,3`) or sparse (`{0 1, 2 3}`: what is left out is 0, or the first
-    value of a nominal attribute).
-
-    Args:
-        path: the file, UTF-8.
+    value of a nominal attribute). The file is UTF-8.
 
     Raises:
         InputError: no such file, or the line that cannot be used: a malformed declaration or row, a missing or
@@ -70,9 +67,6 @@ def read_arff(path: Path | str) -> ArffTable:
 
 def read_label_names(path: Path | str) -> tuple[str, ...]:
     """The labels that a Mulan XML file names, those inside other labels (a hierarchy) included.
-
-    Args:
-        path: the file.
 
     Raises:
         InputError: no such file, not XML, no label in it, one named twice, or a document type (which can make a small
@@ -144,11 +138,8 @@ def _codes(path: Path, number: int, name: str, declared: str) -> dict[str, float
     if not declared.startswith("{"):
         if declared.split()[0].lower() in _NUMERIC:
             return None
-        raise InputError(
-            f"{path}: line {number}, attribute {name!r} of type {declared[:30]!r}",
-            "numeric, or nominal such as {0,1}",
-            "remove it or encode it as numbers",
-        )
+        got = f"{path}: line {number}, attribute {name!r} of type {declared[:30]!r}"
+        raise InputError(got, "numeric, or nominal such as {0,1}", "remove it or encode it as numbers")
     values = _tokens(declared[1:-1])
     if values is None or "" in values or len(set(values)) != len(values):
         raise InputError(
@@ -159,11 +150,8 @@ def _codes(path: Path, number: int, name: str, declared: str) -> dict[str, float
     if len(codes) == len(values):
         return codes
     if len(values) > 2:
-        raise InputError(
-            f"{path}: line {number}, attribute {name!r} with {len(values)} values that are no numbers",
-            "numbers, or two values",
-            "encode it as one attribute per value",
-        )
+        got = f"{path}: line {number}, attribute {name!r} with {len(values)} values that are no numbers"
+        raise InputError(got, "numbers, or two values", "encode it as one attribute per value")
     return {value: float(place) for place, value in enumerate(values)}
 
 
@@ -173,11 +161,8 @@ def _read_rows(path: Path, lines: Iterator[tuple[int, str]], codes: list[dict[st
     rows: list[np.ndarray] = []
     for number, line in lines:
         if (len(rows) + 1) * width > MAX_CELLS:
-            raise InputError(
-                f"{path} with more than {len(rows)} rows of {width} attributes",
-                f"at most {MAX_CELLS} cells",
-                "take fewer rows or attributes",
-            )
+            got = f"{path} with more than {len(rows)} rows of {width} attributes"
+            raise InputError(got, f"at most {MAX_CELLS} cells", "take fewer rows or attributes")
         places: Sequence[int]
         words: list[str] | None
         if line.startswith("{"):

@@ -42,11 +42,7 @@ class Listing:
         return len(self.labels)
 
     def take(self, rows: np.ndarray) -> "Listing":
-        """The images of ascending `rows`; identities that lose all of theirs are left out and labels renumbered.
-
-        Args:
-            rows: (n,) ascending places of images.
-        """
+        """The images of ascending `rows`, (n,); identities that lose all of theirs are left out, labels renumbered."""
         kept, labels = np.unique(self.labels[rows], return_inverse=True)
         return Listing(self.names[rows], labels.astype(np.int32), tuple(self.identities[label] for label in kept))
 
@@ -80,20 +76,12 @@ class Source(ABC):
         top_up_to: int = 5,
         seed: int = 0,
     ):
-        for key, value, low in (
-            ("n_identities", n_identities, 1),
-            ("images_per_identity", images_per_identity, 1),
-            ("min_images", min_images, 1),
-            ("top_up_to", top_up_to, 0),
-            ("seed", seed, 0),
-        ):
-            if value is not None and value < low:
+        self.n_identities, self.images_per_identity, self.min_images = n_identities, images_per_identity, min_images
+        self.top_up_to, self.seed = top_up_to, seed
+        least = {"n_identities": 1, "images_per_identity": 1, "min_images": 1, "top_up_to": 0, "seed": 0}
+        for key, low in least.items():
+            if (value := getattr(self, key)) is not None and value < low:
                 raise InputError(f"source.{key} = {value}", f"at least {low}", f"raise source.{key}")
-        self.n_identities = n_identities
-        self.images_per_identity = images_per_identity
-        self.min_images = min_images
-        self.top_up_to = top_up_to
-        self.seed = seed
 
     @abstractmethod
     def scan(self) -> Listing:
@@ -106,9 +94,6 @@ class Source(ABC):
     @abstractmethod
     def read(self, name: str) -> bytes:
         """The encoded image of an original.
-
-        Args:
-            name: as listed.
 
         Raises:
             RejectedImage: it cannot be read.
@@ -129,11 +114,8 @@ class Source(ABC):
         eligible = np.flatnonzero(counts >= self.min_images)
         wanted = len(eligible) if self.n_identities is None else self.n_identities
         if not 1 <= wanted <= len(eligible):
-            raise InputError(
-                f"{len(eligible)} identities with at least {self.min_images} images ({self.describe()})",
-                f"at least {max(wanted, 1)}",
-                "lower source.n_identities or source.min_images",
-            )
+            got = f"{len(eligible)} identities with at least {self.min_images} images ({self.describe()})"
+            raise InputError(got, f"at least {max(wanted, 1)}", "lower source.n_identities or source.min_images")
         # One permutation for all sizes: the draw of 2,000 identities contains that of 1,000.
         chosen = np.random.default_rng(self.seed).permutation(eligible)[:wanted]
         keep = np.isin(found.labels, chosen)
@@ -156,9 +138,6 @@ class Source(ABC):
         Originals take turns; each gets flip, rotation, brightness and contrast in turn. Which comes first and by how
         much depends on the seed and the identity's name alone.
 
-        Args:
-            usable: the originals that could be decoded and embedded.
-
         Returns:
             Copies only, with the labels and identities of `usable`.
         """
@@ -173,18 +152,12 @@ class Source(ABC):
 
     def provenance(self) -> dict[str, Any]:
         """What to note in `meta.json`: the source and its options."""
-        arguments = {key: value for key, value in vars(self).items() if not key.startswith("_")}
-        return {"source": self.describe(), "source_options": {key: _plain(value) for key, value in arguments.items()}}
+        options = {key: _plain(value) for key, value in vars(self).items() if not key.startswith("_")}
+        return {"source": self.describe(), "source_options": options}
 
 
 def copy_names(originals: Sequence[str], top_up_to: int, seed: int, identity: str) -> list[str]:
     """Names of the copies that bring an identity to `top_up_to` images.
-
-    Args:
-        originals: names of its images.
-        top_up_to: how many there should be.
-        seed: of kinds and strengths.
-        identity: its name, mixed into the seed.
 
     Returns:
         `top_up_to - len(originals)` distinct names, or none.
@@ -215,9 +188,6 @@ def copy_names(originals: Sequence[str], top_up_to: int, seed: int, identity: st
 def original_of(name: str) -> str:
     """The original that a line of `files.txt` was made from: the line itself unless it is a marked copy.
 
-    Args:
-        name: the line.
-
     >>> original_of("anna/1.jpg#rotate+7.5"), original_of("anna/1.jpg"), original_of("anna/no#1.jpg")
     ('anna/1.jpg', 'anna/1.jpg', 'anna/no#1.jpg')
     """
@@ -238,11 +208,7 @@ def groups_of(names: Iterable[str]) -> np.ndarray:
 
 
 def is_copy(name: str) -> bool:
-    """Whether a line of `files.txt` is marked as an augmented copy.
-
-    Args:
-        name: the line.
-    """
+    """Whether a line of `files.txt` is marked as an augmented copy."""
     return _MARK.search(name) is not None
 
 
@@ -271,6 +237,16 @@ def apply_mark(image_HWC: np.ndarray, name: str) -> np.ndarray:
         return np.asarray(turned)[pad : pad + height, pad : pad + width]
     enhancer = ImageEnhance.Brightness if kind == "brightness" else ImageEnhance.Contrast
     return np.asarray(enhancer(Image.fromarray(image_HWC)).enhance(float(strength)))
+
+
+def runs(start_C: np.ndarray, count_C: np.ndarray) -> np.ndarray:
+    """Whole numbers in runs, one run after another: `count_C[0]` from `start_C[0]` on, and so forth: (N,) int64.
+
+    >>> runs(np.array([10, 20]), np.array([3, 2])).tolist()
+    [10, 11, 12, 20, 21]
+    """
+    before_C = np.cumsum(count_C) - count_C
+    return np.arange(count_C.sum()) + np.repeat(start_C - before_C, count_C)
 
 
 def unwritable(name: str) -> str | None:

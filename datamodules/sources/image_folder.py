@@ -25,7 +25,6 @@ class ImageFolder(Source):
     nothing but train, val and test, the identities are looked for inside of these and their images taken together.
 
     Args:
-        root: the folder.
         parts: of the train / val / test layout take only these, such as ["train"]; None takes all that are there.
         **options: see `Source`.
     """
@@ -54,11 +53,8 @@ class ImageFolder(Source):
         if ignored:
             logger.info("%d files that are no images are passed over in %s", ignored, self.root)
         if not images:
-            raise InputError(
-                f"{self.root} without images in sub-folders",
-                "one sub-folder per identity with its images, or train, val and test with those",
-                "check source.root",
-            )
+            expected = "one sub-folder per identity with its images, or train, val and test with those"
+            raise InputError(f"{self.root} without images in sub-folders", expected, "check source.root")
         identities = tuple(sorted(images))
         names = [name for identity in identities for name in images[identity]]
         for name in names:

@@ -11,13 +11,7 @@ import numpy as np
 from datamodules.errors import InputError
 
 MAX_CELLS = 1 << 29  # of a matrix, dense
-_NUMBERS = (
-    "double",
-    "single",
-    "logical",
-    "sparse",
-    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
-)
+_NUMBERS = "double single logical sparse int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
 CURE = "save the two matrices with MATLAB's save -v7, or scipy.io.savemat"
 
 
@@ -61,11 +55,9 @@ def read_mat(path: Path | str, features: str = "data", labels: str = "target") -
         return features_NF, np.ascontiguousarray(labels_LN.T)
     if len(labels_LN) == len(features_NF):
         return features_NF, labels_LN
-    raise InputError(
-        f"{path}: {labels} {labels_LN.shape} for {features} {features_NF.shape}",
-        f"{labels} with {len(features_NF)} columns, one per row of {features}",
-        "store one column of labels per row",
-    )
+    got = f"{path}: {labels} {labels_LN.shape} for {features} {features_NF.shape}"
+    cure = "store one column of labels per row"
+    raise InputError(got, f"{labels} with {len(features_NF)} columns, one per row of {features}", cure)
 
 
 def _check(path: Path, name: str, shape: tuple[int, ...], kind: str) -> None:

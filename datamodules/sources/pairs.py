@@ -48,7 +48,6 @@ class VerificationPairs:
         (`Ann/Ann_0007.jpg`, `Ann/7.png`), or the file `Ann_0007` where the names carry no folder.
 
         Args:
-            path: the file.
             embedding_set: with `files`, in which the names are looked up.
 
         Raises:
@@ -59,36 +58,25 @@ class VerificationPairs:
         n_folds, per_kind = _header(path, lines[0])
         body = lines[1:]
         if len(body) != 2 * n_folds * per_kind:
-            raise InputError(
-                f"{path} with {len(body)} pairs",
-                f"{2 * n_folds * per_kind}, as its first line states ({n_folds} folds of 2 x {per_kind})",
-                "restore the file",
-            )
+            expected = f"{2 * n_folds * per_kind}, as its first line states ({n_folds} folds of 2 x {per_kind})"
+            raise InputError(f"{path} with {len(body)} pairs", expected, "restore the file")
         place = np.arange(len(body))
         same = place // per_kind % 2 == 0
-        ends = [
-            _ends(path, number, line, one)
-            for number, line, one in zip(range(2, len(body) + 2), body, same, strict=True)
-        ]
+        ends = [_ends(path, number + 2, line, same[number]) for number, line in enumerate(body)]
         rows = np.array([[rows_of.get(image, _ABSENT) for image in pair] for pair in ends], dtype=np.int64)
         ambiguous = np.argwhere(rows == _AMBIGUOUS)
         if len(ambiguous):
             name, number = ends[ambiguous[0, 0]][ambiguous[0, 1]]
-            raise InputError(
-                f"{path}: several images {number} of {name} in files.txt",
-                "one",
-                "name the images apart by their numbers",
-            )
+            got = f"{path}: several images {number} of {name} in files.txt"
+            raise InputError(got, "one", "name the images apart by their numbers")
         absent = np.argwhere(rows == _ABSENT)
         if len(absent):
             pair, side = absent[0]
             name, number = ends[pair][side]
-            raise InputError(
-                f"{path}: {len(set(absent[:, 0]))} of {len(body)} pairs name images that "
-                f"{embedding_set.path or 'the set'} does not hold (first: line {pair + 2}, image {number} of {name})",
-                "images listed in files.txt",
-                "extract these images too, or take the pairs that belong to this set",
-            )
+            got = f"{path}: {len(set(absent[:, 0]))} of {len(body)} pairs name images that "
+            got += f"{embedding_set.path or 'the set'} does not hold (first: line {pair + 2}, image {number} of {name})"
+            cure = "extract these images too, or take the pairs that belong to this set"
+            raise InputError(got, "images listed in files.txt", cure)
         return cls(rows[:, 0], rows[:, 1], same, place // (2 * per_kind), n_folds)
 
     @classmethod
@@ -97,9 +85,7 @@ class VerificationPairs:
 
         Args:
             labels_N: (N,) integers, the identity of each image.
-            n_folds: number of folds.
             per_kind: pairs of one person, and as many of two, in each fold; fewer where a fold has not so many.
-            seed: of the draw.
 
         Raises:
             InputError: too few identities with two images to give every fold a pair of one person and one of two.
@@ -108,11 +94,8 @@ class VerificationPairs:
         counts = np.bincount(labels_N)
         people = random.permutation(np.flatnonzero(counts > 1))
         if len(people) < 2 * n_folds:
-            raise InputError(
-                f"{len(people)} identities with two or more images for {n_folds} folds of pairs",
-                f"at least {2 * n_folds}",
-                "hold out more identities, or ask for fewer folds",
-            )
+            got = f"{len(people)} identities with two or more images for {n_folds} folds of pairs"
+            raise InputError(got, f"at least {2 * n_folds}", "hold out more identities, or ask for fewer folds")
         order = np.argsort(labels_N, kind="stable")
         starts = np.concatenate([[0], np.cumsum(counts)])
         chosen = []
@@ -131,11 +114,8 @@ class VerificationPairs:
 
 def _rows_by_person_and_number(embedding_set: EmbeddingSet) -> dict[tuple[str, int], int]:
     if not embedding_set.files:
-        raise InputError(
-            f"{embedding_set.path or 'a set'} without files.txt",
-            "the name of every image",
-            "extract it with file names",
-        )
+        got = f"{embedding_set.path or 'a set'} without files.txt"
+        raise InputError(got, "the name of every image", "extract it with file names")
     rows = {}
     for row, file in enumerate(embedding_set.files):
         path = PurePosixPath(file)

@@ -9,6 +9,7 @@ holds the range of keys of its images.
 
 import os
 import struct
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from datamodules.errors import InputError
 from datamodules.images import MAX_FILE_BYTES, RejectedImage
-from datamodules.sources.base import NAMES, Listing, Source
+from datamodules.sources.base import NAMES, Listing, Source, runs
 
 MAGIC = 0xCED7230A
 _MAGIC_BYTES = struct.pack("<I", MAGIC)
@@ -32,11 +33,7 @@ MAX_LABELS = 1024  # per record; the releases use at most 2, a damaged header ma
 
 
 class RecordFile:
-    """Reads records at given offsets and never past the end. Safe to share between forked and threaded readers.
-
-    Args:
-        path: the .rec file.
-    """
+    """Reads records at given offsets and never past the end. Safe to share between forked and threaded readers."""
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
@@ -105,11 +102,7 @@ class RecordFile:
 
 
 def unpack_image(payload: bytes, where: str) -> tuple[np.ndarray, bytes]:
-    """Takes the payload of a record apart.
-
-    Args:
-        payload: of the record, at least its header.
-        where: file and offset, for the error.
+    """Takes the payload of a record apart, of which at least the header is given.
 
     Returns:
         The labels, (1,) or more float32, and the encoded image (empty where the record holds none).
@@ -131,9 +124,6 @@ def unpack_image(payload: bytes, where: str) -> tuple[np.ndarray, bytes]:
 
 def read_index(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
     """Reads an index of lines `key<TAB>offset`.
-
-    Args:
-        path: the .idx file.
 
     Returns:
         Keys, ascending, and their offsets, both (R,) int64.
@@ -177,14 +167,11 @@ class RecordIO(Source):
         super().__init__(**options)
         self.root = Path(os.path.expanduser(root))
         self.name = name
-        self._opened: RecordFile | None = None
-        self._keys = self._offsets = np.zeros(0, np.int64)
 
     def describe(self) -> str:
         return f"record file {self.root.name}/{self.name}.rec"
 
     def scan(self) -> Listing:
-        self._open()
         keys, numbers, n_identities = self._images()
         if not len(keys):
             raise InputError(f"{self._records.path} without images", "at least one", "check source.root")
@@ -199,7 +186,6 @@ class RecordIO(Source):
 
     def read(self, name: str) -> bytes:
         try:
-            self._open()
             identity, key = (int(part) for part in name.split("/"))
             labels, image = self._record(key)
             if labels[0] != identity:
@@ -208,21 +194,20 @@ class RecordIO(Source):
         except (ValueError, InputError) as error:
             raise RejectedImage(str(error)) from None
 
-    def _open(self) -> None:
-        if self._opened is None:
-            self._keys, self._offsets = read_index(self.root / f"{self.name}.idx")
-            self._opened = RecordFile(self.root / f"{self.name}.rec")
+    @cached_property
+    def _index(self) -> tuple[np.ndarray, np.ndarray]:
+        return read_index(self.root / f"{self.name}.idx")
 
-    @property
+    @cached_property
     def _records(self) -> RecordFile:
-        assert self._opened is not None, "_open comes first"
-        return self._opened
+        return RecordFile(self.root / f"{self.name}.rec")
 
     def _record(self, key: int, head_only: bool = False) -> tuple[np.ndarray, bytes]:
-        place = int(np.searchsorted(self._keys, key))
-        if place == len(self._keys) or self._keys[place] != key:
+        keys, offsets = self._index
+        place = int(np.searchsorted(keys, key))
+        if place == len(keys) or keys[place] != key:
             raise InputError(f"{self.root}/{self.name}.idx without the key {key}", "every key", "fetch the index again")
-        offset = int(self._offsets[place])
+        offset = int(offsets[place])
         payload = self._records.payload(offset, _IMAGE.size + 4 * 2 if head_only else None)
         return unpack_image(payload, f"{self._records.path} at offset {offset:,}")
 
@@ -235,11 +220,12 @@ class RecordIO(Source):
 
     def _images(self) -> tuple[np.ndarray, np.ndarray, int]:
         """Keys and identity numbers of all images, (N,) int64 each, and how many identities the file holds."""
-        bounds, image = self._record(0) if self._keys[0] == 0 else (np.zeros(0), b"")
+        listed = self._index[0]
+        bounds, image = self._record(0) if listed[0] == 0 else (np.zeros(0), b"")
         if len(bounds) < 2 or image:  # no header record: every record is an image
-            numbers = self._labels_of(self._keys)
-            return self._keys, numbers, len(np.unique(numbers))
-        end = int(self._keys[-1]) + 1
+            numbers = self._labels_of(listed)
+            return listed, numbers, len(np.unique(numbers))
+        end = int(listed[-1]) + 1
         first, last = self._range(bounds, 0, end)
         if last > EXACT:
             last, near = end, range(max(first - SLACK, 1), min(first + SLACK + 1, end))
@@ -249,18 +235,14 @@ class RecordIO(Source):
 
         exact_I = ranges_I2[:, 1] <= EXACT
         sizes_I = np.where(exact_I, ranges_I2[:, 1] - ranges_I2[:, 0], 0)
-        if sizes_I.sum() > len(self._keys):
-            raise InputError(
-                f"{self._records.path} with ranges of {sizes_I.sum():,} images",
-                f"at most the {len(self._keys):,} of the index",
-                "fetch both again",
-            )
+        if sizes_I.sum() > len(listed):
+            got = f"{self._records.path} with ranges of {sizes_I.sum():,} images"
+            raise InputError(got, f"at most the {len(listed):,} of the index", "fetch both again")
         numbers = np.repeat(self._numbers(ranges_I2, exact_I), sizes_I)
-        before_I = np.cumsum(sizes_I) - sizes_I
-        keys = np.arange(sizes_I.sum()) + np.repeat(ranges_I2[:, 0] - before_I, sizes_I)
+        keys = runs(ranges_I2[:, 0], sizes_I)
         if not exact_I.all():
             after = ranges_I2[exact_I, 1].max(initial=1)
-            rest = self._keys[(self._keys >= after) & (self._keys < first)]
+            rest = listed[(listed >= after) & (listed < first)]
             keys, numbers = np.concatenate([keys, rest]), np.concatenate([numbers, self._labels_of(rest)])
         return keys, numbers, len(ranges_I2)
 
@@ -276,11 +258,8 @@ class RecordIO(Source):
         slack = SLACK if limit > EXACT else 0
         # Compared as floats first: NaN and infinity have no integer value.
         if len(bounds) < 2 or not (0 <= bounds[0] <= bounds[1] <= limit + slack):
-            raise InputError(
-                f"{self._records.path}: record {key} with the range {bounds}",
-                f"two ascending keys up to {limit}",
-                "fetch the file again, it is damaged",
-            )
+            got = f"{self._records.path}: record {key} with the range {bounds}"
+            raise InputError(got, f"two ascending keys up to {limit}", "fetch the file again, it is damaged")
         return int(bounds[0]), int(bounds[1])
 
     def _numbers(self, ranges_I2: np.ndarray, exact_I: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING, DictConfig
 
 from datamodules.errors import InputError
-from experiments.coordination.schema import TrainerConfig
 
 if TYPE_CHECKING:  # --help needs none of what it imports
     from experiments.benchmarks.pairing import Skipped
@@ -27,7 +26,9 @@ class BenchmarkConfig:
     init: Any = MISSING
     optimizer: Any = MISSING
     active_classes: Any = MISSING
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    head: Any = MISSING
+    scheduler: Any = MISSING
+    trainer: dict[str, Any] = field(default_factory=dict)
     seed: int = 0  # of synthetic data, first weights and batch order
     name: str | None = None  # run folder <runs_dir>/<name>; None makes one of suite and time
     runs_dir: str = "runs"  # where run folders lie
@@ -53,28 +54,17 @@ class Group(ABC):
 
     @abstractmethod
     def measure(self, bench: Bench) -> "Iterator[dict[str, Any] | Skipped]":
-        """Measures one comparison after the other.
-
-        Args:
-            bench: recipe, scratch folder, device.
-
-        Yields:
-            Records as `pairing.record` makes them, or what was skipped and why.
-        """
+        """Measures one comparison after the other: records as of `pairing.record`, or what was skipped and why."""
 
 
 def chosen_groups(cfg: DictConfig) -> list[str]:
     """The groups of the suite that shall be measured, in the suite's order.
-
-    Args:
-        cfg: values of `BenchmarkConfig`.
 
     Raises:
         InputError: `only` names none, or one that the suite does not have.
     """
     known = list(cfg.suite)
     only = known if cfg.only is None else list(cfg.only)
-    unknown = [name for name in only if name not in known]
-    if unknown or not only:
+    if not only or not set(only) <= set(known):
         raise InputError(f"only = {only}", f"some of {', '.join(known)}", "correct only=")
     return [name for name in known if name in only]

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from datamodules.class_means import normalise_rows
+from datamodules.cluster_datamodule import IndexBatches
 from datamodules.errors import InputError
 from datamodules.splits import Split
 from experiments.benchmarks import rivals
 from experiments.benchmarks.config import Bench, Group
 from experiments.benchmarks.our_training import OurTraining, our_training, samples_per_second, synthetic_set
 from experiments.benchmarks.pairing import Skipped, measure_in_turn, record
-from experiments.coordination.networks import Enrolled, start
+from experiments.coordination.networks import Enrolled, network
+from lightning_modules.heads.linear import LinearHead
 
 LIMITS = ("gemm", "memory")
 RIVALS = ("lightning_pml", "insightface", "compiled", *LIMITS)
@@ -52,18 +54,11 @@ class Size:
 
 
 class HeadBenchmark(Group):
-    """Samples per second of training a head of C classes.
-
-    Args:
-        sizes: keyword arguments of `Size`, one mapping for each head.
-        repeats: pairs of each comparison.
-        dim: D.
-    """
+    """Samples per second of training a head of C classes; `sizes` are keyword arguments of `Size`."""
 
     def __init__(self, sizes: list[dict[str, Any]], repeats: int = 3, dim: int = 512):
         self.sizes, self.repeats, self.dim = [Size(**size) for size in sizes], repeats, dim
-        unknown = {rival for size in self.sizes for rival in size.against} - set(RIVALS)
-        if unknown:
+        if unknown := {rival for size in self.sizes for rival in size.against} - set(RIVALS):
             raise InputError(f"against = {sorted(unknown)}", f"some of {', '.join(RIVALS)}", "correct the suite")
 
     def measure(self, bench: Bench) -> Iterator[dict[str, Any] | Skipped]:
@@ -126,15 +121,17 @@ class HeadBenchmark(Group):
 
     def _accuracy(self, bench: Bench, size: Size, ours: OurTraining, precision: str) -> dict[str, Any]:
         ours.records()
-        data = ours.coordinator.embedding_set
-        _, splits, _ = ours.coordinator.enrolled(ours.cell)
-        train, test = tensors(data.embeddings, splits.train), tensors(data.embeddings, splits.test)
+        data, splits, _ = ours.coordinator.enrolled(ours.cell)
+        train, test = (tensors(data.embeddings, split) for split in (splits.train, splits.test))
         seed = bench.cfg.seed
         (job,) = ours.coordinator.jobs(ours.cell, ours.scenario)
+        module, served = network(job, Enrolled.of(job))
+        batches = served.train_dataloader()
+        assert isinstance(module.head, LinearHead) and isinstance(batches, IndexBatches)
+        begin = module.head.weight().detach(), batches
         _, head = rivals.train_pml(
-            *train, size.classes, size.batch, size.accuracy_epochs, precision, None, bench.device, seed,
-            start(job, Enrolled.of(job)),
-        )  # fmt: skip
+            *train, size.classes, size.batch, size.accuracy_epochs, precision, None, bench.device, seed, begin
+        )
         return {
             "epochs": size.accuracy_epochs,
             "accuracy": ours.accuracy(),
@@ -148,11 +145,6 @@ def _speed(training: OurTraining) -> float:
 
 
 def tensors(embeddings_ND: np.ndarray, split: Split) -> tuple[Tensor, Tensor]:
-    """Samples of a split as a user would hold them: (N, D) float32 unit vectors and (N,) int64 labels.
-
-    Args:
-        embeddings_ND: all rows of a set.
-        split: which of them.
-    """
+    """Samples of a split as a user would hold them: (N, D) float32 unit vectors and (N,) int64 labels."""
     rows = torch.from_numpy(normalise_rows(embeddings_ND[split.rows]))
     return rows, torch.from_numpy(split.labels.astype(np.int64))

@@ -5,7 +5,7 @@ Axes: K identities, M clusters, B probes, D embedding dimension.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,7 @@ FILL_SECONDS = 0.5
 SINGLE_PROBES, MEAN_PROBES = 50, 200
 
 
+@dataclass
 class IdentificationBenchmark(Group):
     """Milliseconds per probe at equal agreement with exact search.
 
@@ -44,29 +45,29 @@ class IdentificationBenchmark(Group):
     class mean with that of IndexFlatIP.
 
     Args:
-        n_identities: values of K.
         batches: values of B; a batch of 1 is a median over single probes.
         ours: indexes of ours to try: exact, clusters, ivf, hnsw.
         against: some of faiss_flat, faiss_ivf (as many lists as clusters), faiss_hnsw.
         agreement: share of the probes that must be answered alike, in percent.
         per_cluster: identities per cluster; M is K divided by it.
         n_probes: probes on which agreement is measured.
-        repeats: pairs of each comparison.
-        dim: D.
         hnsw_most: K above which no graph is built: it takes minutes for a million on two cores.
     """
 
-    def __init__(
-        self, n_identities: list[int], batches: Sequence[int] = (1, 1024), ours: Sequence[str] = ("clusters",),
-        against: Sequence[str] = RIVALS, agreement: float = 99.5, per_cluster: int = 2500, n_probes: int = 2000,
-        repeats: int = 5, dim: int = 512, hnsw_most: int = 100_000,
-    ):  # fmt: skip
-        wrong = set(against) - set(RIVALS) | set(ours) - set(OUR_INDEXES)
-        if wrong:
+    n_identities: list[int]
+    batches: Sequence[int] = (1, 1024)
+    ours: Sequence[str] = ("clusters",)
+    against: Sequence[str] = RIVALS
+    agreement: float = 99.5
+    per_cluster: int = 2500
+    n_probes: int = 2000
+    repeats: int = 5
+    dim: int = 512
+    hnsw_most: int = 100_000
+
+    def __post_init__(self):
+        if wrong := set(self.against) - set(RIVALS) | set(self.ours) - set(OUR_INDEXES):
             raise InputError(f"{sorted(wrong)}", f"of {RIVALS} and {tuple(OUR_INDEXES)}", "correct the suite")
-        self.n_identities, self.batches, self.ours, self.against = n_identities, batches, list(ours), list(against)
-        self.agreement, self.per_cluster, self.n_probes = agreement, per_cluster, n_probes
-        self.repeats, self.dim, self.hnsw_most = repeats, dim, hnsw_most
 
     def measure(self, bench: Bench) -> Iterator[dict[str, Any] | Skipped]:
         """See `Group.measure`."""
@@ -90,9 +91,10 @@ class IdentificationBenchmark(Group):
                 continue
             found, alike, facts = self._smallest(identifier, name, probes_BD, exact.index)
             right = 100 * float((found.identify(probes_BD).index == who_B).mean())
-            facts |= {"accuracy": right, "theirs_accuracy": 100 * float((nearest_B == who_B).mean())}
-            facts |= {"our_index": name, "exact_below": EXACT_BELOW, "agreement": alike}
-            facts["clusters"] = identifier.partition.n_clusters
+            facts |= {
+                "accuracy": right, "theirs_accuracy": 100 * float((nearest_B == who_B).mean()), "our_index": name,
+                "exact_below": EXACT_BELOW, "agreement": alike, "clusters": identifier.partition.n_clusters,
+            }  # fmt: skip
             ours.append((found, facts))
         for rival in self.against:  # outside: a graph over a million takes longer to build than all else
             if rival == "faiss_hnsw" and k > self.hnsw_most:
@@ -122,10 +124,8 @@ class IdentificationBenchmark(Group):
         self, k: int, batch: int, rival: str, identifier: Identifier, their: Callable, probes_BD: np.ndarray,
         unit_BD: np.ndarray, facts: dict[str, Any],
     ) -> dict[str, Any]:  # fmt: skip
-        sides = {
-            "ours": lambda: _milliseconds(identifier.identify, probes_BD, batch),
-            "theirs": lambda: _milliseconds(their, unit_BD, batch),
-        }
+        ours = partial(_milliseconds, identifier.identify, probes_BD, batch)
+        sides = {"ours": ours, "theirs": partial(_milliseconds, their, unit_BD, batch)}
         for side in sides.values():
             side()  # the first call opens indexes and touches memory
         taken = measure_in_turn(sides, self.repeats)
@@ -139,8 +139,6 @@ def identifier_of(means_KD: np.ndarray, m: int, seed: int) -> Identifier:
 
     Args:
         means_KD: (K, D) float32 unit class means.
-        m: clusters.
-        seed: of the partition.
     """
     partition = KMeansPartitioner(max_iter=10, faiss_above=0).fit(means_KD, m, seed)
     means = torch.from_numpy(means_KD)
@@ -150,13 +148,10 @@ def identifier_of(means_KD: np.ndarray, m: int, seed: int) -> Identifier:
 
 
 def _opened(identifier: Identifier, index: ClassIndex) -> Identifier:
-    made = identifier.with_index(index) if not _is_fitted(index) else replace(identifier, index=index)
+    fitted = any(isinstance(value, torch.Tensor) for value in vars(index).values())
+    made = replace(identifier, index=index) if fitted else identifier.with_index(index)
     assert made.uses_index or made.index is not None
     return made
-
-
-def _is_fitted(index: ClassIndex) -> bool:
-    return any(isinstance(value, torch.Tensor) for value in vars(index).values())
 
 
 def _clusters(size: int, before: ClassIndex | None) -> ClassIndex:

@@ -4,6 +4,8 @@
 import ctypes
 import os
 import platform
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,7 @@ from datamodules.errors import InputError
 
 
 def set_threads(threads: int | None) -> int:
-    """Gives torch, faiss and everything that asks OpenMP the same number of threads.
-
-    Args:
-        threads: the number; None takes the cores this process may use.
-
-    Returns:
-        The number that was set.
+    """Gives torch, faiss and everything that asks OpenMP so many threads, by default one per core, and returns them.
 
     Raises:
         InputError: fewer than one.
@@ -35,12 +31,7 @@ def set_threads(threads: int | None) -> int:
 
 
 def describe(threads: int, device: str) -> dict[str, Any]:
-    """Facts for the manifest: processor or GPU, cores, threads, memory.
-
-    Args:
-        threads: as they were set.
-        device: "cpu" or "cuda".
-    """
+    """Facts for the manifest: processor or GPU, cores, threads, memory."""
     facts = {"device": device, "processor": _processor(), "cores": os.cpu_count(), "threads": threads}
     facts["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     if device == "cuda":
@@ -49,46 +40,30 @@ def describe(threads: int, device: str) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    facts = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    named = re.search(r"^model name\s*:\s*(.+?)\s*$", facts, re.MULTILINE)
+    return named[1] if named else platform.processor() or platform.machine()
 
 
 def device_of(accelerator: str) -> str:
-    """ "cuda" or "cpu", as the trainer would choose.
-
-    Args:
-        accelerator: value of trainer.accelerator.
-    """
+    """ "cuda" or "cpu", as the trainer would choose."""
     return "cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"
 
 
 def resident_mb(device: str) -> float:
-    """MiB that this process holds now: its resident set, or what the allocator of the GPU has given out.
-
-    Args:
-        device: "cpu" or "cuda".
-    """
+    """MiB that this process holds now: its resident set, or what the allocator of the GPU has given out."""
     if device == "cuda":
         return torch.cuda.memory_allocated() / 2**20
     try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
-        pass
-    return 0.0
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def release_memory() -> None:
     """Hands freed memory back to the system, so that a peak is not hidden in what an earlier measurement left."""
-    try:
+    with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):
-        pass  # another C library
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

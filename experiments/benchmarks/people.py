@@ -17,11 +17,6 @@ def class_means_of(n_identities: int, dim: int, seed: int) -> np.ndarray:
     """Unit class means with the cluster structure of the synthetic people: (K, D) float32.
 
     A class mean is drawn as one image with the noise that an average of 18 would have.
-
-    Args:
-        n_identities: K.
-        dim: D.
-        seed: of the people.
     """
     people = SyntheticIdentities(
         n_identities, dim, samples_per_identity=1, samples_spread=0.0, noise=NOISE / TRAINING_IMAGES**0.5,
@@ -37,8 +32,6 @@ def probes_of(n_identities: int, dim: int, seed: int, n_probes: int) -> tuple[np
     """New images of enrolled people, spread over all of them.
 
     Args:
-        n_identities: K.
-        dim: D.
         seed: of the people, as for `class_means_of`.
         n_probes: B, at most K.
 

@@ -4,8 +4,8 @@
 Axes: N samples, B batch, C classes, D embedding dimension.
 """
 
+import itertools
 import math
-import time
 from collections.abc import Iterator
 
 import pytorch_lightning as pl
@@ -17,9 +17,8 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 from callbacks.epoch_clock import EpochClock
 from callbacks.history import History
 from datamodules.cluster_datamodule import IndexBatches
-from experiments.benchmarks.our_training import limited_steps, samples_per_second
+from experiments.benchmarks.our_training import samples_per_second
 from experiments.benchmarks.pairing import seconds
-from experiments.coordination.networks import Start
 from lightning_modules.kernels import matmul_precision
 
 SCALE, MARGIN, BETAS = 64.0, 0.5, (0.9, 0.99)
@@ -27,15 +26,9 @@ PRODUCT_DTYPE = {"highest": torch.float32, "high": torch.float32, "medium": torc
 
 
 class PmlHead(pl.LightningModule):
-    """ArcFaceLoss of pytorch-metric-learning in a LightningModule, as its documentation shows it.
+    """ArcFaceLoss of pytorch-metric-learning in a LightningModule, as its documentation shows it."""
 
-    Args:
-        classes: C.
-        dim: D.
-        learning_rate: of Adam.
-    """
-
-    def __init__(self, classes: int, dim: int, learning_rate: float = 1e-3):
+    def __init__(self, classes: int, dim: int):
         super().__init__()
         from pytorch_metric_learning.losses import ArcFaceLoss
         from pytorch_metric_learning.utils.common_functions import TorchInitWrapper
@@ -43,24 +36,17 @@ class PmlHead(pl.LightningModule):
         # Its default start, rows of length sqrt(D), turns sixteen times more slowly under the same learning rate.
         start = TorchInitWrapper(torch.nn.init.normal_, std=math.sqrt(2 / dim))
         self.loss = ArcFaceLoss(classes, dim, margin=math.degrees(MARGIN), scale=SCALE, weight_init_func=start)
-        self.learning_rate = learning_rate
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Mean loss of a batch."""
-        embedding_BD, target_B = batch
-        return self.loss(embedding_BD, target_B)
+        return self.loss(*batch)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam over the class rows."""
-        return torch.optim.Adam(self.parameters(), lr=self.learning_rate, betas=BETAS)
+        return torch.optim.Adam(self.parameters(), lr=1e-3, betas=BETAS)
 
     def named_rightly(self, embedding_ND: Tensor, target_N: Tensor) -> float:
-        """Share of samples, in percent, whose row has the highest cosine.
-
-        Args:
-            embedding_ND: samples of any length.
-            target_N: the class of each.
-        """
+        """Share of samples, in percent, whose row has the highest cosine."""
         rows_DC = F.normalize(self.loss.W.detach(), dim=0)
         blocks = zip(embedding_ND.split(4096), target_N.split(4096), strict=True)
         hits = [((embedding_BD @ rows_DC).argmax(1) == target_B).sum() for embedding_BD, target_B in blocks]
@@ -69,36 +55,31 @@ class PmlHead(pl.LightningModule):
 
 def train_pml(
     embedding_ND: Tensor, target_N: Tensor, classes: int, batch: int, epochs: int, precision: str, steps: int | None,
-    accelerator: str, seed: int = 0, begin: Start | None = None,
+    accelerator: str, seed: int = 0, begin: tuple[Tensor, IndexBatches] | None = None,
 ) -> tuple[float, PmlHead]:  # fmt: skip
     """Lightning, TensorDataset, DataLoader and pytorch-metric-learning, as a user without this project would write it.
 
     Args:
         embedding_ND: (N, D) float32.
         target_N: (N,) int64 in [0, C).
-        classes: C.
-        batch: B.
-        epochs: to train.
-        precision: of float32 products, see `lightning_modules.kernels.matmul_precision`.
         steps: of an epoch; None trains with all samples.
-        accelerator: of the Trainer.
-        seed: of first weights and batch order.
-        begin: a start of ours, whose first rows and batch order are taken instead: where two ways are compared by what
-            they learn, chance must not differ.
+        begin: (C, D) first rows and batches of ours, taken instead: where two ways are compared by what they learn,
+            chance must not differ.
 
     Returns:
         Samples per second, and the trained module on the CPU.
     """
     torch.manual_seed(seed)
-    order = {"shuffle": True} if begin is None else {"sampler": _OurOrder(begin.data.train_dataloader())}
+    order = {"shuffle": True} if begin is None else {"sampler": _OurOrder(begin[1])}
     loader = DataLoader(TensorDataset(embedding_ND, target_N), batch_size=batch, **order)
     head, history = PmlHead(classes, embedding_ND.shape[1]), History()
     if begin is not None:
-        head.loss.W.data.copy_(begin.rows_CD.T)
-    with matmul_precision(precision), limited_steps(steps):
+        head.loss.W.data.copy_(begin[0].T)
+    with matmul_precision(precision):
         trainer = pl.Trainer(
             max_epochs=epochs, accelerator=accelerator, devices=1, logger=history, callbacks=[EpochClock()],
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            limit_train_batches=steps,
         )  # fmt: skip
         trainer.fit(head, loader)
     return samples_per_second(history.records), head.cpu()
@@ -108,14 +89,13 @@ class _OurOrder(Sampler):
     """The samples of each epoch in the order in which ours come."""
 
     def __init__(self, batches: IndexBatches):
-        self.batches, self.epoch = batches, 0
+        self.batches, self.passes = batches, itertools.count()
+        batches.epoch = lambda: next(self.passes)
 
     def __len__(self) -> int:
         return len(self.batches.rows)
 
     def __iter__(self) -> Iterator[int]:
-        self.batches.set_epoch(self.epoch)
-        self.epoch += 1
         return iter(self.batches.order().tolist())
 
 
@@ -147,8 +127,7 @@ def train_insightface(
 
     Args:
         embedding_ND, target_N, classes, batch, epochs, precision, steps: see `train_pml`.
-        device: "cpu" or "cuda"; data, weights and batch order live there.
-        seed: of first rows and batch order.
+        device: data, weights and batch order live there.
 
     Returns:
         Samples per second, the median over epochs without the first.
@@ -158,39 +137,27 @@ def train_insightface(
     embedding_ND, target_N = embedding_ND.to(device), target_N.to(device)
     weight_CD = torch.nn.Parameter(torch.randn(classes, dim, device=device) * math.sqrt(2 / dim))
     adam, history = torch.optim.Adam([weight_CD], lr=1e-3, betas=BETAS), []
+
+    def epoch() -> None:
+        for index_B in torch.randperm(len(target_N), device=device).split(batch)[:steps]:
+            embedding_BD, target_B = F.normalize(embedding_ND[index_B]), target_N[index_B]
+            logits_BC = insightface_logits(F.linear(embedding_BD, F.normalize(weight_CD)), target_B)
+            adam.zero_grad()
+            F.cross_entropy(logits_BC, target_B).backward()
+            adam.step()
+
+    samples = min((steps or len(target_N)) * batch, len(target_N))
     with matmul_precision(precision):
         for _ in range(epochs):
-            started, samples = _now(device), 0
-            for index_B in _batches(len(target_N), batch, steps, device):
-                embedding_BD, target_B = F.normalize(embedding_ND[index_B]), target_N[index_B]
-                logits_BC = insightface_logits(F.linear(embedding_BD, F.normalize(weight_CD)), target_B)
-                adam.zero_grad()
-                F.cross_entropy(logits_BC, target_B).backward()
-                adam.step()
-                samples += len(index_B)
-            history.append({"time/samples_per_second": samples / (_now(device) - started)})
+            history.append({"time/samples_per_second": samples / seconds(epoch, device)})
     return samples_per_second(history)
-
-
-def _batches(count: int, batch: int, steps: int | None, device: str) -> Iterator[Tensor]:
-    yield from torch.randperm(count, device=device).split(batch)[:steps]
-
-
-def _now(device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def gemm_samples_per_second(classes: int, batch: int, dim: int, precision: str, device: str, fill: float) -> float:
     """How many samples the machine's own matrix product would train per second: forward and weight gradient, no more.
 
     Args:
-        classes: C.
-        batch: B.
-        dim: D.
         precision: "medium" multiplies bfloat16 operands as they lie in memory, the others float32.
-        device: "cpu" or "cuda".
         fill: seconds to measure.
     """
     dtype = PRODUCT_DTYPE[precision]

@@ -3,6 +3,7 @@
 
 import logging
 import shutil
+from dataclasses import asdict
 from typing import Any
 
 from hydra.utils import instantiate
@@ -22,9 +23,6 @@ log = logging.getLogger(__name__)
 def build_groups(cfg: DictConfig) -> dict[str, Group]:
     """The chosen groups of the suite, built before anything is written, so that a wrong argument costs nothing.
 
-    Args:
-        cfg: values of `config.BenchmarkConfig`.
-
     Raises:
         InputError: an unknown name in `only`, or a node that builds no group.
     """
@@ -41,10 +39,7 @@ def run_groups(
     """Measures each group that the run folder does not hold yet.
 
     Args:
-        groups: from a name to what measures.
         run: the opened run folder; `groups/<name>.json` holds what a group gave.
-        cfg: values of `config.BenchmarkConfig`.
-        device: "cpu" or "cuda".
         console: where each record is shown as it comes.
 
     Returns:
@@ -70,7 +65,7 @@ def _measure(name: str, group: Group, bench: Bench, file, console: Console) -> N
     try:
         for found in group.measure(bench):
             if isinstance(found, Skipped):
-                skipped.append({"name": found.name, "against": found.against, "reason": found.reason})
+                skipped.append(asdict(found))
                 shown = f"{found.name} against {found.against}: skipped, {found.reason}"
             else:
                 records.append({**found, "group": name, "threads": bench.cfg.threads})

@@ -21,11 +21,7 @@ OURS_BETTER, THEIRS_BETTER = "#1b7a4b", "#b4541a"
 
 
 def line(record: dict[str, Any]) -> str:
-    """One record in one line.
-
-    Args:
-        record: of benchmark.json.
-    """
+    """One record in one line."""
     accuracy = ""
     if "accuracy" in record:
         accuracy = f"; accuracy {record['accuracy']:.2f} % and {record['theirs_accuracy']:.2f} %"
@@ -36,36 +32,21 @@ def line(record: dict[str, Any]) -> str:
 
 
 def frame(records: list[dict[str, Any]]) -> pd.DataFrame:
-    """The columns that are shown: what, against whom, ratio with its range, both values, peak memory.
-
-    Args:
-        records: of benchmark.json.
-    """
+    """The columns that are shown: what, against whom, ratio with its range, both values, peak memory."""
     return pd.DataFrame(
         {
-            "name": record["name"],
-            "classes": record["classes"],
-            "batch": record["batch"],
-            "precision": record["precision"],
-            "against": record["against"],
+            **{key: record[key] for key in ("name", "classes", "batch", "precision", "against")},
             "ratio": _ratio(record),
-            "ours": three_digits(record["ours"]),
-            "theirs": three_digits(record["theirs"]),
+            **{key: three_digits(record[key]) for key in ("ours", "theirs")},
             "unit": record["unit"],
-            "peak MiB": " / ".join(
-                whole(record[key]) if record.get(key) is not None else "–" for key in ("ours_peak_mb", "theirs_peak_mb")
-            ),
+            "peak MiB": _peaks(record),
         }
         for record in records
     )
 
 
 def terminal_table(records: list[dict[str, Any]]) -> Group:
-    """One block per comparison, a row per rival: 80 characters are enough.
-
-    Args:
-        records: of benchmark.json.
-    """
+    """One block per comparison, a row per rival: 80 characters are enough."""
     blocks: dict[str, Table] = {}
     for record in records:
         title = f"{_what(record)}, {record['precision']}, in {record['unit']}"
@@ -73,31 +54,20 @@ def terminal_table(records: list[dict[str, Any]]) -> Group:
             blocks[title] = Table(box=None, pad_edge=False, show_header=not blocks)
             for heading, width, justify in COLUMNS:
                 blocks[title].add_column(heading, width=width, justify=justify, overflow="fold")
-        peaks = (record.get(key) for key in ("ours_peak_mb", "theirs_peak_mb"))
-        blocks[title].add_row(
-            Text(f"  {record['against']}"),
-            Text(_ratio(record), "green" if record["ratio"] >= 1 else "red"),
-            three_digits(record["ours"]),
-            three_digits(record["theirs"]),
-            " / ".join("–" if peak is None else whole(peak) for peak in peaks),
-        )
+        ratio = Text(_ratio(record), "green" if record["ratio"] >= 1 else "red")
+        values = (three_digits(record[key]) for key in ("ours", "theirs"))
+        blocks[title].add_row(Text(f"  {record['against']}"), ratio, *values, _peaks(record))
     return Group(*(part for title, table in blocks.items() for part in (Text(title, "bold"), table)))
 
 
 def markdown(
     records: list[dict[str, Any]], skipped: list[dict[str, str]], machine: dict[str, Any], picture: str | None
 ) -> str:
-    """The page of a run: machine, table, what was skipped.
-
-    Args:
-        records: of benchmark.json.
-        skipped: name, against, reason.
-        machine: facts.
-        picture: path of the figure, if there is one.
-    """
+    """The page of a run: machine, table, figure where there is one, what was skipped."""
     shown = frame(records)
     rows = [list(shown.columns), ["---"] * shown.shape[1], *shown.values.tolist()]
-    table = [f"| {' | '.join(map(_plain, row))} |" for row in rows] if records else ["Nothing was measured."]
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    table = [f"| {' | '.join(row)} |" for row in cells] if records else ["Nothing was measured."]
     facts = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in machine.items())
     parts = [
         "# Benchmark", facts + ".",
@@ -108,17 +78,13 @@ def markdown(
     if picture:
         parts.append(f"![Ratios]({picture})")
     if skipped:
-        parts.append("## Skipped")
-        parts.append("\n".join(f"- {each['name']} against {each['against']}: {each['reason']}" for each in skipped))
+        lines = [f"- {each['name']} against {each['against']}: {each['reason']}" for each in skipped]
+        parts += ["## Skipped", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
 
 
 def ratio_figure(records: list[dict[str, Any]]) -> Figure:
-    """A bar per record from 1 to its ratio, whiskers from the smallest to the largest pair, on a logarithmic axis.
-
-    Args:
-        records: of benchmark.json, at least one.
-    """
+    """A bar per record from 1 to its ratio, whiskers from the smallest to the largest pair, on a logarithmic axis."""
     with style():
         figure = Figure(figsize=(WIDTH_INCHES, 0.9 + 0.4 * len(records)), layout="constrained")
         axis = figure.subplots()
@@ -151,5 +117,6 @@ def _ratio(record: dict[str, Any]) -> str:
     return f"{three_digits(record['ratio'])} [{three_digits(record['ratio_min'])}, {three_digits(record['ratio_max'])}]"
 
 
-def _plain(cell: str) -> str:
-    return str(cell).replace("|", "\\|")
+def _peaks(record: dict[str, Any]) -> str:
+    peaks = (record.get(key) for key in ("ours_peak_mb", "theirs_peak_mb"))
+    return " / ".join("–" if peak is None else whole(peak) for peak in peaks)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from callbacks.epoch_clock import kernel_bytes
 from datamodules.cluster_datamodule import RESIDENT_BYTES
 from datamodules.errors import InputError
 from experiments.coordination.steps import batch_size
@@ -32,10 +33,10 @@ class Need:
         memory_per_job: bytes of the largest sub-network in one process, its data and its working space included.
         device_per_job: the part of it that lies on a GPU, where it trains on one.
         memory: bytes of all that run at once on this machine, with their processes.
-        disk_per_job: of the largest sub-network: its checkpoints, or when finished its weights and their copy.
-        disk: of finished weights and their copies, and of the checkpoints of each that runs at once.
+        disk_per_job: of the largest sub-network: its checkpoints and its finished weights.
+        disk: of finished weights, of the last checkpoints that stay, and of the checkpoints of each that runs at once.
         large_batch: whether a smaller batch would save half of `memory_per_job` or more.
-        stack: sub-networks of a job.
+        on_one_gpu: sub-networks that share a GPU at the same time.
     """
 
     memory_per_job: int
@@ -44,25 +45,17 @@ class Need:
     disk_per_job: int
     disk: int
     large_batch: bool = False
-    stack: int = 1
+    on_one_gpu: int = 1
 
     def __str__(self) -> str:
-        per_job, memory, disk_per_job, disk = (
-            _readable(value) for value in (self.memory_per_job, self.memory, self.disk_per_job, self.disk)
-        )
-        return f"about {per_job} of memory and {disk_per_job} of disk each, {memory} and {disk} in all"
+        each = f"about {_readable(self.memory_per_job)} of memory and {_readable(self.disk_per_job)} of disk each"
+        return f"{each}, {_readable(self.memory)} and {_readable(self.disk)} in all"
 
 
 def need(
-    classes: Iterable[int],
-    samples: Iterable[int],
-    dim: int,
-    trainer: dict[str, Any],
-    at_once: int,
-    moments: int = 2,
-    stack: int = 1,
-    nodes: int = 1,
-) -> Need:
+    classes: Iterable[int], samples: Iterable[int], dim: int, trainer: dict[str, Any], at_once: int,
+    moments: int = 2, on_one_gpu: int = 1, nodes: int = 1, grow: int = 0,
+) -> Need:  # fmt: skip
     """What a set of jobs takes.
 
     On the device: weight, gradient, the optimiser's moments and, in validation, unit rows, each C x D; what a step
@@ -77,14 +70,11 @@ def need(
     measured.
 
     Args:
-        classes: C of each sub-network.
-        samples: training and validation samples of each sub-network.
-        dim: D.
-        trainer: values of `schema.TrainerConfig`.
         at_once: sub-networks that train at the same time.
         moments: matrices of C x D that the optimiser keeps: 2 of Adam, none of plain SGD.
-        stack: sub-networks trained in one step; a job is then a stack of them.
+        on_one_gpu: sub-networks that train at the same time on the same GPU.
         nodes: machines over which the ranks of a sub-network are spread.
+        grow: how many of the sub-networks keep their last checkpoint, the largest ones (`Recipe.grows`).
     """
     classes, samples = list(classes), list(samples)
     if not classes:
@@ -96,24 +86,22 @@ def need(
     step = share * (matrix + FLOAT * batch * c) + min(share * matrix, FLOAT * BLOCK)
     outputs = int(step + 3 * min(FLOAT * max(batch, VALIDATION_ROWS) * c, bound // 2))
     data = min(int(1.3 * n * dim * FLOAT), 2 * RESIDENT_BYTES)
-    stack = min(stack, len(classes))
-    if stack > 1:
-        outputs = max(outputs, 2 * FLOAT * stack * batch * c)
     ranks = trainer.get("devices", 1)
     shared_by = ranks if trainer.get("strategy") == "model_parallel" else 1
     gathered = 2 * matrix if shared_by > 1 else 0
-    on_device = stack * ((3 + moments) * matrix // shared_by + data) + outputs // shared_by + gathered
+    on_device = (3 + moments) * matrix // shared_by + data + outputs // shared_by + gathered
     per_job = on_device + matrix + WORKING_BYTES
-    at_once = min(at_once, -(-len(classes) // stack))
+    at_once = min(at_once, len(classes))
     checkpoints = CHECKPOINTS * (1 + moments) * matrix
+    stay = (1 + moments) * sum(sorted(classes, reverse=True)[:grow])
     return Need(
         memory_per_job=per_job,
         device_per_job=on_device,
         memory=at_once * max(1, ranks // nodes) * (per_job + PROCESS_BYTES),
-        disk_per_job=checkpoints + 2 * matrix,
-        disk=2 * FLOAT * dim * sum(classes) + at_once * stack * checkpoints,
+        disk_per_job=checkpoints + matrix,
+        disk=FLOAT * dim * (sum(classes) + stay) + at_once * checkpoints,
         large_batch=batch > VALIDATION_ROWS and outputs > per_job / 2,
-        stack=stack,
+        on_one_gpu=on_one_gpu,
     )
 
 
@@ -121,9 +109,6 @@ def check(needed: Need, run_folder: Path, on_gpu: bool, held: int = 0) -> None:
     """Refuses what does not fit into the free memory (of the GPU where one is used) or onto the disk.
 
     Args:
-        needed: by `need`.
-        run_folder: whose disk is looked at.
-        on_gpu: whether sub-networks train on a GPU, one per GPU at a time.
         held: bytes of what is needed that are there already: those of this process, where it trains itself.
 
     Raises:
@@ -133,39 +118,27 @@ def check(needed: Need, run_folder: Path, on_gpu: bool, held: int = 0) -> None:
     if needed.disk > free_disk:
         raise InputError(
             f"{_readable(free_disk)} free on the disk of {run_folder}",
-            f"{_readable(needed.disk)} for weights, their copies and checkpoints",
+            f"{_readable(needed.disk)} for weights and checkpoints",
             "make room, or choose another runs_dir",
         )
     if on_gpu:
         free, _ = torch.cuda.mem_get_info()
-        wanted, where = needed.device_per_job, "GPU memory"
+        wanted, where = needed.on_one_gpu * needed.device_per_job, "GPU memory"
     else:
         free, wanted, where = free_memory(), max(0, needed.memory - held), "memory"
     if free is not None and wanted > free:
-        raise InputError(
-            f"{_readable(free)} of free {where}",
-            f"{_readable(wanted)} for the largest sub-networks that train at once",
-            _cure(needed),
-        )
+        cure = "more sub-networks (n_subnets), an optimizer with fewer moments, or fewer workers"
+        if needed.large_batch:
+            cure = "a smaller trainer.batch_size, more sub-networks (n_subnets), or fewer workers"
+        expected = f"{_readable(wanted)} for the largest sub-networks that train at once"
+        raise InputError(f"{_readable(free)} of free {where}", expected, cure)
 
 
-def _cure(needed: Need) -> str:
-    if needed.stack > 1:
-        return f"trainer.stack below {needed.stack}, or more sub-networks (n_subnets)"
-    if needed.large_batch:
-        return "a smaller trainer.batch_size, more sub-networks (n_subnets), or fewer workers"
-    return "more sub-networks (n_subnets), an optimizer with fewer moments, or fewer workers"
-
-
-def moments_of(make_optimizer: Callable[[Iterable[torch.Tensor]], torch.optim.Optimizer]) -> int:
-    """Matrices of the size of the parameters, in float32, that an optimiser keeps; found by one step of it.
-
-    Args:
-        make_optimizer: makes it from parameters.
-    """
+def moments_of(make_optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]) -> int:
+    """Matrices of the size of the parameters, in float32, that an optimiser keeps; found by one step of it."""
     weight = torch.zeros(4, 4, requires_grad=True)
     weight.grad = torch.ones(4, 4)
-    optimizer = make_optimizer([weight])
+    optimizer = make_optimizer([{"params": [weight]}])
     optimizer.step()
     kept = [value for value in optimizer.state[weight].values() if isinstance(value, torch.Tensor)]
     kept_bytes = sum(value.numel() * value.itemsize for value in kept if value.shape == weight.shape)
@@ -174,22 +147,12 @@ def moments_of(make_optimizer: Callable[[Iterable[torch.Tensor]], torch.optim.Op
 
 def free_memory() -> int | None:
     """Bytes of memory that this machine can still give; None where it does not tell."""
-    return _kernel_says("/proc/meminfo", "MemAvailable:")
+    return kernel_bytes("MemAvailable", "/proc/meminfo")
 
 
 def held_memory() -> int:
     """Bytes of memory that this process has, pages of mapped files not counted; 0 where the system does not tell."""
-    return _kernel_says("/proc/self/status", "RssAnon:") or 0
-
-
-def _kernel_says(file: str, name: str) -> int | None:
-    try:
-        for line in Path(file).read_text().splitlines():
-            if line.startswith(name):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
+    return kernel_bytes("RssAnon") or 0
 
 
 def _readable(count: int) -> str:

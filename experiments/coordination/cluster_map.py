@@ -19,13 +19,7 @@ FEWEST_FOR_NEIGHBOURS = 30
 
 
 def write_map(coordinator: Coordinator, cells: list[Cell], scenarios: list[Scenario]) -> None:
-    """Writes details/map.csv: the first seed of each size, a row per drawn identity and partition of several clusters.
-
-    Args:
-        coordinator: of the run.
-        cells: all repetitions.
-        scenarios: whose partitions are shown.
-    """
+    """Writes details/map.csv: the first seed of each size, a row per drawn identity and partition."""
     rows: list[pd.DataFrame] = []
     for cell in {(cell.n_identities, cell.n_subnets): cell for cell in reversed(cells)}.values():
         _, _, means_KD = coordinator.enrolled(cell)

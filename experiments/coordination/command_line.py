@@ -9,34 +9,35 @@ import dataclasses
 import functools
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import hydra
 import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from datamodules.errors import InputError
+from datamodules.errors import InputError, nearest
 from datamodules.files import disk_error
 from experiments.coordination.screen import FLAGS_HELP, show_error, showing, without_flags
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+from experiments.training.arguments import CONFIGS, check_callbacks, check_trainer
 
 
 def command(config_name: str, schema: type | None = None) -> Callable[[Callable[[DictConfig], int | None]], Callable]:
     """Makes a command of a function that takes the composed config.
+
+    The function itself imports what takes long to load: --help and a mistyped key are answered at once.
 
     Args:
         config_name: the root config, `experiments/configs/<config_name>.yaml`. Its help text is in `hydra.help`.
@@ -65,10 +66,13 @@ def command(config_name: str, schema: type | None = None) -> Callable[[Callable[
             signal.signal(signal.SIGTERM, _stop)
             with errors_as_one_line():
                 words, level = without_flags(sys.argv[1:])
+                if schema is not None and "scenario" in {field.name for field in dataclasses.fields(schema)}:
+                    words = [as_row(word) for word in words]
                 if {"--help", "-h"} & set(words):
                     print(help_text(config_name))  # Hydra's own would first list every group, which takes a second
                     sys.exit(0)
-                sys.argv[1:] = words
+                # Any argument of Lightning's Trainer can be added; `check_trainer` refuses what is none.
+                sys.argv[1:] = [re.sub(r"^trainer\.", "++trainer.", word) for word in words]
                 with showing(level):
                     if level != "verbose":
                         quieten()
@@ -81,22 +85,36 @@ def command(config_name: str, schema: type | None = None) -> Callable[[Callable[
 
 
 def help_text(config_name: str) -> str:
-    """What a command says with --help.
-
-    Args:
-        config_name: the root config; its `hydra.help.template` is the text.
-    """
+    """What a command says with --help: `hydra.help.template` of its root config."""
     content = yaml.safe_load((CONFIGS / f"{config_name}.yaml").read_text(encoding="utf-8"))
     return f"{content['hydra']['help']['template'].rstrip()}\n{FLAGS_HELP}"
+
+
+def as_row(word: str) -> str:
+    """`scenario=ROW` in the words of Hydra, which would look for a file ROW in the group configs/scenario.
+
+    >>> as_row("scenario=ism"), as_row("scenario=loss.margin=0.3"), as_row("seed=3")
+    ('scenario.name=ism', 'scenario.name="loss.margin=0.3"', 'seed=3')
+    """
+    key, _, row = word.partition("=")
+    if key != "scenario":
+        return word
+    return f"scenario.name={row}" if "=" not in row or row[0] in "\"'" else f'scenario.name="{row}"'
 
 
 def _coordinate(function: Callable[[DictConfig], int | None], cfg: DictConfig) -> int | None:
     if "logger" in cfg:
         instantiate(cfg.logger)  # what cannot be built is refused before anything is written
+    if isinstance(OmegaConf.select(cfg, "trainer"), DictConfig) and OmegaConf.get_type(cfg.trainer) is dict:  # open
+        check_trainer(cfg.trainer)
+        check_callbacks(cfg.get("callbacks") or {})
     if "launcher" not in cfg:
         return function(cfg)
     launcher = instantiate(cfg.launcher)
-    if launcher.serve(OmegaConf.select(cfg, "trainer.devices", default=1)):
+    asked = OmegaConf.select(cfg, "trainer.devices")
+    if (devices := launcher.devices(asked)) != asked:
+        cfg.trainer.devices = devices
+    if launcher.serve():
         return 0
     try:
         return function(cfg)
@@ -134,21 +152,17 @@ def next_cell(codes: list[int | None]) -> Iterator[None]:
         print(f"failed with exit code {failed}: {cell}", file=sys.stderr)
 
 
-class errors_as_one_line:
-    """Context that turns what a user can mend into one line on standard error and exit code 2."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind, error, trace) -> None:
-        if error is None or isinstance(error, SystemExit):
-            return
-        if isinstance(error, KeyboardInterrupt):
-            print("stopped; what is finished is kept, repeat the command to go on", file=sys.stderr)
-            sys.exit(130)
-        line = as_input_error(error)
-        if line is None:
-            return  # a defect of ours: the traceback is what helps
+@contextmanager
+def errors_as_one_line() -> Iterator[None]:
+    """Turns what a user can mend into one line on standard error and exit code 2."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("stopped; what is finished is kept, repeat the command to go on", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if (line := as_input_error(error)) is None:
+            raise  # a defect of ours: the traceback is what helps
         show_error(line)
         sys.exit(2)
 
@@ -156,20 +170,14 @@ class errors_as_one_line:
 def refuse_unknown(schema: type, cfg: DictConfig, prefix: str = "") -> None:
     """Refuses keys that a dataclass, or a dataclass inside it, does not have.
 
-    Args:
-        schema: the dataclass.
-        cfg: its values, and perhaps more.
-        prefix: of the keys, for the message.
-
     Raises:
         InputError: a key too many.
     """
     known = {field.name: field.type for field in dataclasses.fields(schema)}
     for key in cfg:
         if key not in known:
-            raise InputError(
-                f"{prefix}{key}", f"one of {', '.join(prefix + name for name in known)}", "correct the key"
-            )
+            expected = f"one of {', '.join(prefix + name for name in known)}"
+            raise InputError(f"{prefix}{key}", expected, "correct the key")
         inner = known[key]
         if isinstance(inner, type) and dataclasses.is_dataclass(inner):
             refuse_unknown(inner, cfg[key], f"{prefix}{key}.")
@@ -194,13 +202,21 @@ def as_input_error(error: BaseException) -> str | None:
     if isinstance(error, YAMLError):
         error = HydraException(f"YAML that cannot be read: {error}")
         seen = [error]
+    if choice := re.search(r"Could not (?:load|find) '(\w+)/([^']+)'", str(error)):
+        group, name = choice.groups()
+        known = sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
+        cure = nearest(name, known, f"correct the name or add configs/{group}/{name}.yaml")
+        return f"got {group}={name}; expected one of {', '.join(known)}; cure: {cure}"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         # Hydra wraps: the innermost message names the key, or the argument a constructor did not take.
         innermost = seen[-1] if isinstance(seen[-1], (HydraException, OmegaConfBaseException, TypeError)) else error
         inner = "" if innermost is error else f" ({_one_line(str(innermost))})"
+        cure = "see --help, or --cfg job for the composed configuration"
+        if isinstance(error, OverrideParseException):
+            cure = """quote rows twice, for the shell and for Hydra: 'scenarios=[knn,"loss.margin=0.3"]'"""
         return (
             f"got a configuration that cannot be used: {_one_line(str(error))}{inner}; expected keys and values of "
-            "experiments/configs; cure: see --help, or --cfg job for the composed configuration"
+            f"experiments/configs; cure: {cure}"
         )
     return None
 
@@ -220,18 +236,14 @@ def quieten() -> None:
         ".*you defined a `validation_step` but have no `val_dataloader`.*",
         ".*Skipping val loop.*",
         ".*The number of training batches.*",
-        ".*is ambiguous. The batch size we found is.*",
+        ".*ambiguous collection. The batch size we found is.*",
         ".*`pin_memory` .*",
         ".*It is recommended to use `self.log.*sync_dist=True.*",
-        ".*`dataloader_iter` .*",  # its support is called experimental
-        ".*Experiment logs directory .* exists and is not empty.*",
+        ".*(Experiment logs|Checkpoint) directory .* exists and is not empty.*",
     ):
         warnings.filterwarnings("ignore", message=pattern)
     for name in (
-        "pytorch_lightning",
-        "lightning.pytorch",
-        "lightning.fabric",
-        "lightning_fabric",
+        "pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric",
         "pytorch_lightning.utilities.rank_zero",
-    ):
+    ):  # fmt: skip
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -31,11 +30,10 @@ from experiments.coordination import capacity
 from experiments.coordination.data import dataset_name
 from experiments.coordination.job import Job, Recipe
 from experiments.coordination.ledger import Ledger
-from experiments.coordination.networks import enrolled_data
+from experiments.coordination.networks import enrolled_data, head_description, trained_head
 from experiments.coordination.progress import Progress
 from experiments.coordination.run_folder import RunFolder
 from experiments.coordination.scenarios import Scenario
-from experiments.coordination.stacking import WatchingStacks, reasons_by_job, stack_size, stacked
 from experiments.coordination.steps import few_steps
 from lightning_modules.identifier import Identifier
 from lightning_modules.scores import Heads
@@ -55,20 +53,14 @@ class Cell:
 
 
 class Coordinator:
-    """Knows the run folder, the data and the configuration, and which parts of the run are finished.
-
-    Args:
-        run: the opened run folder.
-        embedding_set: the data.
-        cfg: the composed configuration.
-        console: where progress is shown.
-    """
+    """Knows the run folder, the data and the configuration, and which parts of the run are finished."""
 
     def __init__(self, run: RunFolder, embedding_set: EmbeddingSet, cfg: DictConfig, console: Console):
         self.run, self.embedding_set, self.console = run, embedding_set, console
         self.launcher = instantiate(cfg.launcher)
         self.tracking_node = OmegaConf.to_container(cfg.logger, resolve=True)
         self.trainer = OmegaConf.to_container(cfg.trainer, resolve=True)
+        self.callbacks = OmegaConf.to_container(cfg.get("callbacks") or OmegaConf.create({}), resolve=True)
         self.split = OmegaConf.to_container(cfg.split, resolve=True)
         self.dataset = dataset_name(embedding_set)
         self.fingerprint = embedding_set.fingerprint()
@@ -82,6 +74,10 @@ class Coordinator:
             )  # fmt: skip
         run.note(dataset=self.dataset, data_fingerprint=self.fingerprint)  # before any part that depends on it
 
+    def labels(self, cell: Cell) -> dict[str, Any]:
+        """What every row of results begins with."""
+        return {"dataset": self.dataset, "n_identities": cell.n_identities, "seed": cell.seed}
+
     def enrolled(self, cell: Cell) -> tuple[EmbeddingSet, Splits, np.ndarray]:
         """Set, splits and (K, D) class means of a cell."""
         return enrolled_data(str(self.embedding_set.path), tuple(sorted(self._split_of(cell).items())))
@@ -89,20 +85,25 @@ class Coordinator:
     def _split_of(self, cell: Cell) -> dict[str, Any]:
         return {**self.split, "n_identities": cell.n_identities, "seed": cell.seed}
 
-    def partition(self, cell: Cell, scenario: Scenario) -> tuple[Partition, Path]:
-        """The partition of a scenario in a cell, from disk or made and saved: before any training that needs it."""
-        content = [scenario.partitioner, cell.n_subnets, self.fingerprint, self._split_of(cell)]
+    def partition_folder(self, cell: Cell, scenario: Scenario) -> Path:
+        """Where the partition of a scenario in a cell lies."""
+        content = [scenario.nodes["partitioner"], cell.n_subnets, self.fingerprint, self._split_of(cell)]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
         kind = scenario.names["partitioner"].partition("(")[0]
         name = f"N{cell.n_identities}-{kind}-m{cell.n_subnets}-seed{cell.seed}-{digest}"
+        return self.run.path / "partitions" / name
+
+    def partition(self, cell: Cell, scenario: Scenario) -> tuple[Partition, Path]:
+        """The partition of a scenario in a cell, from disk or made and saved: before any training that needs it."""
+        folder = self.partition_folder(cell, scenario)
+        name = folder.name
         if name not in self._partitions:
-            folder = self.run.path / "partitions" / name
             made = self._known_partition(folder)
             if made is None:
                 started = time.perf_counter()
                 embedding_set, splits, means_KD = self.enrolled(cell)
                 samples = TrainingSamples(embedding_set.embeddings, splits.train)
-                made = instantiate(scenario.partitioner).fit(means_KD, cell.n_subnets, cell.seed, samples)
+                made = instantiate(scenario.nodes["partitioner"]).fit(means_KD, cell.n_subnets, cell.seed, samples)
                 made.save(folder)
                 log.info("%s in %.2f s", made.describe(), time.perf_counter() - started)
             self._note_partition(name, made, folder)
@@ -129,34 +130,35 @@ class Coordinator:
             self.run.note(partitions={**known, name: made.hash()})
 
     def jobs(self, cell: Cell, scenario: Scenario) -> list[Job]:
-        """One job per cluster; scenarios with the same partition and recipe have the same jobs.
-
-        Args:
-            cell: N, m and seed.
-            scenario: whose partition, loss and initial rows are used.
-        """
+        """One job per cluster; scenarios with the same partition and recipe have the same jobs."""
         if not scenario.trains:
             return []
         partition, folder = self.partition(cell, scenario)
         trainer = {**self.trainer, **scenario.trainer}
-        recipe = Recipe(scenario.loss, scenario.init, scenario.optimizer, trainer, cell.seed, scenario.active_classes)
+        recipe = Recipe(**scenario.recipe, trainer=trainer, seed=cell.seed, callbacks=self.callbacks)
         data = f"{self.fingerprint}{json.dumps(self._split_of(cell), sort_keys=True)}"
-        key = recipe.key(data, partition.hash())
+        key, lineage = recipe.key(data, partition.hash()), recipe.lineage(data, partition.hash())
         named = {key: scenario.names[key] for key in ("partitioner", "loss", "init")}
         facts = {"dataset": self.dataset, "n_identities": cell.n_identities, "n_subnets": partition.n_clusters, **named}
-        what = (
-            f"{self.dataset} N={cell.n_identities} {named['partitioner']} m={partition.n_clusters} {named['loss']} "
-            f"seed {cell.seed}"
-        )
+        what = " ".join([
+            f"{self.dataset} N={cell.n_identities} {named['partitioner']} m={partition.n_clusters} {named['loss']}",
+            *(own for own in self.own_recipe(scenario) if own != named["loss"]), f"seed {cell.seed}",
+        ])  # fmt: skip
         return [
             Job(
                 run=self.run.path.name, run_folder=str(self.run.path), data=str(self.embedding_set.path.absolute()),
                 split=self._split_of(cell), partition=str(folder), cluster=cluster, recipe=recipe, key=key,
                 title=f"{what} cluster {cluster}", tracking=self.tracking_node,
-                facts={**facts, "classes": int(size)},
+                facts={**facts, "classes": int(size)}, lineage=lineage,
             )
             for cluster, size in enumerate(partition.sizes())
         ]  # fmt: skip
+
+    def own_recipe(self, scenario: Scenario) -> list[str]:
+        """What of a scenario's recipe is not the run's, such as ["sgd", "max_epochs=1"]."""
+        config = self.run.config
+        nodes = [scenario.names[group] for group, node in scenario.recipe.items() if node != config.get(group, node)]
+        return [*nodes, *(f"{key}={value}" for key, value in scenario.trainer.items() if value != self.trainer[key])]
 
     def train(self, work: Iterable[tuple[Cell, Scenario]]) -> dict[str, tuple[str, str]]:
         """Trains every sub-network that the given cells and scenarios need and that is not on disk.
@@ -180,9 +182,7 @@ class Coordinator:
         with Progress(self.console, len(missing), self.trainer["max_epochs"]) as progress:
             if len(missing) < len(jobs):
                 progress.say(f"{len(jobs) - len(missing)} of {len(jobs)} sub-networks are trained already")
-            units = stacked(missing)
-            watching = WatchingStacks(ledger.watching(progress), units)
-            reasons = reasons_by_job(units, self.launcher.run(units, watching)) if missing else {}
+            reasons = self.launcher.run(missing, ledger.watching(progress)) if missing else {}
         ledger.close(reasons)
         return {job.identifier: (job.title, reasons[job.identifier]) for job in missing if job.identifier in reasons}
 
@@ -202,29 +202,26 @@ class Coordinator:
         classes = [job.facts["classes"] for job in jobs]
         samples = [count * len(data) // data.n_identities for count in classes]
         at_once = self.launcher.at_once(self.trainer["devices"])
+        on_one_gpu = self.launcher.on_one_gpu(self.trainer["devices"], len(jobs)) if self._on_gpu else 1
         optimizers = {json.dumps(job.recipe.optimizer): job.recipe.optimizer for job in jobs}.values()
         moments = max(capacity.moments_of(instantiate(dict(node))) for node in optimizers)
         nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1))
-        return capacity.need(classes, samples, data.dim, self.trainer, at_once, moments, stack_size(jobs[0]), nodes)
+        grow = sum(job.recipe.grows for job in jobs)
+        return capacity.need(classes, samples, data.dim, self.trainer, at_once, moments, on_one_gpu, nodes, grow)
 
     def identifier(self, cell: Cell, scenario: Scenario) -> Identifier:
-        """Assembles the trained parts of a scenario, router and decision fitted to training and validation samples.
-
-        Args:
-            cell: N, m and seed.
-            scenario: whose sub-networks are trained.
-        """
+        """Assembles the trained parts of a scenario, router and decision fitted to training and validation samples."""
         embedding_set, splits, means_KD = self.enrolled(cell)
         partition, _ = self.partition(cell, scenario)
         jobs = self.jobs(cell, scenario)
-        rows = (safetensors.torch.load_file(job.stem.with_suffix(".safetensors"))["rows"] for job in jobs)
+        heads = (trained_head(job) for job in jobs)
         made = Identifier(
             identities=tuple(self.embedding_set.identities[label] for label in splits.enrolled),
             class_means_KD=torch.from_numpy(means_KD),
             partition=partition,
             decision=scenario.decision,
             router=scenario.router if partition.n_clusters > 1 else None,
-            heads=Heads.pack(partition, rows) if jobs else None,
+            heads=Heads.pack(partition, heads, head_description(jobs[0])) if jobs else None,
             provenance={
                 "scenario": scenario.name, "dataset": self.dataset, "data_fingerprint": self.fingerprint,
                 "split": self._split_of(cell), **{k: v for k, v in scenario.names.items() if v},
@@ -233,8 +230,11 @@ class Coordinator:
                 "training": asdict(jobs[0].recipe) if jobs else None,
             },
         )  # fmt: skip
-        if not made.needs_fit:
-            return made
-        val_BD, truth_B = TrainingSamples(embedding_set.embeddings, splits.val).drawn(FIT_PROBES, cell.seed)
-        samples = TrainingSamples(embedding_set.embeddings, splits.train)
-        return made.fitted(samples, torch.from_numpy(val_BD), torch.from_numpy(truth_B.astype(np.int64)), cell.seed)
+        return fitted(made, embedding_set, splits, cell.seed) if made.needs_fit else made
+
+
+def fitted(identifier: Identifier, embedding_set: EmbeddingSet, splits: Splits, seed: int) -> Identifier:
+    """Fits router and decision to training samples and up to 8,192 validation samples, drawn."""
+    val_BD, truth_B = TrainingSamples(embedding_set.embeddings, splits.val).drawn(FIT_PROBES, seed)
+    samples = TrainingSamples(embedding_set.embeddings, splits.train)
+    return identifier.fitted(samples, torch.from_numpy(val_BD), torch.from_numpy(truth_B.astype(np.int64)), seed)

@@ -53,9 +53,6 @@ def remove_stale(folder: Path) -> None:
     """Removes generated sets that a process which was killed left unfinished.
 
     Another run may be writing one right now: what changed within the last hour stays.
-
-    Args:
-        folder: where generated sets lie.
     """
     for unfinished in folder.glob(".synthetic-*.tmp"):
         with suppress(OSError):  # finished, or removed by another process
@@ -67,28 +64,18 @@ def remove_stale(folder: Path) -> None:
 def check_split(split: DictConfig) -> None:
     """Refuses shares and counts out of range.
 
-    Args:
-        split: values of `schema.SplitConfig`.
-
     Raises:
         InputError: held_out outside [0, 1), or fewer than one test image.
     """
     if not 0 <= split.held_out < 1:
         raise InputError(f"split.held_out = {split.held_out}", "a share from 0 to below 1", "choose about 0.1 to 0.2")
-    if split.max_test_images is not None and split.max_test_images < 1:
-        raise InputError(f"split.max_test_images = {split.max_test_images}", "at least 1, or null", "correct it")
-    if split.max_test_probes is not None and split.max_test_probes < 1:
-        raise InputError(f"split.max_test_probes = {split.max_test_probes}", "at least 1, or null", "correct it")
+    for key in ("max_test_images", "max_test_probes"):
+        if split[key] is not None and split[key] < 1:
+            raise InputError(f"split.{key} = {split[key]}", "at least 1, or null", "correct it")
 
 
 def check_testable(embedding_set: EmbeddingSet, split: DictConfig, sizes: list[int], seed: int) -> None:
     """Makes sure, before a run begins, that so many identities can be enrolled and some of them tested.
-
-    Args:
-        embedding_set: the data.
-        split: values of `schema.SplitConfig`.
-        sizes: the N asked for.
-        seed: of the draw.
 
     Raises:
         InputError: an N out of range, or no identity with a second image.
@@ -96,20 +83,14 @@ def check_testable(embedding_set: EmbeddingSet, split: DictConfig, sizes: list[i
     for n in sizes:
         if not len(split_identities(embedding_set, n, seed, **split).test):
             raise InputError(
-                f"no test image: each of the {n} identities has a single image",
-                "an identity with two images or more",
+                f"no test image: each of the {n} identities has a single image", "an identity with two images or more",
                 "use a set with more images per identity, or a larger n_identities",
-            )
+            )  # fmt: skip
 
 
 def dataset_name(embedding_set: EmbeddingSet) -> str:
-    """What results.csv calls a set: "synthetic" and what differs from its defaults, or the name of its folder.
-
-    Args:
-        embedding_set: the set.
-    """
-    made_with = embedding_set.meta.get("synthetic")
-    if made_with:
+    """What results.csv calls a set: "synthetic" and what differs from its defaults, or the name of its folder."""
+    if made_with := embedding_set.meta.get("synthetic"):
         usual = OmegaConf.to_container(OmegaConf.load(CONFIGS / "data" / "synthetic.yaml"))
         other = [d for d in differing(made_with, usual) if not d.startswith("n_identities=")]
         return f"synthetic({','.join(other)})" if other else "synthetic"
@@ -118,10 +99,6 @@ def dataset_name(embedding_set: EmbeddingSet) -> str:
 
 def as_sizes(value: Any, what: str) -> list[int] | None:
     """A positive integer or a list of them as a list; None stays None.
-
-    Args:
-        value: of the key.
-        what: the key, for the error.
 
     Raises:
         InputError: anything else.
@@ -140,9 +117,6 @@ def as_sizes(value: Any, what: str) -> list[int] | None:
 def as_seeds(value: Any) -> list[int]:
     """A number of repetitions n as seeds 0 to n - 1; a list as it is.
 
-    Args:
-        value: of the key `seeds`.
-
     Raises:
         InputError: no seed, a seed twice, or anything that is not a whole number from 0 on.
     """
@@ -152,9 +126,8 @@ def as_seeds(value: Any) -> list[int]:
         not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) < len(seeds)
         or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in seeds)
     ):  # fmt: skip
-        raise InputError(
-            f"seeds = {value}", "a number of repetitions or a list of seeds", "write seeds=3 or seeds=[0,1,2]"
-        )
+        expected = "a number of repetitions or a list of seeds"
+        raise InputError(f"seeds = {value}", expected, "write seeds=3 or seeds=[0,1,2]")
     return seeds
 
 
@@ -162,7 +135,6 @@ def subnets_for(sizes: list[int], n_subnets: Any) -> list[int]:
     """m for each N: as given, or by the paper's own rule, N / 2000 rounded down, at least 2.
 
     Args:
-        sizes: N.
         n_subnets: "auto", one m, or one m per N.
 
     Raises:
@@ -176,12 +148,10 @@ def subnets_for(sizes: list[int], n_subnets: Any) -> list[int]:
     given = as_sizes(n_subnets, "n_subnets")
     given = given * len(sizes) if given is not None and len(given) == 1 else given
     if given is None or len(given) != len(sizes):
-        raise InputError(
-            f"n_subnets = {given}", f"auto, one m, or {len(sizes)} of them, one per N", "make the lists equally long"
-        )
+        expected = f"auto, one m, or {len(sizes)} of them, one per N"
+        raise InputError(f"n_subnets = {given}", expected, "make the lists equally long")
     for n, m in zip(sizes, given, strict=True):
         if m > n:
-            raise InputError(
-                f"n_subnets = {m} for {n} identities", f"at most {n}", "lower n_subnets or enrol more identities"
-            )
+            cure = "lower n_subnets or enrol more identities"
+            raise InputError(f"n_subnets = {m} for {n} identities", f"at most {n}", cure)
     return given

@@ -4,6 +4,8 @@
 Axes: N samples, B probes, K identities, M clusters.
 """
 
+import math
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -11,57 +13,85 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from datamodules.embedding_set import EmbeddingSet
+from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
 from datamodules.splits import Split
+from experiments.coordination.scenarios import load_node
+from experiments.reporting.columns import KNOWN, Column
 from lightning_modules.baselines.base import Predictor
 from lightning_modules.identifier import PROBES_AT_ONCE, Identifier
 from lightning_modules.kernels import matmul_precision
-from lightning_modules.metrics import IdentificationMetrics
+from lightning_modules.metrics.base import Metric
+from lightning_modules.metrics.identification import IdentificationMetrics
 from lightning_modules.routers.base import Router
 from lightning_modules.scores import cluster_centres
 
-COLUMNS = (
-    "dataset", "extractor", "n_identities", "n_subnets", "scenario", "partitioner", "loss", "init", "router",
-    "decision", "seed", "accuracy", "precision", "recall", "f1", "cluster_accuracy_train",
-    "cluster_accuracy_test", "epochs",
-    "epoch_seconds_serial", "epoch_seconds_parallel", "train_seconds", "peak_memory_mb", "query_microseconds",
-    "parameters",
-)  # fmt: skip
 TIMED_PROBES = 1024
 
 
-def evaluate(
-    identifier: Identifier | Predictor, embedding_set: EmbeddingSet, test: Split
-) -> tuple[dict[str, float], np.ndarray]:
-    """Accuracy and macro precision, recall, F1 on test probes.
-
-    Args:
-        identifier: what names the probes.
-        embedding_set: that holds them.
-        test: which of its rows, and who they are.
+def load_metrics(names: list[str]) -> dict[Column, dict[str, Any]]:
+    """Reads `configs/metric/<name>.yaml` for each name and builds it once, before anything is written.
 
     Returns:
-        The metrics in percent, and (K,) recall of each identity in percent, NaN where it has no test sample.
+        From the column of each metric to its Hydra node.
+
+    Raises:
+        InputError: an unknown metric, a node that is none, or a column without a name of its own.
+    """
+    found: dict[Column, dict[str, Any]] = {}
+    for name in names:
+        node = OmegaConf.to_container(load_node("metric", name), resolve=True)
+        metric = instantiate(node)
+        if not isinstance(metric, Metric):
+            raise InputError(f"metric {name} with {node}", "a _target_ below Metric", f"correct metric/{name}.yaml")
+        taken = {*KNOWN, "run", "data", "method", "seeds", *(column.name for column in found)}
+        if not re.fullmatch("[a-z][a-z0-9_]*", metric.name) or metric.name in taken:
+            raise InputError(
+                f"metric {name} with the column {metric.name!r}", "a name of a-z, 0-9 and _ that no other column has",
+                "name each metric once, and correct its attribute `name`",
+            )  # fmt: skip
+        about = (metric.unit, metric.title, int(metric.digits), bool(metric.higher_is_better))
+        found[Column(metric.name, "metric", *about)] = node
+    return found
+
+
+def evaluate(
+    identifier: Identifier | Predictor, embedding_set: EmbeddingSet, test: Split,
+    further: dict[Column, dict[str, Any]] | None = None,
+) -> tuple[dict[str, float | None], np.ndarray]:  # fmt: skip
+    """Accuracy and macro precision, recall, F1 on test probes, and those of `load_metrics`.
+
+    Returns:
+        The metrics, accuracy to F1 in percent, None for what does not apply; and (K,) recall of each identity in
+        percent, NaN where it has no test sample.
+
+    Raises:
+        InputError: a metric in percent outside 0 to 100.
     """
     metrics = IdentificationMetrics(identifier.partition.n_identities)
+    others: dict[Column, Metric] = {column: instantiate(node) for column, node in (further or {}).items()}
     for rows, truth in blocks(embedding_set, test):
-        metrics.update(identifier.decide(rows).identity_B, truth)
-    return {name: float(value) for name, value in metrics.compute().items()}, metrics.recall_K().numpy()
+        answer = identifier.decide(rows)
+        metrics.update(answer.identity_B, truth)
+        for metric in others.values():
+            metric.update(answer, truth)
+    values: dict[str, float | None] = {name: float(value) for name, value in metrics.compute().items()}
+    for column, metric in others.items():
+        value = float(metric.compute())
+        if column.unit == "percent" and not (math.isnan(value) or 0 <= value <= 100 + 1e-6):
+            raise InputError(f"{column.name} = {value}", "0 to 100, as its unit is percent", "correct the metric")
+        values[column.name] = value if math.isfinite(value) else None
+    return values, metrics.recall_K().numpy()
 
 
 def index_agreement(
     exact: Identifier, identifier: Identifier, embedding_set: EmbeddingSet, test: Split
 ) -> float | None:
-    """Share of test probes, in percent, that are named alike with and without an index; None where there is none.
-
-    Args:
-        exact: looks at all class means.
-        identifier: the same with an index.
-        embedding_set: the data.
-        test: the probes.
-    """
+    """Share of test probes, in percent, that are named alike with and without an index; None where there is none."""
     if not identifier.uses_index:
         return None
     alike = [
@@ -72,14 +102,7 @@ def index_agreement(
 
 
 def cluster_accuracy(identifier: Identifier, router: Router, embedding_set: EmbeddingSet, split: Split) -> float:
-    """Share of samples, in percent, whose first choice of cluster holds their identity.
-
-    Args:
-        identifier: whose class means and partition are used.
-        router: whose choice is judged.
-        embedding_set: that holds the samples.
-        split: which of its rows, and who they are.
-    """
+    """Share of samples, in percent, whose first choice of cluster holds their identity."""
     member_of = memberships(identifier.partition)
     hits = 0
     for rows, truth in blocks(embedding_set, split):
@@ -90,13 +113,7 @@ def cluster_accuracy(identifier: Identifier, router: Router, embedding_set: Embe
 
 
 def query_microseconds(identifier: Identifier | Predictor, embedding_set: EmbeddingSet, test: Split) -> float:
-    """Microseconds per probe in a batch of up to 1,024, the median of five.
-
-    Args:
-        identifier: what names the probes.
-        embedding_set: that holds them.
-        test: which of its rows; the first 1,024 of them are asked for.
-    """
+    """Microseconds per probe in a batch of the first 1,024 (or fewer), the median of five."""
     rows = torch.from_numpy(np.array(embedding_set.embeddings[test.rows[:TIMED_PROBES]], dtype=np.float32))
     times = []
     for _ in range(6):
@@ -111,9 +128,6 @@ def training_columns(records: list[dict[str, Any]]) -> dict[str, Any]:
 
     An epoch's seconds are the median over the epochs of each sub-network; serial is their sum over sub-networks,
     parallel (each on a device of its own) their maximum.
-
-    Args:
-        records: of the sub-networks, as `Job.record` gives them.
     """
     if not records:
         return {}
@@ -129,26 +143,17 @@ def training_columns(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def history_rows(records: list[dict[str, Any]], **labels: Any) -> list[dict[str, Any]]:
-    """Rows of details/history.csv: one per sub-network and epoch.
-
-    Args:
-        records: of the sub-networks, as `Job.record` gives them.
-        **labels: columns that are the same in every row.
-    """
+    """Rows of details/history.csv: one per sub-network and epoch, the labels in each."""
     rows = []
     for record in records:
         elapsed = 0.0
         for epoch in record["history"]:
             elapsed += epoch.get("time/epoch_seconds", 0.0)
             rows.append({
-                **labels,
-                "cluster": record["cluster"],
-                "epoch": epoch["epoch"],
-                "train_loss": epoch.get("train/loss"),
-                "val_accuracy": epoch.get("val/accuracy_percent"),
+                **labels, "cluster": record["cluster"], "epoch": epoch["epoch"],
+                "train_loss": epoch.get("train/loss"), "val_accuracy": epoch.get("val/accuracy_percent"),
                 "epoch_seconds": epoch.get("time/epoch_seconds"),
-                "samples_per_second": epoch.get("time/samples_per_second"),
-                "seconds_since_start": elapsed,
+                "samples_per_second": epoch.get("time/samples_per_second"), "seconds_since_start": elapsed,
             })  # fmt: skip
     return rows
 
@@ -161,10 +166,7 @@ def cluster_rows(
     Within is the mean cosine of a cluster's class means with its own centre, between that with the closest other.
 
     Args:
-        partition: whose clusters.
-        class_means_KD: class means of unit length.
         recall_K: recall of each identity in percent, NaN without a test sample.
-        **labels: columns that are the same in every row.
     """
     means = torch.from_numpy(class_means_KD)
     centres = cluster_centres(means, partition)
@@ -186,14 +188,7 @@ def cluster_rows(
 
 
 def memberships(partition: Partition) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Tells whether clusters hold identities.
-
-    Args:
-        partition: who belongs to which cluster.
-
-    Returns:
-        A function of (B,) clusters and (B,) identities that gives (B,) bool.
-    """
+    """A function of (B,) clusters and (B,) identities that tells, as (B,) bool, whether the one holds the other."""
     if not partition.overlapping:
         return lambda cluster, identity: partition.cluster_of[identity] == cluster
     pairs = {(int(i), int(c)) for i, c in partition.extra} | set(enumerate(partition.cluster_of.tolist()))
@@ -204,10 +199,6 @@ def memberships(partition: Partition) -> Callable[[np.ndarray, np.ndarray], np.n
 
 def blocks(embedding_set: EmbeddingSet, split: Split) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Samples of a split, so many at a time that memory stays bounded.
-
-    Args:
-        embedding_set: the data.
-        split: which samples.
 
     Returns:
         Pairs of (B, D) float32 embeddings as stored and (B,) int64 enrolled identities.

@@ -7,11 +7,7 @@ from rich.text import Text
 
 
 def failure_table(failed: dict[str, tuple[str, str]]) -> Table:
-    """A table of the sub-networks that failed and why; repeating the command tries only those again.
-
-    Args:
-        failed: by `Job.identifier`, title and reason of each.
-    """
+    """A table of the sub-networks that failed, title and reason of each by `Job.identifier`."""
     table = Table(title=f"{len(failed)} sub-networks failed; the same command tries only those again")
     table.add_column("sub-network")
     table.add_column("reason")
@@ -21,11 +17,7 @@ def failure_table(failed: dict[str, tuple[str, str]]) -> Table:
 
 
 def skipped_table(skipped: pd.DataFrame) -> Table:
-    """A table of the rows that have no numbers, and why.
-
-    Args:
-        skipped: rows of details/skipped.csv.
-    """
+    """A table of the rows that have no numbers, and why."""
     table = Table(title="rows without numbers")
     table.add_column("scenario")
     table.add_column("reason", overflow="fold")

@@ -3,17 +3,17 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from datamodules.files import sha256
 from experiments.coordination.job import Job
-from experiments.coordination.progress import Progress
+from experiments.coordination.progress import Watcher
 from experiments.coordination.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 
-class Ledger:
+class Ledger(Watcher):
     """Notes each sub-network as pending, training, done or failed, and the SHA-256 of the files of those done.
 
     The files tell what is finished; the manifest repeats it for people and other programs, after the files it names.
@@ -22,50 +22,47 @@ class Ledger:
         missing: jobs that are to be trained.
 
     Args:
-        run: the opened run folder.
-        jobs: all of the run; what is finished is verified, and restored from its copy where it is damaged.
+        jobs: all of the run; what is finished is verified, and trained again where it is damaged.
     """
 
     def __init__(self, run: RunFolder, jobs: list[Job]):
-        self.run, self.missing = run, []
+        self.run, self.missing, self._progress = run, [], Watcher()
         self._states: dict[str, dict[str, Any]] = dict(run.manifest.get("subnetworks", {}))
         self._titled: dict[str, list[Job]] = {}  # titles may repeat: two starts of one head, say
         for job in jobs:
-            record = job.record() or job.restore()
+            record = job.record()
             if record is None:
                 self.missing.append(job)
                 self._titled.setdefault(job.title, []).append(job)
                 self._set(job, "pending")
             else:
                 self._done(job, record)
-        unfinished = {job.stem for job in self.missing}
-        for file in run.path.glob("subnetworks/*/*.epoch-*.safetensors"):
-            if file.with_name(file.name.partition(".")[0]) not in unfinished:
-                file.unlink(missing_ok=True)  # its job was finished and its process killed before it could tidy up
-        self._note(soon=False)
+        for job in {job.stem: job for job in jobs if job not in self.missing}.values():
+            job.tidy()  # its process may have been killed before it could
+        self.run.note(subnetworks=self._states)
 
-    def watching(self, progress: Progress) -> "_Watching":
-        """What a launcher tells, passed on and noted.
+    def watching(self, progress: Watcher) -> Self:
+        """Passes on what a launcher tells it."""
+        self._progress = progress
+        return self
 
-        Args:
-            progress: for people.
-        """
-        return _Watching(self, progress)
-
-    def starts(self, title: str) -> None:
-        """A sub-network of that title begins."""
+    def job_starts(self, title: str) -> None:
         for job in self._titled[title]:
             if self._states[_name(job)]["state"] == "pending":
                 self._set(job, "training")
                 break
-        self._note(soon=True)
+        self.run.note(soon=True, subnetworks=self._states)
+        self._progress.job_starts(title)
 
-    def ends(self, title: str) -> None:
-        """A sub-network of that title is done, or has failed."""
+    def epoch(self, title: str, done: int, of: int, values: dict[str, float]) -> None:
+        self._progress.epoch(title, done, of, values)
+
+    def job_ends(self, title: str) -> None:
         for job in self._titled[title]:
             if self._states[_name(job)]["state"] == "training" and (record := job.record()) is not None:
                 self._done(job, record)
-        self._note(soon=True)
+        self.run.note(soon=True, subnetworks=self._states)
+        self._progress.job_ends(title)
 
     def close(self, reasons: dict[str, str]) -> None:
         """Notes the rest, once the launcher has returned.
@@ -79,7 +76,7 @@ class Ledger:
             elif self._states[_name(job)]["state"] != "done" and (record := job.record()) is not None:
                 self._done(job, record)
         failed = {job.title: reasons[job.identifier] for job in self.missing if job.identifier in reasons}
-        self._note(soon=False, failed=failed)
+        self.run.note(subnetworks=self._states, failed=failed)
 
     def _set(self, job: Job, state: str, **facts: Any) -> None:
         about = {"title": job.title, "seed": job.recipe.seed, "partition": Path(job.partition).name}
@@ -87,29 +84,9 @@ class Ledger:
 
     def _done(self, job: Job, record: dict[str, Any]) -> None:
         self._set(job, "done")
-        self.run.files[str(job.stem.with_suffix(".safetensors").relative_to(self.run.path))] = record["sha256"]
-        for file in (job.stem.with_suffix(".json"), job.copy):
-            if file.is_file():
-                self.run.files[str(file.relative_to(self.run.path))] = sha256(file)
-
-    def _note(self, soon: bool, **facts: Any) -> None:
-        self.run.note(soon=soon, subnetworks=self._states, **facts)
-
-
-class _Watching:
-    def __init__(self, ledger: Ledger, progress: Progress):
-        self.ledger, self.progress = ledger, progress
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.progress, name)
-
-    def job_starts(self, title: str) -> None:
-        self.ledger.starts(title)
-        self.progress.job_starts(title)
-
-    def job_ends(self, title: str) -> None:
-        self.ledger.ends(title)
-        self.progress.job_ends(title)
+        weights, about = (job.stem.with_suffix(suffix) for suffix in (".safetensors", ".json"))
+        self.run.files[str(weights.relative_to(self.run.path))] = record["sha256"]
+        self.run.files[str(about.relative_to(self.run.path))] = sha256(about)
 
 
 def _name(job: Job) -> str:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Who takes part in a comparison: scenarios, the proposal with one choice exchanged, and baselines.
+"""Who takes part in a comparison: scenarios, scenarios with something exchanged, and baselines.
 
-A name is that of a file in configs/scenario or configs/baseline; or `group=file`, the scenario `clustered_nearest` with
-that file of the group (loss, partitioner, router, decision or init) in place of its own, also several after commas;
-`group=*` stands for every file of the group. "all" is every scenario, every exchange of one choice, every baseline.
+A name is that of a file in configs/scenario or configs/baseline, or a row by override (see `rows`). `group=*` in a row
+stands for every file of the group. "all" is every scenario, every exchange of one choice, every baseline.
 """
 
 from dataclasses import dataclass, replace
@@ -15,25 +14,17 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.embedding_set import EmbeddingSet
-from datamodules.errors import InputError
-from experiments.coordination.command_line import CONFIGS
-from experiments.coordination.scenarios import Scenario, load_node, make_scenario, short_name
+from datamodules.errors import InputError, nearest
+from experiments.coordination.rows import check_known, make_row, split_row
+from experiments.coordination.scenarios import KINDS, Scenario, files, load_node, short_name
 from lightning_modules.baselines.base import Baseline
 
-PROPOSAL = "clustered_nearest"
-EXCHANGED = ("partitioner", "loss", "init", "router", "decision")
-ALL = ("*", *(f"{group}=*" for group in EXCHANGED))
+ALL = ("*", "partitioner=*", "loss=*", "init=*", "router=*", "decision=*")
 
 
 @dataclass(frozen=True)
 class Rival:
-    """A baseline as a row of the comparison.
-
-    Attributes:
-        name: of its file.
-        node: Hydra node.
-        baseline: built from it.
-    """
+    """A baseline as a row of the comparison: the name of its file, its Hydra node, and what is built from it."""
 
     name: str
     node: dict[str, Any]
@@ -45,8 +36,7 @@ class Lineup:
     """What is compared.
 
     Attributes:
-        scenarios: in the order named.
-        rivals: baselines in the order named.
+        scenarios, rivals: in the order named.
         missing: why a name cannot take part here; it gets a row without numbers.
     """
 
@@ -63,7 +53,6 @@ def load_lineup(names: Any, cfg: DictConfig) -> Lineup:
 
     Args:
         names: a name, a list of names, or "all".
-        cfg: the composed configuration.
 
     Raises:
         InputError: an unknown name, one named twice, none, or a file that cannot be used.
@@ -99,11 +88,11 @@ def expanded(names: list[str]) -> dict[str, bool]:
     found: dict[str, bool] = {}
     for name in names:
         if name == "*":
-            found |= dict.fromkeys([*_files("scenario"), *_files("baseline")], True)
+            found |= dict.fromkeys([*files("scenario"), *files("baseline")], True)
             continue
         parts = [
-            [f"{_group(part)}={file}" for file in _files(_group(part))] if part.endswith("=*") else [part]
-            for part in str(name).split(",")
+            [f"{part[:-1]}{file}" for file in _every(part)] if part.endswith("=*") else [part]
+            for part in split_row(str(name))
         ]
         for one in product(*parts):
             found.setdefault(",".join(one), "*" not in name)
@@ -111,73 +100,48 @@ def expanded(names: list[str]) -> dict[str, bool]:
 
 
 def for_data(lineup: Lineup, cfg: DictConfig, embedding_set: EmbeddingSet) -> Lineup:
-    """The lineup without scenarios whose own loss needs what the data do not have.
-
-    Args:
-        lineup: see `load_lineup`.
-        cfg: the composed configuration, whose loss is nobody's own.
-        embedding_set: the data.
-    """
+    """The lineup without scenarios whose own loss needs what the data do not have."""
     selected = OmegaConf.to_container(cfg.loss, resolve=True)
     reason = "the embeddings are normalised, the loss needs their lengths"
     unable = {
         scenario.name: reason for scenario in lineup.scenarios
-        if embedding_set.meta.get("normalised") and scenario.loss != selected
-        and instantiate(scenario.loss).needs_raw_embeddings
+        if embedding_set.meta.get("normalised") and scenario.nodes["loss"] != selected
+        and instantiate(scenario.nodes["loss"]).needs_raw_embeddings
     }  # fmt: skip
     able = [scenario for scenario in lineup.scenarios if scenario.name not in unable]
     return replace(lineup, scenarios=able, missing={**lineup.missing, **unable})
 
 
+def _every(part: str) -> list[str]:
+    group = part.removesuffix("=*")
+    check_known(f"scenario {part!r}", group, KINDS)
+    return files(group)
+
+
 def with_partitioner(scenario: Scenario, node: dict[str, Any]) -> Scenario:
-    """A scenario on another partition.
-
-    Args:
-        scenario: the rest.
-        node: Hydra node of the partitioner.
-    """
+    """A scenario on another partition."""
     names = {**scenario.names, "partitioner": short_name("partitioner", node)}
-    return replace(scenario, partitioner=node, names=names)
-
-
-def _files(group: str) -> list[str]:
-    return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
+    return replace(scenario, nodes={**scenario.nodes, "partitioner": node}, names=names)
 
 
 def _load(name: str, cfg: DictConfig) -> Scenario | Rival:
-    if "=" in name:
-        exchanged = {_group(part): part.partition("=")[2] for part in name.split(",")}
-        for group, file in exchanged.items():
-            load_node(group, file)
-        content = OmegaConf.merge(load_node("scenario", PROPOSAL), {"title": f"proposal, {name}", **exchanged})
-        return make_scenario(name, content, cfg)
-    if name in _files("baseline"):
+    if name in files("baseline"):
         node = OmegaConf.to_container(load_node("baseline", name), resolve=True)
         return Rival(name, node, instantiate(node))
-    if name not in _files("scenario"):
-        known = ", ".join([*_files("scenario"), *_files("baseline")])
+    known = [*files("scenario"), *files("baseline")]
+    if "=" not in name and name not in known:
         raise InputError(
-            f"scenario {name!r}", f"one of {known}; {'=, '.join(EXCHANGED)}= and a file of that group; or all",
-            f"correct the name or add {name}.yaml",
+            f"scenario {name!r}", f"one of {', '.join(known)}; overrides such as loss.margin=0.3; or all",
+            nearest(name, known, f"correct the name or add {name}.yaml"),
         )  # fmt: skip
-    return make_scenario(name, load_node("scenario", name), cfg)
-
-
-def _group(part: str) -> str:
-    group = part.partition("=")[0]
-    if group not in EXCHANGED or "=" not in part:
-        raise InputError(f"scenario {part!r}", f"{'=, '.join(EXCHANGED)}=", "correct the group")
-    return group
+    return make_row(name, cfg)
 
 
 def _without_clusters(scenario: Scenario) -> bool:
     """Whether it is no distribution or the nearest class mean under another name."""
-    alone = scenario.partitioner["_target_"].endswith("SinglePartitioner")
+    alone = scenario.nodes["partitioner"]["_target_"].endswith("SinglePartitioner")
     return alone or not (scenario.decision.needs_heads or scenario.decision.needs_route)
 
 
 def _same(one: Scenario, other: Scenario) -> bool:
-    return all(
-        getattr(one, part) == getattr(other, part)
-        for part in ("partitioner", "router_node", "decision_node", "loss", "init", "optimizer", "active_classes")
-    )
+    return one.nodes == other.nodes and one.trainer == other.trainer

@@ -55,8 +55,6 @@ def answers(identifier: Identifier, embedding_set: EmbeddingSet, split: Split) -
     """Asks for the names of probes.
 
     Args:
-        identifier: of a scenario.
-        embedding_set: the data.
         split: probes; the rank and whether the cluster was reached mean something for enrolled persons only.
 
     Returns:
@@ -86,10 +84,7 @@ def error_rows(found: Answers, recall_K: np.ndarray, identifier: Identifier, **l
     """The row of details/errors.csv: what the errors of closed-set identification are, and the worst cluster.
 
     Args:
-        found: answers to the test probes.
         recall_K: (K,) recall of each identity in percent, NaN where it was not tested.
-        identifier: of the scenario.
-        labels: columns that say which scenario and cell.
     """
     right_N = found.rank_N == 1
     recalls = [recall_K[identifier.partition.members(c)] for c in range(identifier.partition.n_clusters)]
@@ -105,12 +100,7 @@ def error_rows(found: Answers, recall_K: np.ndarray, identifier: Identifier, **l
 
 
 def rank_rows(found: Answers, **labels: Any) -> list[dict]:
-    """Rows of details/cmc.csv: the share of test probes whose identity is among the first k, in percent.
-
-    Args:
-        found: answers to the test probes.
-        labels: columns that say which scenario and cell.
-    """
+    """Rows of details/cmc.csv: the share of test probes whose identity is among the first k, in percent."""
     rates = cumulative_match(found.rank_N, RANKS)
     return [{**labels, "rank": k, "identification_rate": 100 * float(rate)} for k, rate in enumerate(rates, 1)]
 
@@ -123,10 +113,6 @@ def open_set_rows(
     A FPIR that the probes of unknown persons cannot tell has a row that says so in `unresolved`, and no rates.
 
     Args:
-        found: answers to the test probes.
-        identifier: of the scenario.
-        embedding_set: the data.
-        splits: with unknown persons.
         labels: columns that say which scenario and cell; `seed` is also that of the bootstrap.
     """
     unknown, rows, curves = answers(identifier, embedding_set, splits.unknown), [], []

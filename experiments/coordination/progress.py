@@ -2,7 +2,7 @@
 """Progress of a run for people: a bar in a terminal, a line now and then elsewhere."""
 
 import time
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import (
@@ -19,39 +19,24 @@ from rich.table import Column
 SECONDS_BETWEEN_LINES = 20.0
 
 
-class Watcher(Protocol):
-    """Whoever is told how far the training of sub-networks is."""
+class Watcher:
+    """Whoever is told how far the training of sub-networks is; this one shows nothing."""
 
     def job_starts(self, title: str) -> None:
-        """See `Progress.job_starts`."""
+        """A sub-network begins."""
 
     def epoch(self, title: str, done: int, of: int, values: dict[str, float]) -> None:
-        """See `Progress.epoch`."""
+        """An epoch of a sub-network ended: `done` of `of`, with the values logged so far."""
 
     def job_ends(self, title: str) -> None:
-        """See `Progress.job_ends`."""
+        """A sub-network is done, or has failed."""
 
 
-class Silent:
-    """Shows nothing; for whoever trains where nobody looks."""
-
-    def job_starts(self, title: str) -> None:
-        """Nothing; see `Progress.job_starts`."""
-
-    def epoch(self, title: str, done: int, of: int, values: dict[str, float]) -> None:
-        """Nothing; see `Progress.epoch`."""
-
-    def job_ends(self, title: str) -> None:
-        """Nothing; see `Progress.job_ends`."""
-
-
-class Progress:
+class Progress(Watcher):
     """Shows which scenario, sub-network and epoch a run is at, and the time left.
 
     Args:
-        console: where to show it.
         subnets: sub-networks to train in all, those on disk already not counted.
-        epochs: epochs of each.
     """
 
     def __init__(self, console: Console, subnets: int, epochs: int):
@@ -77,31 +62,14 @@ class Progress:
         self._bar.stop()
 
     def say(self, text: str) -> None:
-        """Shows one lasting line.
-
-        Args:
-            text: the line, shown as it is.
-        """
+        """Shows one lasting line."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def job_starts(self, title: str) -> None:
-        """A sub-network begins.
-
-        Args:
-            title: of its job.
-        """
         self._running[title] = 0
         self._bar.update(self._task, description=self._where(title))
 
     def epoch(self, title: str, done: int, of: int, values: dict[str, float]) -> None:
-        """An epoch of a sub-network ended: `done` of `of`, with the values logged so far.
-
-        Args:
-            title: of its job.
-            done: epochs that are done.
-            of: epochs in all.
-            values: logged so far, by name.
-        """
         self._running[title] = round(done / of * self.epochs)  # a scenario may have another number of epochs
         if self._first_epochs is None:
             self._first_epochs = self.done_epochs - 1  # what a resumed job had done before says nothing about speed
@@ -112,11 +80,6 @@ class Progress:
             self.say(f"{shown}, loss {values.get('train/loss', float('nan')):.4g}, about {self._left()} left")
 
     def job_ends(self, title: str) -> None:
-        """A sub-network is done, or has failed.
-
-        Args:
-            title: of its job.
-        """
         self._running.pop(title, None)
         self.done_subnets += 1
         self._bar.update(self._task, completed=self.done_epochs)

@@ -19,28 +19,12 @@ from experiments.reporting.wording import any_number
 
 
 def publish(
-    run: RunFolder,
-    results: pd.DataFrame,
-    title: str,
-    verdict: str,
-    tables: Mapping[str, pd.DataFrame],
-    figures: Mapping[str, Path | Figure],
-    shown: list[str],
-    tracking: Mapping,
-) -> None:
-    """Writes results.csv, report.md, report.html and figures into the run folder, and prints the main columns.
+    run: RunFolder, results: pd.DataFrame, title: str, verdict: str, tables: Mapping[str, pd.DataFrame],
+    figures: Mapping[str, Path | Figure], shown: list[str], tracking: Mapping,
+) -> None:  # fmt: skip
+    """Writes results.csv, report.md, report.html and figures into the run folder, and prints the columns `shown`.
 
     The same table and figures go to the tracking.
-
-    Args:
-        run: the opened run folder.
-        results: a row per method or loss.
-        title: heading of the report.
-        verdict: the finding in one sentence.
-        tables: from caption to table.
-        figures: from caption to figure.
-        shown: the columns to print.
-        tracking: node of the logger.
     """
     write_text(run.path / "results.csv", results.to_csv(index=False))
     write_simple_report(run.path, title, verdict, tables, figures, run.manifest)
@@ -52,11 +36,7 @@ def publish(
 
 
 def terminal_table(frame: pd.DataFrame) -> Table:
-    """A table of rich; a single row goes down the page.
-
-    Args:
-        frame: numbers are formatted by the names of their columns.
-    """
+    """A table of rich; a single row goes down the page."""
     # Text, not str: rich would read "[...]" in a name as markup.
     cells = [[Text(_cell(column, value)) for column, value in row.items()] for _, row in frame.iterrows()]
     table = Table(box=None, pad_edge=False, show_header=len(cells) != 1)

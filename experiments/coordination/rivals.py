@@ -5,18 +5,16 @@ import hashlib
 import json
 import logging
 import time
+from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from callbacks.epoch_clock import EpochClock
-from callbacks.finite import StopOnNonFinite
-from callbacks.history import History
-from datamodules.cluster_datamodule import IndexBatches
+from datamodules.cluster_datamodule import ClusterDataModule
 from datamodules.partitioners.base import Partitioner
 from datamodules.partitioners.samples import TrainingSamples
 from datamodules.splits import Split
@@ -25,8 +23,10 @@ from experiments.coordination.coordinator import Cell, Coordinator
 from experiments.coordination.evaluation import history_rows, query_microseconds, training_columns
 from experiments.coordination.job import Job, Recipe
 from experiments.coordination.lineup import Lineup, Rival, with_partitioner
-from experiments.coordination.scenarios import Scenario, make_scenario
+from experiments.coordination.scenarios import RECIPE, Scenario, make_scenario
 from experiments.coordination.steps import batch_size
+from experiments.reporting.columns import Column
+from experiments.training.fit import fit
 from lightning_modules.baselines.base import Infeasible, Predictor, Task
 from lightning_modules.subnetwork import SubNetwork
 
@@ -35,10 +35,6 @@ log = logging.getLogger(__name__)
 
 def scenarios_below(lineup: Lineup, cfg: DictConfig) -> dict[str, list[Scenario]]:
     """The sub-networks that rivals stand on, as scenarios for the coordinator to train with all others.
-
-    Args:
-        lineup: what is compared.
-        cfg: the composed configuration.
 
     Returns:
         For each rival, by name, a scenario for each of its partitioners.
@@ -57,42 +53,35 @@ def _node(partitioner: Partitioner) -> dict[str, Any]:
 
 
 def evaluate_rivals(
-    coordinator: Coordinator,
-    cell: Cell,
-    lineup: Lineup,
-    below: dict[str, list[Scenario]],
-    cfg: DictConfig,
-    failed: dict[str, tuple[str, str]],
-) -> None:
+    coordinator: Coordinator, cell: Cell, lineup: Lineup, below: dict[str, list[Scenario]], cfg: DictConfig,
+    failed: dict[str, tuple[str, str]], metrics: dict[Column, dict[str, Any]],
+) -> None:  # fmt: skip
     """Fits and evaluates the rivals of a cell that are not evaluated yet and keeps each as `cells/*.json`.
 
     A rival that cannot do with the data, and a name that cannot take part, leave a row without numbers and the reason.
 
     Args:
-        coordinator: of the run.
-        cell: which repetition.
-        lineup: what is compared.
         below: see `scenarios_below`.
-        cfg: the composed configuration.
         failed: parts that failed, by identifier, title and reason; a rival that fails is added.
+        metrics: further ones, see `evaluation.load_metrics`.
     """
     for name, reason in lineup.missing.items():
         _skip(coordinator, cell, name, reason)
     for rival in lineup.rivals:
         file = cell_file(coordinator, cell, rival.name)
         partitions = [coordinator.partition(cell, scenario)[0].hash() for scenario in below[rival.name]]
-        loss, init, optimizer = (_plain(cfg[key]) for key in ("loss", "init", "optimizer"))
-        recipe = Recipe(loss, init, optimizer, coordinator.trainer, cell.seed)
+        parts = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in RECIPE}
+        trainer = {**coordinator.trainer, "devices": 1, "strategy": "auto"}
+        recipe = Recipe(**parts, trainer=trainer, seed=cell.seed, callbacks=coordinator.callbacks)
         state = [rival.node, recipe.key(coordinator.fingerprint, json.dumps(partitions)), cell.n_subnets]
-        missing = any(
-            job.identifier in failed for scenario in below[rival.name] for job in coordinator.jobs(cell, scenario)
-        )
-        if missing or finished(file, state):
+        state += metrics.values()
+        jobs = chain.from_iterable(coordinator.jobs(cell, scenario) for scenario in below[rival.name])
+        if any(job.identifier in failed for job in jobs) or finished(file, state):
             continue
         title = f"{coordinator.dataset} N={cell.n_identities} {rival.name} seed {cell.seed}"
         coordinator.console.print(title, highlight=False, soft_wrap=True)
         try:
-            content = _fit_and_evaluate(coordinator, cell, rival, below[rival.name], recipe, title)
+            content = _fit_and_evaluate(coordinator, cell, rival, below[rival.name], recipe, title, metrics)
         except Infeasible as reason:
             _skip(coordinator, cell, rival.name, str(reason))
         except Exception as error:  # one rival that fails must not cost the others
@@ -102,24 +91,16 @@ def evaluate_rivals(
             keep(coordinator, file, {"state": state, **content})
 
 
-def _plain(node: DictConfig) -> dict[str, Any]:
-    return OmegaConf.to_container(node, resolve=True)
-
-
-def _labels(coordinator: Coordinator, cell: Cell) -> dict[str, Any]:
-    return {"dataset": coordinator.dataset, "n_identities": cell.n_identities, "seed": cell.seed}
-
-
 def _skip(coordinator: Coordinator, cell: Cell, name: str, reason: str) -> None:
-    labels = _labels(coordinator, cell)
-    content = {"state": None, "row": {**labels, "scenario": name}, "history": [], "clusters": [], "routing": [],
-               "identities": [], "skipped": [{**labels, "scenario": name, "reason": reason}]}  # fmt: skip
+    row = {**coordinator.labels(cell), "scenario": name}
+    content = {"state": None, "row": row, "skipped": [{**row, "reason": reason}]}
     keep(coordinator, cell_file(coordinator, cell, name), content)
 
 
 def _fit_and_evaluate(
-    coordinator: Coordinator, cell: Cell, rival: Rival, below: list[Scenario], recipe: Recipe, title: str
-) -> dict[str, Any]:
+    coordinator: Coordinator, cell: Cell, rival: Rival, below: list[Scenario], recipe: Recipe, title: str,
+    metrics: dict[Column, dict[str, Any]],
+) -> dict[str, Any]:  # fmt: skip
     embedding_set, splits, means_KD = coordinator.enrolled(cell)
     records: list[dict[str, Any]] = []
     identifiers = [coordinator.identifier(cell, scenario) for scenario in below]
@@ -141,87 +122,45 @@ def _fit_and_evaluate(
     started = time.perf_counter()
     predictor: Predictor = rival.baseline.fit(task)
     seconds = time.perf_counter() - started
-    metrics, recall_K = evaluate(predictor, embedding_set, splits.test)
-    labels = _labels(coordinator, cell)
+    values, recall_K = evaluate(predictor, embedding_set, splits.test, metrics)
+    labels = coordinator.labels(cell)
     jobs = {job.stem: job.record() for scenario in below for job in coordinator.jobs(cell, scenario)}
     trained = [*jobs.values(), *records]
     row = {
-        **labels,
-        "extractor": embedding_set.meta.get("extractor", ""),
-        "n_subnets": identifiers[0].partition.n_clusters if identifiers else 1,
-        "scenario": rival.name,
-        **metrics,
-        **training_columns(trained),
+        **labels, "extractor": embedding_set.meta.get("extractor", ""),
+        "n_subnets": identifiers[0].partition.n_clusters if identifiers else 1, "scenario": rival.name,
+        **values, **training_columns(trained),
         "train_seconds": seconds + sum(record["seconds"] for record in jobs.values()),
         "query_microseconds": query_microseconds(predictor, embedding_set, splits.test),
         "parameters": predictor.parameters,
-    }
+    }  # fmt: skip
     identities = tuple(embedding_set.identities[label] for label in splits.enrolled)
     return {
         "row": row,
+        "columns": [asdict(column) for column in metrics],
         "history": history_rows(records, **labels, scenario_partition=rival.name),
-        "clusters": [],
-        "routing": [],
         "identities": hardest(identities, recall_K, splits.test.labels, rival.name),
-        "skipped": [],
     }
 
 
 def _train_network(
-    coordinator: Coordinator,
-    cell: Cell,
-    rival: Rival,
-    recipe: Recipe,
-    title: str,
-    records: list[dict[str, Any]],
-    module: SubNetwork,
-    targets_K: np.ndarray | None,
-    stream: int,
-) -> None:
+    coordinator: Coordinator, cell: Cell, rival: Rival, recipe: Recipe, title: str, records: list[dict[str, Any]],
+    module: SubNetwork, targets_K: np.ndarray | None, stream: int,
+) -> None:  # fmt: skip
     """Trains a network of a baseline as a sub-network is trained: same settings, same tracking, no checkpoints."""
     embedding_set, splits, _ = coordinator.enrolled(cell)
     labels_N = splits.train.labels if targets_K is None else targets_K[splits.train.labels]
-    settings, history = coordinator.trainer, History()
-    module.schedule = settings["schedule"]
+    module.make_scheduler = instantiate(recipe.scheduler)
     key = hashlib.sha256(f"{json.dumps(rival.node)}{cell}".encode()).hexdigest()[:12]
     job = Job(
         run=coordinator.run.path.name, run_folder=str(coordinator.run.path), data=str(embedding_set.path), split={},
         partition="", cluster=stream, recipe=recipe, key=key, title=title, tracking=coordinator.tracking_node,
-        facts={**_labels(coordinator, cell), "scenario": rival.name},
+        facts={**coordinator.labels(cell), "scenario": rival.name},
     )  # fmt: skip
-    tracking = instantiate(job.tracking)
-    tracker = tracking.open(job)
-    started = time.perf_counter()
-    try:
-        trainer = pl.Trainer(
-            max_epochs=settings["max_epochs"],
-            accelerator=settings["accelerator"],
-            devices=1,
-            num_sanity_val_steps=0,
-            logger=[history] + ([tracker] if tracker else []),
-            callbacks=[EpochClock(), StopOnNonFinite()],
-            use_distributed_sampler=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            log_every_n_steps=10**9,
-        )
-        split = Split(splits.train.rows, labels_N)
-        batches = IndexBatches(
-            embedding_set.embeddings, split, batch_size(settings["batch_size"], len(split)), cell.seed, stream,
-            shuffle=True, device=trainer.strategy.root_device,
-        )  # fmt: skip
-        trainer.fit(module, train_dataloaders=batches)
-    except SystemExit:  # Lightning's way to answer Ctrl-C
-        raise KeyboardInterrupt from None
-    finally:
-        tracking.close()
+    train, nothing = Split(splits.train.rows, labels_N), Split(np.zeros(0, np.int64), np.zeros(0, np.int32))
+    size = batch_size(recipe.trainer["batch_size"], len(train))
+    data = ClusterDataModule(embedding_set.embeddings, train, nothing, size, cell.seed, stream)
+    fitted = fit(job, module, data, resume=False)
     module.cpu()
-    records.append({
-        "cluster": stream,
-        "epochs": len(history.records),
-        "seconds": time.perf_counter() - started,
-        "peak_memory_mb": max((r.get("memory/peak_mb", 0.0) for r in history.records), default=0.0),
-        "parameters": sum(parameter.numel() for parameter in module.parameters()),
-        "history": history.records,
-    })  # fmt: skip
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    records.append({"cluster": stream, "parameters": parameters, **fitted.facts})

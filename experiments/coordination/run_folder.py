@@ -30,15 +30,15 @@ from datamodules.files import (
     write_text,
 )
 from experiments.coordination.run_lock import RunLock
+from experiments.training.arguments import CONSTANT
 
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_NOTES = 1.0
 
 # Keys that may differ when a run is continued: they extend it, or change where it runs, but none of its numbers.
 MAY_CHANGE = (
-    "name", "runs_dir", "launcher", "logger", "only", "scenarios", "methods", "miners", "seeds", "n_identities",
-    "n_subnets",
-    "out", "fpir",
+    "name", "runs_dir", "launcher", "logger", "only", "scenarios", "methods", "metrics", "miners", "seeds",
+    "n_identities", "n_subnets", "out", "fpir",
     "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.threads", "trainer.max_logits_mb",
     "trainer.checkpoint_every_n_epochs",
 )  # fmt: skip
@@ -50,9 +50,12 @@ class RunFolder:
     The manifest is written after the files it names, and lost or damaged it is made anew from them. Of config.yaml and
     manifest.json either is enough to recognise the configuration, so that damage to one of them costs nothing.
 
+    Attributes:
+        manifest: what manifest.json says, or will say; empty for a new run.
+        files: from paths in the run folder to their SHA-256, live, part of the manifest.
+
     Args:
         path: the folder, made if it is not there.
-        config: the composed configuration.
 
     Raises:
         InputError: another process works on the folder, it holds a run of another configuration, or cannot be written.
@@ -61,19 +64,21 @@ class RunFolder:
     def __init__(self, path: Path, config: DictConfig):
         self.path = path.absolute()
         self.config = OmegaConf.to_container(config, resolve=True)
-        self.config_hash = _hash({key: value for key, value in _flat(self.config).items() if not _may_change(key)})
-        self._facts: dict[str, Any] = {}
-        self.files: dict[str, str] = {}  # paths in the run folder and their SHA-256, live, part of the manifest
+        # More epochs can follow a finished fit where nothing depends on their number.
+        grows = OmegaConf.select(config, "scheduler._target_") == CONSTANT and not config.get("callbacks")
+        self._may_change = (*MAY_CHANGE, "trainer.max_epochs") if grows else MAY_CHANGE
+        self.config_hash = _hash(self._fixed(self.config))
+        self.manifest: dict[str, Any] = {}
+        self.files: dict[str, str] = {}
         self._changed = self._written = -math.inf
 
     def __enter__(self) -> "RunFolder":
         known, manifest = self.path / "config.yaml", self.path / "manifest.json"
-        begun = known.exists() or manifest.exists()
-        if not begun and self.path.is_dir() and not all(_left_by_us(file) for file in self.path.iterdir()):
-            raise InputError(
-                f"{self.path}, which is no run folder", "a new or an earlier run folder", "choose another name"
-            )
-        self._new = not begun
+        self._new = not (known.exists() or manifest.exists())
+        ours = (".lock", *LEFTOVERS)
+        if self._new and self.path.is_dir() and not all(any(map(file.match, ours)) for file in self.path.iterdir()):
+            got = f"{self.path}, which is no run folder"
+            raise InputError(got, "a new or an earlier run folder", "choose another name")
         try:
             make_folder(self.path)
             self._lock = RunLock(self.path / ".lock")
@@ -91,14 +96,14 @@ class RunFolder:
         damage = None
         if manifest.exists():
             try:
-                self._facts = read_sealed(manifest)
-                self.files = self._facts.get("files", {})
+                self.manifest = read_sealed(manifest)
+                self.files = self.manifest.get("files", {})
             except InputError as error:
                 damage = error
-        stated = self._facts.get("config_hash")
+        stated = self.manifest.get("config_hash")
         if stated != self.config_hash:
             if known.exists():
-                self._refuse_another_config(_read_config(known))  # names the first key that differs
+                self._refuse_another_config(read_config(known))  # names the first key that differs
             if stated is not None:
                 raise InputError(
                     f"settings with hash {self.config_hash}", f"{stated}, as {self.path} was begun with",
@@ -137,36 +142,27 @@ class RunFolder:
                 shutil.rmtree(self.path, ignore_errors=True)
             self._lock.release()
 
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """What manifest.json says, or will say; empty for a new run."""
-        return self._facts
-
     def note(self, soon: bool = False, **facts: Any) -> None:
         """Adds facts to the manifest, atomically.
 
         Args:
             soon: write now only where the last time is a second ago; else with the next note, or at the end. For
                 facts that can be found again from the files.
-            **facts: to add.
         """
-        self._facts = {**self._facts, **facts, "files": self.files}
+        self.manifest = {**self.manifest, **facts, "files": self.files}
         self._changed = time.monotonic()
         if not soon or self._changed - self._written > SECONDS_BETWEEN_NOTES:
-            write_sealed(self.path / "manifest.json", self._facts)
+            write_sealed(self.path / "manifest.json", self.manifest)
             self._written = time.monotonic()
 
     def note_files(self, *files: Path) -> None:
         """Notes the SHA-256 of files of the run, written before; files elsewhere are passed over."""
         ours = [file.absolute() for file in files if file.absolute().is_relative_to(self.path)]
-        self.files.update({str(file.relative_to(self.path)): sha256(file) for file in ours})
+        self.files |= {str(file.relative_to(self.path)): sha256(file) for file in ours}
         self.note()
 
     def verify(self, folder: Path) -> None:
         """Compares the files of a folder with what the manifest says of them.
-
-        Args:
-            folder: in the run folder.
 
         Raises:
             InputError: a file was altered since.
@@ -176,19 +172,22 @@ class RunFolder:
                 raise InputError(f"{name} with SHA-256 {known[:16]}", f"{self.files[name][:16]}", "make it anew")
 
     def _refuse_another_config(self, known: dict[str, Any]) -> None:
-        before, now = _flat(known), _flat(self.config)
-        changed = [
-            key for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key) and not _may_change(key)
-        ]  # fmt: skip
+        before, now = self._fixed(known), self._fixed(self.config)
+        changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
         if changed:
             key = changed[0]
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            why = " (more epochs can follow with scheduler=constant and no callbacks)" * (key == "trainer.max_epochs")
             raise InputError(
-                f"{key} = {now.get(key)}{more}",
-                f"{before.get(key)}, as {self.path} was begun with",
+                f"{key} = {now.get(key)}{more}", f"{before.get(key)}, as {self.path} was begun with{why}",
                 "choose another name=, or repeat the run's own settings",
-            )
+            )  # fmt: skip
+
+    def _fixed(self, config: dict[str, Any]) -> dict[str, Any]:
+        return {
+            key: value for key, value in _flat(config).items()
+            if not any(key == known or key.startswith(f"{known}.") for known in self._may_change)
+        }  # fmt: skip
 
 
 class _LogFile(logging.FileHandler):
@@ -196,19 +195,16 @@ class _LogFile(logging.FileHandler):
         """Nothing: a full disk is reported once, by what it stops, and not once per line of the log."""
 
 
-def _left_by_us(file: Path) -> bool:
-    return file.name == ".lock" or any(file.match(name) for name in LEFTOVERS)
-
-
-def _may_change(key: str) -> bool:
-    return any(key == known or key.startswith(f"{known}.") for known in MAY_CHANGE)
-
-
 def _hash(flat: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(flat, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _read_config(file: Path) -> dict[str, Any]:
+def read_config(file: Path) -> dict[str, Any]:
+    """The configuration that a run was begun with.
+
+    Raises:
+        InputError: missing, or no configuration.
+    """
     try:
         content = OmegaConf.to_container(OmegaConf.load(file))
     except (YAMLError, UnicodeDecodeError, OmegaConfBaseException, OSError) as error:
@@ -222,24 +218,14 @@ def _read_config(file: Path) -> dict[str, Any]:
 def run_name(command: str, dataset: str, config: DictConfig) -> str:
     """A name made of the configuration, so that repeating a command goes on in the same folder.
 
-    Args:
-        command: that makes the run.
-        dataset: name of the data.
-        config: composed configuration; where things lie and run plays no part.
+    Where things lie and run plays no part.
     """
-    content = OmegaConf.to_container(config, resolve=True)
-    flat = {
-        key: value for key, value in _flat(content).items() if not key.startswith(("launcher", "logger", "runs_dir"))
-    }
-    return f"{command}-{dataset}-{_hash(flat)[:8]}"
+    flat, apart = _flat(OmegaConf.to_container(config, resolve=True)), ("launcher", "logger", "runs_dir")
+    return f"{command}-{dataset}-{_hash({key: value for key, value in flat.items() if not key.startswith(apart)})[:8]}"
 
 
 def provenance(config: dict[str, Any]) -> dict[str, Any]:
-    """When, on what and with what: time, machine, versions, git commit, hash of the configuration.
-
-    Args:
-        config: composed configuration, as plain values.
-    """
+    """When, on what and with what: time, machine, versions, git commit, hash of the configuration."""
     packages = {}
     for package in ("torch", "pytorch-lightning", "numpy", "scikit-learn", "faiss-cpu", "torchmetrics"):
         try:

@@ -17,9 +17,6 @@ class RunLock:
     whatever number the dead process had. Between machines it holds on file systems that pass locks on (NFS with its
     lock service, Lustre with -o flock, GPFS, CephFS). What the file says is for people.
 
-    Args:
-        path: of the lock file.
-
     Raises:
         InputError: another process holds it, or the file system has no locks.
         OSError: the file cannot be made.
@@ -34,15 +31,11 @@ class RunLock:
             holder = " ".join(self._file.read(200).split())
             self._file.close()
             if not isinstance(error, BlockingIOError):
-                raise InputError(
-                    f"{path.parent} on a file system without locks ({error.strerror})", "one that has them",
-                    "choose another runs_dir",
-                ) from None  # fmt: skip
-            raise InputError(
-                f"{path.parent}, in use by another process{f' ({holder})' if holder else ''}",
-                "one coordinator per run folder",
-                "wait for it, or choose another name",
-            ) from None
+                got = f"{path.parent} on a file system without locks ({error.strerror})"
+                raise InputError(got, "one that has them", "choose another runs_dir") from None
+            got = f"{path.parent}, in use by another process{f' ({holder})' if holder else ''}"
+            cure = "wait for it, or choose another name"
+            raise InputError(got, "one coordinator per run folder", cure) from None
 
     def sign(self) -> None:
         """Says in the file who holds the lock."""

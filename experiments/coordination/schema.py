@@ -8,68 +8,9 @@ which is before anything is written.
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import MISSING, DictConfig
+from omegaconf import MISSING
 
-from datamodules.errors import InputError
-from experiments.coordination.steps import check_batch_size
 from experiments.picture_identification.config import PicturesConfig
-from lightning_modules.schedules import SCHEDULES
-
-
-@dataclass
-class TrainerConfig:
-    """How one sub-network is trained."""
-
-    max_epochs: int = 50  # passes over the cluster's training samples
-    batch_size: Any = 256  # samples per step, shared by a sub-network's devices; auto: fewer where samples are few
-    matmul: str = "medium"  # products in training: highest (float32), high (TF32), medium (bfloat16 operands)
-    compile: bool = False  # passes over large matrices by torch.compile (Triton on a GPU); seconds for the first step
-    schedule: str = "constant"  # learning rate over the fit: constant, linear (to 0) or cosine (to 0)
-    max_logits_mb: int = 1024  # bound on the batch x classes matrix, MiB; larger heads go through it in chunks
-    accelerator: str = "auto"  # cpu, gpu, auto
-    devices: int = 1  # devices that train one sub-network together
-    strategy: str = "auto"  # for devices > 1: ddp (each a share of the batch), model_parallel (of classes)
-    check_val_every_n_epoch: int = 1  # epochs between two validations
-    checkpoint_every_n_epochs: int = 1  # epochs between two checkpoints, the most that a crash costs
-    stack: Any = "auto"  # sub-networks trained in one step, with the same result; auto: 1 on a CPU, 16 on a GPU
-    threads: int | None = None  # CPU threads; None leaves torch's choice
-
-
-def check_trainer(trainer: DictConfig) -> None:
-    """Refuses values that would fail only after the run has begun.
-
-    Args:
-        trainer: values of `TrainerConfig`.
-
-    Raises:
-        InputError: a count below 1, or an unknown precision.
-    """
-    for key in (
-        "max_epochs",
-        "max_logits_mb",
-        "devices",
-        "check_val_every_n_epoch",
-        "threads",
-        "checkpoint_every_n_epochs",
-    ):
-        if trainer[key] is not None and trainer[key] < 1:
-            raise InputError(f"trainer.{key} = {trainer[key]}", "at least 1", f"correct trainer.{key}")
-    check_batch_size(trainer.batch_size)
-    from pytorch_lightning.accelerators import AcceleratorRegistry  # late: it brings torch, and --help needs neither
-
-    accelerators = ("auto", "gpu", *AcceleratorRegistry.available_accelerators())
-    if trainer.accelerator not in accelerators:
-        raise InputError(
-            f"trainer.accelerator = {trainer.accelerator}", f"one of {', '.join(accelerators)}", "correct it"
-        )
-    if trainer.stack != "auto" and not (isinstance(trainer.stack, int) and trainer.stack >= 1):
-        raise InputError(f"trainer.stack = {trainer.stack}", "auto, or at least 1", "correct trainer.stack")
-    if trainer.schedule not in SCHEDULES:
-        raise InputError(
-            f"trainer.schedule = {trainer.schedule}", f"one of {', '.join(SCHEDULES)}", "correct trainer.schedule"
-        )
-    if trainer.matmul not in ("highest", "high", "medium"):
-        raise InputError(f"trainer.matmul = {trainer.matmul}", "highest, high or medium", "correct trainer.matmul")
 
 
 @dataclass
@@ -102,8 +43,12 @@ class TrainingConfig(RunConfig):
     init: Any = MISSING
     optimizer: Any = MISSING
     active_classes: Any = MISSING
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    head: Any = MISSING
+    scheduler: Any = MISSING
+    callbacks: dict[str, Any] = field(default_factory=dict)  # names of configs/callbacks, [early_stopping,ema]
+    trainer: dict[str, Any] = field(default_factory=dict)  # keys of configs/trainer, or any of Lightning's Trainer
     launcher: Any = MISSING
+    metrics: list[str] = field(default_factory=list)  # further metrics, names of configs/metric/*.yaml
 
 
 @dataclass
@@ -112,17 +57,25 @@ class CompareConfig(TrainingConfig):
 
     n_identities: Any = None  # N, or a list of N; None takes all the data set has
     n_subnets: Any = "auto"  # m, a list of m (one per N), or auto: N / 2000, at least 2
-    scenarios: Any = MISSING  # names of configs/scenario/*.yaml
+    scenarios: Any = MISSING  # rows: names of configs/scenario and configs/baseline, or overrides of a scenario
     seeds: Any = 3  # a number of repetitions, or a list of seeds
+
+
+@dataclass
+class ScenarioConfig:
+    """Which scenario is trained."""
+
+    name: str = "clustered_nearest"  # written scenario=NAME; a row as in scenarios= of experiments.compare
 
 
 @dataclass
 class TrainConfig(TrainingConfig):
     """experiments.train"""
 
-    scenario: Any = MISSING
-    n_identities: Any = None
-    n_subnets: Any = "auto"
+    scenario: ScenarioConfig = field(default_factory=ScenarioConfig)  # scenario=NAME sets its name
+    run: str | None = None  # folder of a finished comparison: its settings, data and sub-networks, nothing is trained
+    n_identities: Any = None  # N; None takes all, or the only N of run
+    n_subnets: Any = "auto"  # m; auto: N / 2000, at least 2, or the only m of run
     seed: int = 0
     index: Any = MISSING  # how the nearest class means are found
     fpir: float = 0.01  # false-positive identification rate at which `unknown` is decided; needs split.held_out > 0

@@ -29,9 +29,6 @@ _level = "normal"
 def without_flags(words: list[str]) -> tuple[list[str], str]:
     """Takes --quiet and --verbose out of a command line.
 
-    Args:
-        words: the command line without the program's name.
-
     Returns:
         The other words, and "quiet", "normal" or "verbose".
 
@@ -49,11 +46,7 @@ def without_flags(words: list[str]) -> tuple[list[str], str]:
 
 @contextmanager
 def showing(level: str) -> Iterator[None]:
-    """Sets for a while how much is shown, and lets log lines through to standard error where that is all.
-
-    Args:
-        level: "quiet", "normal" or "verbose".
-    """
+    """Sets for a while how much is shown: "quiet", "normal", or "verbose" with log lines on standard error."""
     global _level
     before, _level = _level, level
     root, handler = logging.getLogger(), logging.StreamHandler()
@@ -87,11 +80,7 @@ def notes() -> Console:
 
 
 def show_error(line: str) -> None:
-    """One line on standard error, "error: " before it.
-
-    Args:
-        line: of an `InputError`.
-    """
+    """One line on standard error, "error: " before it."""
     console = Console(stderr=True)
     if not console.is_terminal:  # as it is: rich would take out what a terminal must not be sent
         print(f"error: {line}", file=sys.stderr)
@@ -100,37 +89,21 @@ def show_error(line: str) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """The parser of a command without configuration: its help as written, its errors as every command's.
-
-    Args:
-        module: the command.
-        text: of --help.
-        expected: what it takes, for the error.
-    """
+    """The parser of a command without configuration: its help as written, its errors as every command's."""
 
     def __init__(self, module: str, text: str, expected: str):
         super().__init__(prog=f"python -m {module}", allow_abbrev=False)
         self.text, self.expected = text, expected
 
     def format_help(self) -> str:
-        """The text of --help."""
         return self.text
 
     def error(self, message: str) -> NoReturn:
-        """Raises `InputError`."""
         raise InputError(message, self.expected, "see --help")
 
 
 def run_plain(work: Callable[[list[str]], None], words: list[str] | None) -> int:
-    """Runs a command without configuration.
-
-    Args:
-        work: the command, given its words.
-        words: the command line without the program's name; None for the real one.
-
-    Returns:
-        The exit code.
-    """
+    """Runs a command without configuration on its words, None for those of the command line; returns the exit code."""
     try:
         rest, level = without_flags(sys.argv[1:] if words is None else words)
         with showing(level):

@@ -5,7 +5,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+
+from experiments.coordination.capacity import held_memory
 
 SECONDS_BETWEEN_LOOKS = 0.2
 
@@ -27,11 +28,7 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds the time of a block to a stage.
-
-        Args:
-            name: of the stage.
-        """
+        """Adds the time of a block to a stage."""
         started, ended = time.perf_counter(), threading.Event()
         watcher = threading.Thread(target=self._watch, args=(ended,), daemon=True)
         watcher.start()
@@ -44,7 +41,7 @@ class Stages:
 
     def _watch(self, ended: threading.Event) -> None:
         while True:
-            self.peak_bytes = max(self.peak_bytes, _resident_bytes())
+            self.peak_bytes = max(self.peak_bytes, held_memory())
             if ended.wait(SECONDS_BETWEEN_LOOKS):
                 return
 
@@ -52,13 +49,3 @@ class Stages:
         stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items())
         memory = f"; at most {self.peak_bytes / 2**30:.2f} GiB of memory" if self.peak_bytes else ""
         return f"{stages}; {sum(self.seconds.values()):.1f} s in all{memory}"
-
-
-def _resident_bytes() -> int:
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):  # pages of the data's memory map are the kernel's to drop
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0

@@ -1,27 +1,10 @@
 # SPDX-License-Identifier: MIT
 """How many samples a step takes, and what to say where an epoch has hardly any steps."""
 
-from typing import Any
-
-from datamodules.errors import InputError
-
 LARGEST_BATCH = 256
 STEPS_PER_EPOCH = 16  # that batch_size=auto aims at
 # Adam with rate 1e-3 moves a number by at most 1e-3 a step; those of a random row are about 0.1.
 ENOUGH_STEPS = 500
-
-
-def check_batch_size(value: Any) -> None:
-    """Refuses what is no batch size.
-
-    Args:
-        value: of trainer.batch_size.
-
-    Raises:
-        InputError: neither a whole number from 1 on nor auto.
-    """
-    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise InputError(f"trainer.batch_size = {value}", "at least 1, or auto", "correct trainer.batch_size")
 
 
 def batch_size(value: int | str, n_samples: int) -> int:
@@ -30,7 +13,6 @@ def batch_size(value: int | str, n_samples: int) -> int:
     Args:
         value: of trainer.batch_size; "auto" takes the largest power of two, up to 256, with which an epoch has at
             least 16 steps.
-        n_samples: its training samples.
 
     >>> [batch_size("auto", n) for n in (1, 60, 1000, 4096, 10**6)], batch_size(256, 60)
     ([1, 2, 32, 256, 256], 256)
@@ -42,16 +24,7 @@ def batch_size(value: int | str, n_samples: int) -> int:
 
 
 def few_steps(value: int | str, max_epochs: int, n_samples: dict[str, int]) -> str | None:
-    """One line where training from random rows will not get far.
-
-    Args:
-        value: of trainer.batch_size.
-        max_epochs: of trainer.max_epochs.
-        n_samples: training samples of each sub-network by its title.
-
-    Returns:
-        The line names the sub-network with the fewest steps; None where there are enough.
-    """
+    """One line, on the sub-network with the fewest steps, where training from random rows will not get far."""
     if not n_samples:
         return None
     title, fewest = min(n_samples.items(), key=lambda item: item[1])

@@ -10,7 +10,7 @@ import shutil
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.loggers.logger import Logger
 
 from experiments.coordination.job import Job
+from experiments.reporting.columns import column, metrics
 from experiments.reporting.overview import overview
-from experiments.reporting.wording import is_percent
 
 log = logging.getLogger(__name__)
 REACHABLE_SECONDS = 10.0
@@ -42,22 +42,13 @@ class Tracking(ABC):
     def summarise(  # noqa: B027 most trackings have no page to publish it on
         self, run: str, run_folder: Path, config: dict[str, Any], table: Any, figures: list[Path]
     ) -> None:
-        """Publishes the finished comparison.
-
-        Args:
-            run: name of the run.
-            run_folder: where it lies.
-            config: its configuration.
-            table: pandas DataFrame of results.csv.
-            figures: PNG files.
-        """
+        """Publishes the finished comparison."""
 
 
 class NoTracking(Tracking):
     """Tracks nothing; the run folder has it all."""
 
     def open(self, job: Job) -> None:
-        """Nothing to open."""
         return None
 
 
@@ -84,9 +75,7 @@ class WandbTracking(Tracking):
     in the run folder, never a prompt. An offline run is sent later with `wandb sync <run folder>/wandb/offline-run-*`.
 
     Args:
-        project: W&B project.
         entity: W&B user or team; None is the key's default.
-        tags: labels of every W&B run.
     """
 
     def __init__(self, project: str = "clusterface", entity: str | None = None, tags: list[str] | None = None):
@@ -136,7 +125,6 @@ class WandbTracking(Tracking):
         return _OfflineLogger(experiment=run) if run.offline else WandbLogger(experiment=run)
 
     def close(self) -> None:
-        """Finishes the open W&B run."""
         import wandb
 
         wandb.finish()
@@ -156,12 +144,7 @@ class WandbTracking(Tracking):
         """Opens one W&B run in the group of a finished run, logs what every such run has, and ends it afterwards.
 
         Args:
-            run: name of the finished run, the group.
-            run_folder: where it lies.
             job_type: "summary" or "report".
-            config: its configuration.
-            table: pandas DataFrame of results.csv.
-            figures: PNG files.
             **settings: `name` and, unless None, `id` of the W&B run; one made of folder and type is the same each time.
 
         Yields:
@@ -187,11 +170,7 @@ class WandbTracking(Tracking):
 
 
 def as_wandb_table(frame: Any) -> Any:
-    """A pandas DataFrame as W&B shows it, empty cells empty.
-
-    Args:
-        frame: the table.
-    """
+    """A pandas DataFrame as W&B shows it, empty cells empty."""
     import wandb
 
     return wandb.Table(dataframe=frame.astype(object).where(frame.notna(), None))
@@ -225,18 +204,19 @@ def summary_values(table: Any) -> dict[str, float]:
     """Means over seeds, from `<metric>_<unit>/<row>` to value; metrics without a unit keep their name.
 
     Args:
-        table: pandas DataFrame of results.csv; of a comparison accuracy and F1 are taken, else every metric.
+        table: pandas DataFrame of results.csv; of a comparison the metrics are taken, else every number.
     """
+    columns = {one.name: one for one in metrics(table)}
     if "scenario" in table:
-        means = table.groupby(["n_identities", "scenario"])[["accuracy", "f1"]].mean()
-        named = {f"N={n}/{scenario}": row for (n, scenario), row in means.iterrows()}
+        means = table.groupby(["n_identities", "scenario"])[list(columns)].mean()
+        named = {f"N={n:.0f}/{scenario}": row for (n, scenario), row in means.iterrows()}
     else:
         keys = [key for key in ("dataset", "method", "loss") if key in table]
         numbers = table.drop(columns=[*keys, "seed"], errors="ignore").select_dtypes("number")
         means = numbers.groupby([table[key] for key in keys], sort=False).mean()
         named = {"/".join(name if isinstance(name, tuple) else (name,)): row for name, row in means.iterrows()}
     return {
-        f"{metric}_percent/{name}" if is_percent(metric) else f"{metric}/{name}": float(value)
+        f"{columns.get(metric, column(metric)).key()}/{name}": float(value)
         for name, row in named.items()
         for metric, value in row.items()
         if not math.isnan(value)
@@ -267,11 +247,9 @@ def _answers(host: str, port: int) -> bool:
 def _has_key(host: str) -> bool:
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    files = [os.environ["NETRC"]] if os.environ.get("NETRC") else [Path.home() / ".netrc", Path.home() / "_netrc"]
-    for file in files:
-        try:
+    named = os.environ.get("NETRC")
+    for file in [named] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
+        with suppress(OSError, netrc.NetrcParseError):
             if netrc.netrc(str(file)).authenticators(host) is not None:
                 return True
-        except (OSError, netrc.NetrcParseError):
-            continue
     return False

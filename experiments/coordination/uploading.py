@@ -21,7 +21,6 @@ def upload_report(run_folder: Path, project: str | None = None) -> str:
     Offline the W&B run is kept in the run folder, for `wandb sync` to send; a repetition takes its place.
 
     Args:
-        run_folder: with results.csv and report.html.
         project: W&B project; None is that of the run, or "clusterface".
 
     Returns:
@@ -37,10 +36,8 @@ def upload_report(run_folder: Path, project: str | None = None) -> str:
     node = config.get("logger") or {}
     wanted = {key: node[key] for key in ("project", "entity", "tags") if node.get(key)}
     tracking = WandbTracking(**wanted | ({"project": project} if project else {}))
-    config |= {
-        "provenance": run.manifest.get("provenance", {}),
-        "merged_from": list(run.manifest.get("merged_from", [])),
-    }
+    config["provenance"] = run.manifest.get("provenance", {})
+    config["merged_from"] = list(run.manifest.get("merged_from", []))
     figures = sorted((folder / "figures").glob("*.png"))
     table = run.results.astype(dict.fromkeys(RESULTS.whole, "Int64"))
     name = f"{folder.name} report"

@@ -26,8 +26,6 @@ def main() -> None:
     quieten()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
-    from experiments.coordination.stacking import train
-
     def say(**event: object) -> None:
         events.write(json.dumps(event) + "\n")
 
@@ -36,7 +34,7 @@ def main() -> None:
         job = Job.from_json(line)
         lines.busy = True
         try:
-            train(job, lambda done, of, values: say(event="epoch", done=done, of=of, values=_plain(values)))
+            job.train(lambda done, of, values: say(event="epoch", done=done, of=of, values=_plain(values)))
         except KeyboardInterrupt:
             return
         except Exception as error:  # one that fails must not cost the worker's other jobs

@@ -20,10 +20,8 @@ def show_accuracy(
     """Prints a table of rank-1 accuracies without threshold; or says that there is nothing to test on.
 
     Args:
-        before, after: the identifiers.
-        original: the data of the training; their test probes of people in both identifiers count.
-        newcomers: those who were added; their pictures that are in no class mean count.
-        console: where to.
+        original: its test probes of people in both identifiers count.
+        newcomers: their pictures that are in no class mean count.
     """
     table = Table(title="rank-1 accuracy")
     for column in ("probes", "number", "before %", "after %"):
@@ -35,25 +33,19 @@ def show_accuracy(
         added = frozenset(newcomers.names) if newcomers else frozenset()
         probes = [original.of(original.splits.test, one, gone | added) for one in (before, after)]
         if len(probes[0]):
-            shares = [
-                accuracy(one, original.embedding_set.embeddings, split)
-                for one, split in zip((before, after), probes, strict=True)
-            ]
-            table.add_row("test pictures of the enrolled", str(len(probes[0])), *(f"{share:.2f}" for share in shares))
+            pairs = zip((before, after), probes, strict=True)
+            shares = [f"{accuracy(one, original.embedding_set.embeddings, split):.2f}" for one, split in pairs]
+            table.add_row("test pictures of the enrolled", str(len(probes[0])), *shares)
         else:
             console.print("nothing to test the enrolled on: no test picture of anybody who stays", **LINE)
     if newcomers:
-        test = newcomers.test
-        if len(test):
+        if len(test := newcomers.test):
             known = len(after.identities) - len(newcomers.names)
             share = accuracy(after, newcomers.embeddings_ND, Split(test.rows, test.labels + known))
             table.add_row("kept pictures of the added", str(len(test)), "-", f"{share:.2f}")
         else:
-            why = (
-                "test=false"
-                if not len(newcomers.val) and len(newcomers.train) > len(newcomers.names)
-                else "one picture each"
-            )
+            untested = not len(newcomers.val) and len(newcomers.train) > len(newcomers.names)
+            why = "test=false" if untested else "one picture each"
             console.print(f"nothing to test the added on: {why}, all of it in the class means", **LINE)
     if table.row_count:
         console.print(table)
@@ -63,9 +55,7 @@ def accuracy(identifier: Identifier, embeddings_ND: np.ndarray, probes: Split) -
     """Share of probes named rightly, in percent, whatever the threshold.
 
     Args:
-        identifier: that names them.
-        embeddings_ND: of all samples, memory-mapped or not.
-        probes: rows of them; labels as the identifier numbers people.
+        probes: rows of `embeddings_ND`; labels as the identifier numbers people.
     """
     unlimited, hits = replace(identifier, threshold=None), 0
     for start in range(0, len(probes), PROBES_AT_ONCE):

@@ -33,9 +33,6 @@ class EnrolConfig:
 def check_request(cfg: DictConfig) -> tuple[list[str], Path]:
     """Refuses what contradicts itself, before anything is read.
 
-    Args:
-        cfg: values of `EnrolConfig`.
-
     Returns:
         Names of the people to take out, and the folder to write.
 
@@ -58,10 +55,6 @@ def check_request(cfg: DictConfig) -> tuple[list[str], Path]:
 
 def as_names(value: Any, key: str) -> list[str] | None:
     """One name or a list of names as a list; None stays None.
-
-    Args:
-        value: of the configuration.
-        key: for the message.
 
     Raises:
         InputError: an empty list, a name twice, or anything but names.

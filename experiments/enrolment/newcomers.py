@@ -23,6 +23,7 @@ from datamodules.sources.base import Listing
 from datamodules.sources.image_folder import ImageFolder
 from datamodules.splits import Split, split_identities
 from experiments.enrolment.config import as_names
+from experiments.enrolment.original import relabelled
 from experiments.extraction.config import build_aligner, from_recipe
 from experiments.extraction.extract import ExtractionSettings, extract
 from experiments.picture_identification.identify import build_extractor
@@ -52,18 +53,16 @@ class Newcomers:
 
     def class_means(self) -> Tensor:
         """(Q, D) float32 unit means of the samples that are not kept for the test."""
-        rows, labels = (
-            np.concatenate([getattr(self.train, key), getattr(self.val, key)]) for key in ("rows", "labels")
-        )
-        order = np.argsort(labels, kind="stable")
-        return torch.from_numpy(class_means(self.embeddings_ND, Split(rows[order], labels[order]), len(self.names)))
+        rows = np.concatenate([self.train.rows, self.val.rows])
+        both = Split(rows, np.concatenate([self.train.labels, self.val.labels]))
+        people = np.arange(len(self.names), dtype=np.int32)
+        return torch.from_numpy(class_means(self.embeddings_ND, relabelled(both, people), len(people)))
 
     @classmethod
     def of(cls, embedding_set: EmbeddingSet, chosen: list[str] | None, test: bool) -> "Newcomers":
         """Shares of 60, 20 and 20 % of each person's samples, as `split_identities` makes them.
 
         Args:
-            embedding_set: with the people.
             chosen: their names; None takes all.
             test: whether to keep samples for a test, of those who have more than one.
         """
@@ -72,30 +71,21 @@ class Newcomers:
         new_label = np.full(embedding_set.n_identities, -1, np.int32)
         new_label[[label_of[name] for name in names]] = np.arange(len(names))
 
-        def chosen_of(split: Split) -> Split:
-            labels = new_label[split.labels]
-            order = np.argsort(labels, kind="stable")
-            order = order[labels[order] >= 0]
-            return Split(split.rows[order], labels[order])
-
-        nothing = Split(np.zeros(0, np.int64), np.zeros(0, np.int32))
         if test:
             splits = split_identities(embedding_set)
-            parts = [chosen_of(part) for part in (splits.train, splits.val, splits.test)]
+            parts = [splits.train, splits.val, splits.test]
         else:
-            parts = [chosen_of(Split(np.arange(len(embedding_set)), embedding_set.labels)), nothing, nothing]
-        return cls(names, embedding_set.embeddings, *parts)
+            nothing = Split(np.zeros(0, np.int64), np.zeros(0, np.int32))
+            parts = [Split(np.arange(len(embedding_set)), embedding_set.labels), nothing, nothing]
+        return cls(names, embedding_set.embeddings, *(relabelled(part, new_label) for part in parts))
 
 
 def read_newcomers(cfg: DictConfig, identifier: Identifier) -> Newcomers | None:
     """The people that the configuration names; None where it names none.
 
-    Args:
-        cfg: values of `EnrolConfig`.
-        identifier: that they will be added to; refuses those it knows before any picture is looked at.
-
     Raises:
-        InputError: no such people, people who are enrolled already, or embeddings of another extractor.
+        InputError: no such people, people who are enrolled already (before any picture is looked at), or embeddings of
+            another extractor.
     """
     chosen = as_names(cfg.identities, "identities")
     if cfg.embeddings is not None:
@@ -127,8 +117,7 @@ def check_names(available: tuple[str, ...], chosen: list[str] | None, identifier
 
     Args:
         available: names in the set or folder.
-        chosen: names asked for; None for all.
-        identifier: to which they would be added.
+        chosen: None for all.
 
     Raises:
         InputError: the first such person.
@@ -137,15 +126,11 @@ def check_names(available: tuple[str, ...], chosen: list[str] | None, identifier
     for name in chosen if chosen is not None else available:
         if name not in there:
             near = ", ".join(get_close_matches(name, available, 3) or sorted(available)[:3])
-            raise InputError(
-                f"no person {name!r} to add", f"one of {len(available)}, such as {near}", "correct identities="
-            )
+            expected = f"one of {len(available)}, such as {near}"
+            raise InputError(f"no person {name!r} to add", expected, "correct identities=")
         if name in known:
-            raise InputError(
-                f"{name!r}, who is enrolled already",
-                "people who are not",
-                f"add remove={name} to put new pictures in place of the old, or choose others with identities=",
-            )
+            cure = f"add remove={name} to put new pictures in place of the old, or choose others with identities="
+            raise InputError(f"{name!r}, who is enrolled already", "people who are not", cure)
 
 
 class _ChosenPeople(ImageFolder):
@@ -163,18 +148,12 @@ class _ChosenPeople(ImageFolder):
 
 def _check_extractor(embedding_set: EmbeddingSet, identifier: Identifier) -> None:
     stated, found = identifier.provenance.get("extractor"), embedding_set.meta.get("extractor")
+    cure = "extract the pictures with the extractor of the enrolled"
     if embedding_set.dim != identifier.dim:
-        raise InputError(
-            f"embeddings of dimension {embedding_set.dim}",
-            f"{identifier.dim}, as the identifier was trained",
-            "extract the pictures with the extractor of the enrolled",
-        )
+        got = f"embeddings of dimension {embedding_set.dim}"
+        raise InputError(got, f"{identifier.dim}, as the identifier was trained", cure)
     if stated and found and stated != found:
-        raise InputError(
-            f"embeddings by {found}",
-            f"{stated}, as the enrolled",
-            "extract the pictures with the extractor of the enrolled",
-        )
+        raise InputError(f"embeddings by {found}", f"{stated}, as the enrolled", cure)
     if bool(stated) != bool(found):
         side = "the embeddings do" if stated else "the identifier does"
         logger.warning("%s not say which extractor made them; taken to be the same", side)
@@ -189,8 +168,5 @@ def _report_rejected(made: EmbeddingSet, chosen: list[str] | None) -> None:
         logger.warning("and %d more cannot be used", len(rejected) - 5)
     lost = sorted({row["identity"] for row in rejected} - set(made.identities))
     if lost:
-        raise InputError(
-            f"{lost[0]!r} without a usable picture",
-            "at least one per person",
-            "leave them out with identities=, or look at the pictures",
-        )
+        cure = "leave them out with identities=, or look at the pictures"
+        raise InputError(f"{lost[0]!r} without a usable picture", "at least one per person", cure)

@@ -37,31 +37,27 @@ class Original:
         return tuple(self.embedding_set.identities[label] for label in self.splits.enrolled)
 
     def of(self, split: Split, identifier: Identifier, without: frozenset[str] = frozenset()) -> Split:
-        """Samples of those whom an identifier knows.
+        """Samples of those whom an identifier knows, labels as `identifier.identities` are numbered and non-decreasing.
 
         Args:
-            split: of `splits`.
-            identifier: whose identities become the labels.
             without: names to leave out; `replaced` are left out always.
-
-        Returns:
-            The samples, labels as `identifier.identities` are numbered and non-decreasing.
         """
         place = {name: index for index, name in enumerate(identifier.identities)}
         skipped = self.replaced | without
         index_K = np.array([-1 if name in skipped else place.get(name, -1) for name in self.names], dtype=np.int32)
-        labels = index_K[split.labels]
-        order = np.argsort(labels, kind="stable")
-        order = order[labels[order] >= 0]
-        return Split(split.rows[order], labels[order])
+        return relabelled(split, index_K)
+
+
+def relabelled(split: Split, new_K: np.ndarray) -> Split:
+    """The samples whose label has a new one, not -1, ordered by that."""
+    labels = new_K[split.labels]
+    order = np.argsort(labels, kind="stable")
+    order = order[labels[order] >= 0]
+    return Split(split.rows[order], labels[order])
 
 
 def open_original(identifier: Identifier) -> Original:
-    """Opens what the identifier's provenance names, if it is the same still.
-
-    Args:
-        identifier: of `experiments.train`, perhaps changed by `experiments.enrol`.
-    """
+    """Opens what the identifier's provenance names, if it is the same still."""
     facts = identifier.provenance
     path, split = facts.get("data_path"), facts.get("split")
     if not path or not isinstance(split, dict):

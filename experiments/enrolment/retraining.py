@@ -6,30 +6,29 @@ Axes: K identities, C classes of one sub-network, D embedding dimension.
 
 import logging
 import tempfile
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-import safetensors.torch
-import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
-from datamodules.partitioners.samples import TrainingSamples
 from datamodules.splits import Split, Splits
 from experiments.coordination.command_line import CONFIGS
-from experiments.coordination.coordinator import FIT_PROBES
+from experiments.coordination.coordinator import fitted
 from experiments.coordination.job import Job, Recipe
-from experiments.coordination.networks import Enrolled
+from experiments.coordination.networks import Enrolled, trained_head
 from experiments.coordination.progress import Progress
-from experiments.coordination.schema import TrainerConfig
+from experiments.coordination.scenarios import RECIPE
 from experiments.coordination.training import train_on
 from experiments.enrolment.newcomers import Newcomers
 from experiments.enrolment.original import Original
+from experiments.training.arguments import check_trainer, defaults
 from lightning_modules.enrolment import with_head
+from lightning_modules.heads.base import Head
 from lightning_modules.identifier import Identifier
 
 logger = logging.getLogger(__name__)
@@ -40,17 +39,12 @@ CURE = "leave out retrain=true, or train again with experiments.train"
 def check_retrainable(identifier: Identifier, original: Original) -> Recipe:
     """The recipe of an identifier's sub-networks.
 
-    Args:
-        identifier: with trained heads.
-        original: the data that they were trained on.
-
     Raises:
         InputError: no heads, no recipe, a recipe with classes that are none of `experiments/configs`, or no data.
     """
     if identifier.heads is None:
-        raise InputError(
-            "retrain=true for an identifier without sub-networks", "one with heads", "leave out retrain=true"
-        )
+        got = "retrain=true for an identifier without sub-networks"
+        raise InputError(got, "one with heads", "leave out retrain=true")
     noted = identifier.provenance.get("training")
     if not isinstance(noted, dict):
         raise InputError("an identifier that does not say how it was trained", "one that does", CURE)
@@ -60,13 +54,14 @@ def check_retrainable(identifier: Identifier, original: Original) -> Recipe:
         recipe = Recipe(**noted)
     except TypeError:
         raise InputError(f"a recipe of training with {sorted(noted)}", "the fields of one", CURE) from None
-    for group in ("loss", "init", "optimizer"):
+    for group in RECIPE:
         _check_node(group, getattr(recipe, group))
+    for node in recipe.callbacks.values():
+        _check_node("callbacks", node)
+    check_trainer(recipe.trainer)
     # Where it runs is this machine's affair.
     here = {"accelerator": "auto", "devices": 1, "strategy": "auto", "threads": None}
-    return Recipe(
-        recipe.loss, recipe.init, recipe.optimizer, {**asdict(TrainerConfig()), **recipe.trainer, **here}, recipe.seed
-    )
+    return replace(recipe, trainer={**defaults(), **recipe.trainer, **here})
 
 
 def retrain_changed(
@@ -75,10 +70,7 @@ def retrain_changed(
     """Trains the sub-network of every cluster whose people are not those of a cluster before.
 
     Args:
-        before, after: the identifiers.
-        original: the data of the training.
         newcomers: the last people of `after`, with their samples.
-        console: where progress is shown.
 
     Returns:
         `after` with other heads.
@@ -90,8 +82,8 @@ def retrain_changed(
         for cluster in changed:
             title = f"cluster {cluster} with {after.partition.sizes()[cluster]} people"
             bar.job_starts(title)
-            rows_CD = retrain(after, cluster, recipe, original, newcomers, folder, partial(bar.epoch, title))
-            after = with_head(after, cluster, rows_CD)
+            head = retrain(after, cluster, recipe, original, newcomers, folder, partial(bar.epoch, title))
+            after = with_head(after, cluster, head)
             bar.job_ends(title)
             bar.say(f"trained anew: {title}")
     return after
@@ -100,22 +92,11 @@ def retrain_changed(
 def retrain(
     identifier: Identifier, cluster: int, recipe: Recipe, original: Original, newcomers: Newcomers | None,
     folder: str, report: Any = None,
-):  # fmt: skip
-    """Trains one sub-network.
-
-    People of whom no samples are at hand (added earlier) train on their class mean alone.
+) -> Head:  # fmt: skip
+    """Trains one sub-network; people of whom no samples are at hand (added earlier) on their class mean alone.
 
     Args:
-        identifier: the people of the cluster, newcomers last.
-        cluster: which.
-        recipe: how.
-        original: samples of those who were there.
-        newcomers: samples of those who were not; None for nobody.
-        folder: for the files of the training.
-        report: called after each epoch, see `experiments.coordination.training.train`.
-
-    Returns:
-        (C R, D) float32 rows.
+        newcomers: samples of those who were not.
     """
     members_C = identifier.partition.members(cluster)
     embedding_set, splits = _samples(identifier, members_C, original, newcomers)
@@ -124,15 +105,13 @@ def retrain(
         title=f"cluster {cluster}", tracking={"_target_": "experiments.coordination.tracking.NoTracking"}, facts={},
     )  # fmt: skip
     train_on(job, Enrolled(embedding_set, splits, identifier.class_means_KD.cpu().numpy(), members_C), report)
-    return safetensors.torch.load_file(job.stem.with_suffix(".safetensors"))["rows"]
+    return trained_head(job)
 
 
 def fit_again(identifier: Identifier, original: Original, newcomers: Newcomers | None) -> Identifier:
     """Fits router and decision to the people as they are now.
 
     Args:
-        identifier: changed, and so without what was fitted.
-        original: the data of the training.
         newcomers: the last people of `identifier`, with their samples.
 
     Raises:
@@ -142,10 +121,7 @@ def fit_again(identifier: Identifier, original: Original, newcomers: Newcomers |
         raise InputError(original.missing, "the data of the training, to fit router and decision again", CURE_FIT)
     everybody = np.arange(len(identifier.identities), dtype=np.int32)
     embedding_set, splits = _samples(identifier, everybody, original, newcomers)
-    seed = identifier.provenance["split"].get("seed", 0)
-    val_BD, truth_B = TrainingSamples(embedding_set.embeddings, splits.val).drawn(FIT_PROBES, seed)
-    samples = TrainingSamples(embedding_set.embeddings, splits.train)
-    return identifier.fitted(samples, torch.from_numpy(val_BD), torch.from_numpy(truth_B.astype(np.int64)), seed)
+    return fitted(identifier, embedding_set, splits, identifier.provenance["split"].get("seed", 0))
 
 
 def _samples(

@@ -16,9 +16,6 @@ def save(target: Path, identifier: Identifier, leaving: list[str], newcomers: Ne
 
     Args:
         target: the folder; replaced where it exists.
-        identifier: with the changes.
-        leaving: names that were taken out.
-        newcomers: those who were added.
     """
     changes = identifier.provenance.get("enrolment") or []
     change = {"removed": leaving, "added": list(newcomers.names) if newcomers else []}

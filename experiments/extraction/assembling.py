@@ -37,12 +37,7 @@ class Part:
 
     @classmethod
     def of(cls, listing: Listing, store: ShardStore) -> "Part":
-        """What a store holds once all its shards are finished.
-
-        Args:
-            listing: the images, row by row.
-            store: with their embeddings.
-        """
+        """What a store holds once all its shards are finished."""
         rejected = store.rejected()
         rows = np.setdiff1d(np.arange(len(listing)), np.fromiter(rejected, np.int64, len(rejected)))
         return cls(
@@ -58,9 +53,7 @@ def assemble(folder: Path, parts: list[Part], meta: dict[str, Any]) -> None:
     """Writes an EmbeddingSet with `rejected.csv`, in constant memory per row.
 
     Args:
-        folder: to be made.
         parts: the originals, and perhaps their copies; the originals name the identities.
-        meta: for `meta.json`.
 
     Raises:
         InputError: what was written is no valid set.

@@ -10,13 +10,12 @@ from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from datamodules.errors import InputError
+from experiments.training.arguments import CONFIGS
 
 if TYPE_CHECKING:
     from datamodules.alignment import Aligner
     from datamodules.extractors.base import Extractor
     from datamodules.sources.base import Source
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 @dataclass
@@ -57,9 +56,8 @@ def build_aligner(node: DictConfig | None, source: "Source | None", extractor: "
     """The aligner that was asked for, else none for aligned images, else the extractor's own.
 
     Args:
-        node: of the group `alignment`, or None; its missing `image_size` is the extractor's.
+        node: its missing `image_size` is the extractor's.
         source: tells whether its images are aligned already; None for pictures that are not.
-        extractor: tells what it expects.
     """
     if node is not None:
         size = extractor.image_size if OmegaConf.is_missing(node, "image_size") else node.image_size
@@ -73,9 +71,6 @@ def build_aligner(node: DictConfig | None, source: "Source | None", extractor: "
 
 def recipe(cfg: DictConfig) -> dict[str, Any]:
     """What `meta.json` notes so that probes can be embedded, and originals found, in the same way.
-
-    Args:
-        cfg: the composed configuration of experiments.prepare.
 
     Returns:
         {"recipe": {group: {"name": of the choice, "arguments": of its class}}} for source, extractor and alignment.
@@ -94,14 +89,9 @@ def recipe(cfg: DictConfig) -> dict[str, Any]:
 
 
 def from_recipe(noted: dict[str, Any], group: str) -> Any:
-    """Builds what a recipe noted; only choices of `experiments/configs` and arguments that they have.
+    """The node of the group source, extractor or alignment that a recipe noted; None where it says nothing of it.
 
-    Args:
-        noted: a recipe, from a file that may have been written by anybody.
-        group: "source", "extractor" or "alignment".
-
-    Returns:
-        The configuration node, or None where the recipe says nothing of the group.
+    Anybody may have written the recipe: only choices of `experiments/configs` and arguments that they have are taken.
 
     Raises:
         InputError: an unknown choice or argument.

@@ -10,7 +10,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from datamodules.extractors.base import Extractor
 from datamodules.files import read_json, write_json
 from datamodules.sources.base import Listing, Source
 from experiments.extraction.assembling import Part, assemble
+from experiments.extraction.config import ExtractionConfig
 from experiments.extraction.loading import CropDataModule, CropDataset
 from experiments.extraction.predicting import ExtractionModule, ImageProgress, ShardWriter
 from experiments.extraction.shards import ShardStore
@@ -32,23 +33,13 @@ from experiments.extraction.shards import ShardStore
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ExtractionSettings:
-    """How to run, not what to compute, but for `dtype` and `max_side`.
+@dataclass
+class ExtractionSettings(ExtractionConfig):
+    """The same, checked.
 
-    Attributes:
-        batch_size: images at a time and device.
-        num_workers: processes that decode and align, per device.
-        shard_rows: images per shard, the most that a kill can lose per device.
-        dtype: "float16" or "float32", as which embeddings are kept.
-        max_side: pixels; pictures with a longer side are shrunk to it before a face is looked for.
+    Raises:
+        InputError: a number too small, or an unknown dtype.
     """
-
-    batch_size: int = 64
-    num_workers: int = 2
-    shard_rows: int = 2048
-    dtype: str = "float16"
-    max_side: int = 2048
 
     def __post_init__(self):
         for key, low in (("batch_size", 1), ("num_workers", 0), ("shard_rows", 1), ("max_side", 32)):
@@ -59,22 +50,13 @@ class ExtractionSettings:
 
 
 def extract(
-    source: Source,
-    extractor: Extractor,
-    aligner: Aligner,
-    out: Path | str,
-    settings: ExtractionSettings,
-    trainer_options: dict[str, Any],
-    facts: dict[str, Any] | None = None,
-) -> EmbeddingSet | None:
+    source: Source, extractor: Extractor, aligner: Aligner, out: Path | str, settings: ExtractionSettings,
+    trainer_options: dict[str, Any], facts: dict[str, Any] | None = None,
+) -> EmbeddingSet | None:  # fmt: skip
     """Embeds every image of a source; goes on where a killed run with the same arguments left off.
 
     Args:
-        source: the images.
-        extractor: the network.
-        aligner: what cuts faces out.
         out: the EmbeddingSet to make; beside its files it gets `rejected.csv` (file, identity, reason).
-        settings: batch size and the like.
         trainer_options: accelerator, devices, strategy, num_nodes, precision for Lightning's Trainer.
         facts: more to note in `meta.json`.
 
@@ -87,25 +69,18 @@ def extract(
     """
     out = Path(out).expanduser()
     if aligner.image_size != extractor.image_size:
-        raise InputError(
-            f"alignment.image_size = {aligner.image_size}",
-            f"{extractor.image_size}, as {extractor.name} takes",
-            "leave out alignment.image_size",
-        )
+        got = f"alignment.image_size = {aligner.image_size}"
+        expected = f"{extractor.image_size}, as {extractor.name} takes"
+        raise InputError(got, expected, "leave out alignment.image_size")
     listing = source.listing()
     plan = {
-        "extractor": extractor.fingerprint(),
-        "alignment": aligner.describe(),
-        "images": listing.digest(),
-        "top_up_to": source.top_up_to,
-        "seed": source.seed,
-        "dtype": settings.dtype,
-        "max_side": settings.max_side,
-    }
+        "extractor": extractor.fingerprint(), "alignment": aligner.describe(), "images": listing.digest(),
+        "top_up_to": source.top_up_to, "seed": source.seed, "dtype": settings.dtype, "max_side": settings.max_side,
+    }  # fmt: skip
     if out.exists():
         return _finished(out, plan)
     work = out.parent / f".{out.name}.prepare"
-    with _work_folder(work, {**plan, "shard_rows": settings.shard_rows}):
+    with rank_zero_only(_work_folder)(work, {**plan, "shard_rows": settings.shard_rows}) or nullcontext():
         run = _Run(source, extractor, aligner, work, settings, trainer_options)
         originals = run.embed("originals", listing)
         usable = originals.listing
@@ -116,13 +91,16 @@ def extract(
         parts = [originals]
         if len(copies := source.copies(usable)):
             parts.append(run.embed("copies", copies))
-        if getattr(rank_zero_only, "rank", 0):
-            return None
         meta = {**source.provenance(), "extractor": plan["extractor"], "alignment": plan["alignment"]}
-        assemble(work / "set", parts, {**meta, **(facts or {}), "plan": plan})
-        out.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(work / "set", out)
-        shutil.rmtree(work)
+        return _assembled(work, parts, {**meta, **(facts or {}), "plan": plan}, out)
+
+
+@rank_zero_only
+def _assembled(work: Path, parts: list[Part], meta: dict[str, Any], out: Path) -> EmbeddingSet:
+    assemble(work / "set", parts, meta)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(work / "set", out)
+    shutil.rmtree(work)
     return EmbeddingSet.open(out, check_values=False)
 
 
@@ -138,22 +116,17 @@ class _Run:
     def embed(self, part: str, listing: Listing) -> Part:
         """Embeds all images of a listing that are not embedded yet."""
         settings = self.settings
-        store = ShardStore(
-            self.work / part, len(listing), self.extractor.embedding_dim, settings.dtype, settings.shard_rows
-        )
+        dim = self.extractor.embedding_dim
+        store = ShardStore(self.work / part, len(listing), dim, settings.dtype, settings.shard_rows)
         if pending := store.pending():
             left = sum(len(store.rows_of(shard)) for shard in pending)
             if left < len(listing):
                 logger.info("going on with %s: %d of %d images were done", part, len(listing) - left, len(listing))
             trainer = pl.Trainer(
-                **self.trainer_options,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                use_distributed_sampler=False,
+                **self.trainer_options, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+                enable_model_summary=False, use_distributed_sampler=False,
                 callbacks=[ShardWriter(store), ImageProgress(part, len(listing), len(listing) - left)],
-            )
+            )  # fmt: skip
             crops = CropDataset(self.source, listing.names, self.aligner, settings.max_side)
             data = CropDataModule(crops, store, settings.batch_size, settings.num_workers)
             with warnings.catch_warnings():
@@ -175,18 +148,12 @@ def _finished(out: Path, plan: dict[str, Any]) -> EmbeddingSet:
 def _compare(folder: Path, made: dict[str, Any], asked: dict[str, Any]) -> None:
     for key, value in asked.items():
         if made.get(key) != value:
-            raise InputError(
-                f"{folder}, made with {key} {made.get(key)}",
-                f"{key} {value}",
-                "name another out, or remove that folder",
-            )
+            got = f"{folder}, made with {key} {made.get(key)}"
+            raise InputError(got, f"{key} {value}", "name another out, or remove that folder")
 
 
 @contextmanager
 def _work_folder(work: Path, plan: dict[str, Any]) -> Iterator[None]:
-    if getattr(rank_zero_only, "rank", 0):
-        yield
-        return
     work.mkdir(parents=True, exist_ok=True)
     with open(work / "lock", "w") as lock:
         try:

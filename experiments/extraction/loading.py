@@ -39,9 +39,7 @@ class CropDataset(Dataset):
     """Row -> crop, or the reason why there is none.
 
     Args:
-        source: where the images are read from.
         names: (N,) as listed; marks of augmented copies are obeyed.
-        aligner: what cuts the face out.
         max_side: pictures are shrunk to so many pixels first.
     """
 
@@ -60,11 +58,7 @@ class CropDataset(Dataset):
             return row, rejection.reason
 
     def collate(self, items: list[tuple[int, np.ndarray | str]]) -> Crops:
-        """Puts a batch together.
-
-        Args:
-            items: rows of the set, each with its crop (S, S, 3) uint8 or the reason why there is none.
-        """
+        """Puts rows together, each with its crop (S, S, 3) uint8 or the reason why there is none."""
         rejected = {row: crop for row, crop in items if isinstance(crop, str)}
         usable = [(row, crop) for row, crop in items if not isinstance(crop, str)]
         side = self.aligner.image_size
@@ -74,13 +68,7 @@ class CropDataset(Dataset):
 
 
 class ShardBatches:
-    """Batches of rows in order; none crosses the border of a shard.
-
-    Args:
-        store: the shards.
-        shards: those to run through.
-        batch_size: B.
-    """
+    """Batches of rows in order; none crosses the border of a shard."""
 
     def __init__(self, store: ShardStore, shards: list[int], batch_size: int):
         self.store, self.shards, self.batch_size = store, shards, batch_size
@@ -99,8 +87,6 @@ class CropDataModule(pl.LightningDataModule):
     """The pending shards of a store, shared out among the devices.
 
     Args:
-        dataset: crops by row.
-        store: where embeddings go.
         batch_size: images at a time and device.
         num_workers: processes that decode and align, per device; 0 does it in the main process.
     """

@@ -16,11 +16,7 @@ from experiments.extraction.shards import ShardStore
 
 
 class ExtractionModule(pl.LightningModule):
-    """An extractor as Lightning wants it.
-
-    Args:
-        extractor: the network.
-    """
+    """An extractor as Lightning wants it."""
 
     def __init__(self, extractor: Extractor):
         super().__init__()
@@ -34,11 +30,7 @@ class ExtractionModule(pl.LightningModule):
 
 
 class ShardWriter(pl.Callback):
-    """Writes embeddings where they belong and finishes each shard with its last batch.
-
-    Args:
-        store: where to.
-    """
+    """Writes embeddings where they belong and finishes each shard with its last batch."""
 
     def __init__(self, store: ShardStore):
         self.store = store
@@ -68,7 +60,6 @@ class ImageProgress(pl.Callback):
 
     Args:
         title: what is shown before the bar.
-        total: images in all.
         done: images that were finished before this run.
     """
 

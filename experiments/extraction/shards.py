@@ -17,10 +17,7 @@ class ShardStore:
 
     Args:
         folder: where `embeddings.npy` and one small file per finished shard are kept.
-        n_rows: N.
-        dim: D.
         dtype: "float16" or "float32".
-        shard_rows: rows per shard.
     """
 
     def __init__(self, folder: Path, n_rows: int, dim: int, dtype: str, shard_rows: int):
@@ -32,7 +29,7 @@ class ShardStore:
 
     @property
     def n_shards(self) -> int:
-        """How many shards there are; the last may be smaller."""
+        """The last of them may be smaller."""
         return -(-self.n_rows // self.shard_rows)
 
     def rows_of(self, shard: int) -> range:
@@ -61,12 +58,7 @@ class ShardStore:
         self._map[rows] = embeddings
 
     def finish(self, shard: int, rejected: dict[int, str]) -> None:
-        """Brings all that was written to the disk and marks the shard as finished.
-
-        Args:
-            shard: the shard.
-            rejected: rows without an embedding, and why.
-        """
+        """Brings all that was written to the disk and marks the shard as finished; `rejected` has rows and reasons."""
         if self._map is not None:
             self._map.flush()
         write_json(self._marker(shard), {"rejected": {str(row): reason for row, reason in sorted(rejected.items())}})
@@ -88,11 +80,8 @@ class ShardStore:
         """
         stored = open_npy(self.folder / "embeddings.npy", (self.dtype,), ndim=2)
         if stored.shape != (self.n_rows, self.dim):
-            raise InputError(
-                f"{self.folder} with shape {stored.shape}",
-                f"({self.n_rows}, {self.dim})",
-                "remove the folder, it is made anew",
-            )
+            cure = "remove the folder, it is made anew"
+            raise InputError(f"{self.folder} with shape {stored.shape}", f"({self.n_rows}, {self.dim})", cure)
         return stored
 
     def _marker(self, shard: int) -> Path:

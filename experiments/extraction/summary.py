@@ -6,11 +6,7 @@ from experiments.coordination.screen import LINE, results
 
 
 def show(made: EmbeddingSet | None) -> None:
-    """Prints a summary of a set; nothing in the helper processes of a distributed run, which get None.
-
-    Args:
-        made: the set.
-    """
+    """Prints a summary of a set; nothing in the helper processes of a distributed run, which get None."""
     if made is None:
         return
     console, counts = results(), made.sample_counts()

@@ -19,15 +19,6 @@ class BatchConfig:
 
 
 @dataclass
-class FitConfig:
-    """Arguments of Lightning's Trainer."""
-
-    max_epochs: int = 20  # passes over the training identities
-    accelerator: str = "auto"  # cpu, gpu, auto
-    precision: str = "32-true"  # or bf16-mixed
-
-
-@dataclass
 class EvaluationConfig:
     """What is measured on the identities that were held out."""
 
@@ -52,7 +43,7 @@ class TrainFacenetConfig:
     miners: list[str] = field(default_factory=lambda: ["batch_all", "batch_hard", "semi_hard"])
     alpha: float = 0.2  # margin, in units of squared distance
     batch: BatchConfig = field(default_factory=BatchConfig)
-    trainer: FitConfig = field(default_factory=FitConfig)
+    trainer: dict[str, Any] = field(default_factory=dict)  # keys of configs/trainer, or any of Lightning's Trainer
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     seed: int = 0  # of the held-out identities, initial weights, batches and pairs
     name: str | None = None  # run folder <runs_dir>/<name>; None makes one of the settings
@@ -62,12 +53,9 @@ class TrainFacenetConfig:
 def check(cfg: DictConfig) -> None:
     """Refuses numbers with which nothing can be trained.
 
-    Args:
-        cfg: the configuration of experiments.train_facenet.
-
     Raises:
-        InputError: no epoch, or batches that hold no triplet.
+        InputError: batches that hold no triplet.
     """
-    for group, key, least in (("trainer", "max_epochs", 1), ("batch", "identities", 2), ("batch", "images", 2)):
-        if cfg[group][key] < least:
-            raise InputError(f"{group}.{key} = {cfg[group][key]}", f"at least {least}", f"raise {group}.{key}")
+    for key in ("identities", "images"):
+        if cfg.batch[key] < 2:
+            raise InputError(f"batch.{key} = {cfg.batch[key]}", "at least 2", f"raise batch.{key}")

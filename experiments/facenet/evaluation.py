@@ -4,9 +4,6 @@
 Axes: N samples, D dimensions.
 """
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import torch
@@ -22,62 +19,30 @@ from lightning_modules.neighbours import leave_one_out_accuracy
 from lightning_modules.verification import Verification, squared_distances, verify
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """How good an embedding is.
-
-    Attributes:
-        knn_accuracy: share of samples recognised by their nearest neighbours, in [0, 1].
-        nmi, adjusted_rand, pair_f1: of the clusters against the identities; pair_f1 over pairs in one cluster.
-        verification: of drawn pairs.
-    """
-
-    knn_accuracy: float
-    nmi: float
-    adjusted_rand: float
-    pair_f1: float
-    verification: Verification
-
-    def row(self, method: str, **facts: Any) -> dict[str, Any]:
-        """The row of results.csv: knn_accuracy, pair_f1 and the verification's rates in percent.
-
-        Args:
-            method: a miner, or what the embedding was before training.
-            **facts: further columns.
-        """
-        return {
-            "method": method,
-            "knn_accuracy": 100 * self.knn_accuracy,
-            "nmi": self.nmi,
-            "adjusted_rand": self.adjusted_rand,
-            "pair_f1": 100 * self.pair_f1,
-            **self.verification.metrics(),
-            **facts,
-        }
-
-
 @torch.no_grad()
 def embed(network: nn.Module, loader: DataLoader) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings of all samples: (N, D) float32 of unit length, and (N,) labels.
 
     Args:
         network: from a batch of samples to rows of unit length.
-        loader: of samples and labels.
     """
-    device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.to(device).eval()
     batches = [(network(samples.to(device)).float().cpu(), labels) for samples, labels in loader]
     return torch.cat([z for z, _ in batches]).numpy(), torch.cat([labels for _, labels in batches]).numpy()
 
 
-def evaluate(z_ND: np.ndarray, labels_N: np.ndarray, partitioner: Partitioner, cfg: DictConfig) -> Evaluation:
+def evaluate(
+    z_ND: np.ndarray, labels_N: np.ndarray, partitioner: Partitioner, cfg: DictConfig
+) -> tuple[dict[str, float], Verification]:
     """Measures an embedding.
 
     Args:
         z_ND: rows of unit length.
-        labels_N: identities.
-        partitioner: makes as many clusters as there are identities.
-        cfg: the configuration of experiments.train_facenet.
+
+    Returns:
+        Columns of results.csv (knn_accuracy, pair_f1 and the verification's rates in percent; nmi, adjusted_rand and
+        pair_f1 are of clusters against identities), and the verification of drawn pairs.
 
     Raises:
         InputError: too few images for the pairs, the neighbours or the FARs asked for.
@@ -89,32 +54,23 @@ def evaluate(z_ND: np.ndarray, labels_N: np.ndarray, partitioner: Partitioner, c
     verification = verify(distance_P, pairs.same, pairs.fold, tuple(wanted.fars))
     accuracy = leave_one_out_accuracy(z_ND, labels_N, wanted.knn)
     clusters_N = partitioner.fit(z_ND, int(labels_N.max()) + 1, cfg.seed).cluster_of
-    return Evaluation(
-        accuracy,
-        normalized_mutual_info_score(labels_N, clusters_N),
-        adjusted_rand_score(labels_N, clusters_N),
-        pair_f1(labels_N, clusters_N),
-        verification,
-    )
+    return {
+        "knn_accuracy": 100 * accuracy,
+        "nmi": normalized_mutual_info_score(labels_N, clusters_N),
+        "adjusted_rand": adjusted_rand_score(labels_N, clusters_N),
+        "pair_f1": 100 * pair_f1(labels_N, clusters_N),
+        **verification.metrics(),
+    }, verification
 
 
 def pair_f1(labels_N: np.ndarray, clusters_N: np.ndarray) -> float:
-    """F1 over pairs of samples: in one cluster and of one identity, in [0, 1].
-
-    Args:
-        labels_N: identities.
-        clusters_N: clusters.
-    """
+    """F1 over pairs of samples: in one cluster and of one identity, in [0, 1]."""
     (_, false_pairs), (missed, right) = pair_confusion_matrix(labels_N, clusters_N)
     return float(2 * right / max(2 * right + false_pairs + missed, 1))
 
 
 def sentence(frame: pd.DataFrame) -> str:
-    """The finding.
-
-    Args:
-        frame: the rows of results.csv, the first before training.
-    """
+    """The finding."""
     first, best = frame.iloc[0], frame.loc[frame["accuracy"].iloc[1:].idxmax()]
     return (
         f"Verification accuracy of held-out identities {first['accuracy']:.2f} ± {first['accuracy_std']:.2f} % for "

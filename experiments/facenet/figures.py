@@ -10,17 +10,12 @@ from experiments.reporting.canvas import WIDTH_INCHES, style
 
 
 def loss_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Mean loss and number of mined triplets, by epoch.
-
-    Args:
-        histories: from a miner to its records of epochs.
-    """
+    """Mean loss and number of mined triplets, by epoch."""
     with style():
         figure = Figure(figsize=(WIDTH_INCHES, 4.6), layout="constrained")
         panels = figure.subplots(2, 1, sharex=True)
-        for axis, key, label in zip(
-            panels, ("train/loss", "train/triplets"), ("loss", "triplets per batch"), strict=True
-        ):
+        shown = {"train/loss": "loss", "train/triplets": "triplets per batch"}
+        for axis, (key, label) in zip(panels, shown.items(), strict=True):
             for name, records in histories.items():
                 axis.plot([r["epoch"] + 1 for r in records], [r[key] for r in records], marker=".", label=name)
             axis.set_ylabel(label)

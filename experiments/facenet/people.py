@@ -5,6 +5,7 @@ Axes: N samples, K identities.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,7 @@ from experiments.coordination.data import dataset_name
 
 @dataclass(frozen=True)
 class People:
-    """Samples of two disjoint groups of identities.
-
-    Attributes:
-        name: of the data set, for tables.
-        fingerprint: changes with the data and with who is held out.
-        train: samples to train with.
-        test: samples of the identities that are held out.
-    """
+    """Samples to train with, and those of the identities held out; the fingerprint changes with data and hold-out."""
 
     name: str
     fingerprint: str
@@ -36,11 +30,7 @@ class People:
 
 
 def open_people(cfg: DictConfig, network: Any) -> People:
-    """Opens the data that the network takes and holds identities out.
-
-    Args:
-        cfg: the configuration of experiments.train_facenet.
-        network: says whether it takes embeddings or images, and of which size.
+    """Opens the data that the network takes, embeddings or images, and holds identities out.
 
     Raises:
         InputError: no data, data of the other kind, or too few identities.
@@ -51,11 +41,8 @@ def open_people(cfg: DictConfig, network: Any) -> People:
         "images": ("source", "source=image_folder source.root=DIR"),
     }[network.takes]
     if given != [wanted]:
-        raise InputError(
-            f"{' and '.join(given) or 'no data'} for a network on {network.takes}",
-            example,
-            "choose another network, or these data",
-        )
+        got = f"{' and '.join(given) or 'no data'} for a network on {network.takes}"
+        raise InputError(got, example, "choose another network, or these data")
     share, seed = cfg.evaluation.held_out, cfg.seed
     if wanted == "data":
         embedding_set = instantiate(cfg.data)
@@ -70,10 +57,8 @@ def open_people(cfg: DictConfig, network: Any) -> People:
         )
         train, test = hold_out(listing.labels, share, seed)
         name, digest = Path(cfg.source.root).resolve().name, f"{listing.digest()} {aligner.describe()}"
-        parts = (
-            ImageRows(source, listing, train, aligner, flip=True),
-            ImageRows(source, listing, test, aligner, flip=False),
-        )
+        rows = partial(ImageRows, source, listing)
+        parts = rows(train, aligner, flip=True), rows(test, aligner, flip=False)
     return People(name, f"{digest} held out {share} seed {seed}", *parts)
 
 
@@ -83,7 +68,6 @@ def hold_out(labels_N: np.ndarray, share: float, seed: int) -> tuple[np.ndarray,
     Args:
         labels_N: identities in [0, K), each at least once.
         share: of the identities, in (0, 1).
-        seed: of the draw.
 
     Raises:
         InputError: a share that leaves fewer than two identities on either side.
@@ -91,11 +75,8 @@ def hold_out(labels_N: np.ndarray, share: float, seed: int) -> tuple[np.ndarray,
     k = int(labels_N.max()) + 1
     count = round(k * share)
     if not 2 <= count <= k - 2:
-        raise InputError(
-            f"evaluation.held_out = {share:g} of {k} identities",
-            "two identities on either side",
-            "set evaluation.held_out",
-        )
+        got = f"evaluation.held_out = {share:g} of {k} identities"
+        raise InputError(got, "two identities on either side", "set evaluation.held_out")
     held = np.isin(labels_N, np.random.default_rng([seed, 7]).permutation(k)[:count])
     return np.flatnonzero(~held), np.flatnonzero(held)
 

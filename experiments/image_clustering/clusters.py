@@ -21,36 +21,18 @@ from experiments.image_clustering.fits import Fit
 def agreement(fits: Mapping[str, Fit], pictures: EmbeddingSet) -> pd.DataFrame:
     """How far any two losses agree, and each with the classes where there are several.
 
-    Args:
-        fits: from the name of a loss to its clustering.
-        pictures: what was clustered.
-
     Returns:
         Columns first, second, adjusted_rand (1 same, 0 as by chance), nmi (1 same, 0 independent).
     """
     named = {loss: fit.labels_N for loss, fit in fits.items()}
     named |= {"classes": pictures.labels} if pictures.n_identities > 1 else {}
+    measures = {"adjusted_rand": adjusted_rand_score, "nmi": normalized_mutual_info_score}
     return pd.DataFrame(
-        {
-            "first": first,
-            "second": second,
-            "adjusted_rand": adjusted_rand_score(named[first], named[second]),
-            "nmi": normalized_mutual_info_score(named[first], named[second]),
-        }
-        for first, second in combinations(named, 2)
+        {"first": one, "second": two, **{key: score(named[one], named[two]) for key, score in measures.items()}}
+        for one, two in combinations(named, 2)
     )
 
 
 def crops_of(rows: Iterable[int], pictures: EmbeddingSet, source: Source, aligner: Aligner) -> dict[int, np.ndarray]:
-    """The pictures of some rows as the network saw them.
-
-    Args:
-        rows: of `pictures`.
-        pictures: what was clustered, with the names of its files.
-        source: where the files are.
-        aligner: what cuts the picture out.
-
-    Returns:
-        From a row to its (S, S, 3) uint8 RGB crop.
-    """
+    """The pictures of some rows as the network saw them: from a row to its (S, S, 3) uint8 RGB crop."""
     return {row: aligner.main_face(decode(source.read(pictures.files[row])).pixels_HWC).crop_SSC for row in rows}

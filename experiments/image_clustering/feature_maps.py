@@ -15,12 +15,7 @@ from datamodules.extractors.base import Extractor
 
 
 def convolutions(extractor: nn.Module, count: int = 3) -> list[str]:
-    """Names of convolutional layers, spread evenly from the first to the last.
-
-    Args:
-        extractor: any network.
-        count: how many; fewer where the network has fewer.
-    """
+    """Names of `count` convolutional layers, or of all, spread evenly from the first to the last."""
     names = [name for name, layer in extractor.named_modules() if isinstance(layer, nn.Conv2d)]
     places = np.unique(np.linspace(0, len(names) - 1, num=min(count, len(names))).round().astype(int))
     return [names[place] for place in places]
@@ -30,7 +25,6 @@ def chosen_layers(extractor: Extractor, layers: Sequence[str] | None) -> list[st
     """The layers whose maps are drawn.
 
     Args:
-        extractor: the network.
         layers: names as in `named_modules()`, or None for three convolutions from the first to the last.
 
     Raises:
@@ -39,8 +33,7 @@ def chosen_layers(extractor: Extractor, layers: Sequence[str] | None) -> list[st
     if layers is None:
         return convolutions(extractor)
     known = dict(extractor.named_modules())
-    unknown = [layer for layer in layers if layer not in known]
-    if unknown:
+    if unknown := [layer for layer in layers if layer not in known]:
         like = ", ".join(convolutions(extractor, 8)) or "none"
         raise InputError(f"layer {unknown[0]!r}", f"a layer of {extractor.name}, such as {like}", "set layers")
     return list(layers)
@@ -50,7 +43,6 @@ def feature_maps(extractor: Extractor, images_BHWC: Tensor, layers: Sequence[str
     """What chosen layers put out for some images.
 
     Args:
-        extractor: the network.
         images_BHWC: (B, image_size, image_size, 3) uint8 RGB.
         layers: names of `chosen_layers`.
 

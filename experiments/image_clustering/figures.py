@@ -18,8 +18,6 @@ def representatives_figure(fits: Mapping[str, Fit], pictures: EmbeddingSet, crop
     """One row per loss, one column per cluster: the member nearest the centre, with the size of its cluster.
 
     Args:
-        fits: from the name of a loss to its clustering.
-        pictures: what was clustered.
         crops: from a row of `pictures` to its (S, S, 3) uint8 image.
     """
     with style():

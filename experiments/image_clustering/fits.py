@@ -44,14 +44,10 @@ class Fit:
 def estimators_of(cfg: DictConfig) -> dict[str, GeneralisedKMeans]:
     """One estimator per loss asked for.
 
-    Args:
-        cfg: the configuration of experiments.cluster_images.
-
     Raises:
         InputError: no loss, one that does not exist, or values out of range.
     """
-    unknown = [loss for loss in cfg.losses if loss not in LOSSES]
-    if unknown or not cfg.losses:
+    if not cfg.losses or not set(cfg.losses) <= set(LOSSES):
         raise InputError(f"losses = {list(cfg.losses)}", f"some of {', '.join(LOSSES)}", "set losses")
     lengths = {key: cfg[key] for key in ("delta", "sigma", "epsilon", "scale")}
     search = {"n_init": cfg.n_init, "max_iter": cfg.max_iter, "random_state": cfg.seed}
@@ -64,10 +60,6 @@ def estimators_of(cfg: DictConfig) -> dict[str, GeneralisedKMeans]:
 def check_clusters(k: int | None, source: Source) -> None:
     """Refuses a number of clusters before features are extracted, which may take hours.
 
-    Args:
-        k: number of clusters, or None.
-        source: of the photographs.
-
     Raises:
         InputError: no cluster, or more of them than photographs.
     """
@@ -77,16 +69,7 @@ def check_clusters(k: int | None, source: Source) -> None:
 
 
 def fit_losses(features_ND: np.ndarray, k: int, estimators: Mapping[str, GeneralisedKMeans]) -> dict[str, Fit]:
-    """Clusters the same features under each loss.
-
-    Args:
-        features_ND: the features.
-        k: number of clusters M.
-        estimators: from the name of a loss to its estimator.
-
-    Returns:
-        From the name of a loss to its clustering, in the order given.
-    """
+    """Clusters the same features under each loss, in the order given."""
     fits: dict[str, Fit] = {}
     for loss, estimator in estimators.items():
         start = time.perf_counter()
@@ -103,11 +86,6 @@ def fit_losses(features_ND: np.ndarray, k: int, estimators: Mapping[str, General
 def in_common_order(labels_N: np.ndarray, reference_N: np.ndarray, m: int) -> np.ndarray:
     """The order of clusters in which they share most images with those of a reference, one to one.
 
-    Args:
-        labels_N: clusters in [0, m).
-        reference_N: clusters in [0, m).
-        m: number of clusters M.
-
     Returns:
         (M,): which cluster of `labels_N` stands in the place of each cluster of the reference.
     """
@@ -116,12 +94,7 @@ def in_common_order(labels_N: np.ndarray, reference_N: np.ndarray, m: int) -> np
 
 
 def representatives(fitted: GeneralisedKMeans, features_ND: np.ndarray) -> np.ndarray:
-    """The member of each cluster with the least loss against its centre: (M,) rows.
-
-    Args:
-        fitted: on these features.
-        features_ND: what it was fitted on.
-    """
+    """The member of each cluster with the least loss against its centre: (M,) rows."""
     losses_N = fitted.losses(features_ND)
     members = (np.flatnonzero(fitted.labels_ == cluster) for cluster in range(len(fitted.cluster_centers_)))
     return np.array([rows[losses_N[rows].argmin()] for rows in members])

@@ -16,16 +16,7 @@ from experiments.image_clustering.fits import Fit
 
 
 def results(fits: Mapping[str, Fit], pictures: EmbeddingSet, **common: Any) -> pd.DataFrame:
-    """The rows of results.csv.
-
-    Args:
-        fits: from the name of a loss to its clustering.
-        pictures: what was clustered.
-        **common: further columns, the same in every row; they come first.
-
-    Returns:
-        A row per loss; nmi, adjusted_rand and purity against the classes are empty where there is one class only.
-    """
+    """The rows of results.csv, one per loss; `common` are the first columns, the same in every row."""
     rows = []
     for loss, fit in fits.items():
         sizes = fit.sizes()
@@ -37,14 +28,9 @@ def results(fits: Mapping[str, Fit], pictures: EmbeddingSet, **common: Any) -> p
 
 
 def against_classes(fit: Fit, pictures: EmbeddingSet) -> dict[str, float]:
-    """Normalised mutual information, adjusted Rand index and purity, all at most 1; NaN where there is one class only.
-
-    Args:
-        fit: a clustering.
-        pictures: what was clustered.
-    """
+    """Normalised mutual information, adjusted Rand index and purity, all at most 1; NaN for a single class."""
     if pictures.n_identities == 1:
-        return {"nmi": np.nan, "adjusted_rand": np.nan, "purity": np.nan}
+        return dict.fromkeys(("nmi", "adjusted_rand", "purity"), np.nan)
     shared = confusion_matrix(pictures.labels, fit.labels_N)
     return {
         "nmi": normalized_mutual_info_score(pictures.labels, fit.labels_N),
@@ -54,23 +40,13 @@ def against_classes(fit: Fit, pictures: EmbeddingSet) -> dict[str, float]:
 
 
 def clusters(fits: Mapping[str, Fit], pictures: EmbeddingSet) -> pd.DataFrame:
-    """A row per picture: its name, its class, its cluster under each loss from 1.
-
-    Args:
-        fits: from the name of a loss to its clustering.
-        pictures: what was clustered.
-    """
+    """A row per picture: its name, its class, its cluster under each loss from 1."""
     table = pd.DataFrame({"image": pictures.files, "class": np.array(pictures.identities)[pictures.labels]})
     return table.assign(**{loss: fit.labels_N + 1 for loss, fit in fits.items()})
 
 
 def representatives(fits: Mapping[str, Fit], pictures: EmbeddingSet) -> pd.DataFrame:
-    """A row per loss and cluster: its size and its representative.
-
-    Args:
-        fits: from the name of a loss to its clustering.
-        pictures: what was clustered.
-    """
+    """A row per loss and cluster: its size and its representative."""
     return pd.DataFrame(
         {"loss": loss, "cluster": cluster + 1, "pictures": size, "representative": pictures.files[row]}
         for loss, fit in fits.items()
@@ -79,11 +55,7 @@ def representatives(fits: Mapping[str, Fit], pictures: EmbeddingSet) -> pd.DataF
 
 
 def sentence(frame: pd.DataFrame) -> str:
-    """The finding.
-
-    Args:
-        frame: of `results`.
-    """
+    """The finding; `frame` is that of `results`."""
     count = f"{frame['images'].iloc[0]} photographs in {frame['clusters'].iloc[0]} clusters under {len(frame)} losses"
     if frame["nmi"].isna().all():
         return f"{count}; there is one class only, so the clusters are compared with each other alone."

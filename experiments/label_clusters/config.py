@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The keys of experiments.multilabel, and the settings of each data set."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -32,14 +33,13 @@ class Settings:
     published: dict[str, dict[str, float]] = field(default_factory=dict)  # method -> metric (share of 1) in the paper
 
     def __post_init__(self):
-        for key, low, high in (
-            ("label_clusters", 1, None), ("feature_clusters", 1, None), ("hidden", 1, None), ("hidden_layers", 1, None),
-            ("dropout", 0, 0.99), ("epochs", 1, None), ("patience", 1, None), ("batch_size", 1, None),
-            ("learning_rate", 1e-9, None), ("threshold", 0, 1),
-        ):  # fmt: skip
+        counts = ("label_clusters", "feature_clusters", "hidden", "hidden_layers", "epochs", "patience", "batch_size")
+        shares = {"dropout": (0, 0.99), "learning_rate": (1e-9, inf), "threshold": (0, 1)}
+        ranges = dict.fromkeys(counts, (1, inf)) | shares
+        for key, (low, high) in ranges.items():
             value = getattr(self, key)
-            if value is not None and not low <= value <= (float("inf") if high is None else high):
-                bounds = f"at least {low}" if high is None else f"{low} to {high}"
+            if value is not None and not low <= value <= high:
+                bounds = f"at least {low}" if high == inf else f"{low} to {high}"
                 raise InputError(f"settings.{key} = {value}", bounds, f"correct settings.{key}")
 
 
@@ -78,14 +78,6 @@ class RowSplitConfig:
 
 
 @dataclass
-class FitConfig:
-    """Where networks are trained."""
-
-    accelerator: str = "cpu"  # or gpu, auto; these networks are too small to gain from a GPU
-    threads: int | None = None  # CPU threads; None leaves torch's choice
-
-
-@dataclass
 class MultilabelConfig:
     """experiments.multilabel"""
 
@@ -95,7 +87,7 @@ class MultilabelConfig:
     label_partitioner: Any = MISSING  # clusters of labels
     feature_partitioner: Any = MISSING  # clusters of features
     split: RowSplitConfig = field(default_factory=RowSplitConfig)
-    trainer: FitConfig = field(default_factory=FitConfig)
+    trainer: dict[str, Any] = field(default_factory=dict)  # keys of configs/trainer, or any of Lightning's Trainer
     launcher: Any = MISSING
     logger: Any = MISSING
     seeds: Any = 1  # a number of repetitions, or a list of seeds: of the split, the clusters and the networks
@@ -106,19 +98,13 @@ class MultilabelConfig:
 def open_data(cfg: DictConfig) -> list[tuple[MultiLabelSet, Settings]]:
     """Opens the data sets and finds their settings.
 
-    Args:
-        cfg: the configuration of experiments.multilabel.
-
     Raises:
         InputError: a data set, shares or settings that cannot be used, or two data sets of one name.
     """
     paths = [cfg.data.path] if isinstance(cfg.data.path, str) else list(cfg.data.path)
     if not paths or (cfg.data.xml is not None and len(paths) > 1):
-        raise InputError(
-            f"{len(paths)} files in data.path, data.xml = {cfg.data.xml}",
-            "at least one file, and data.xml for a single one",
-            "set data.path",
-        )
+        got = f"{len(paths)} files in data.path, data.xml = {cfg.data.xml}"
+        raise InputError(got, "at least one file, and data.xml for a single one", "set data.path")
     opened = [open_multilabel(str(path), cfg.data.xml) for path in paths]
     names = [data.name for data in opened]
     if len(set(names)) < len(names):
@@ -132,7 +118,6 @@ def settings_of(data: MultiLabelSet, changed: DictConfig) -> Settings:
     """The settings of a data set: its file, with what the configuration changes.
 
     Args:
-        data: the data set.
         changed: values of `ChangedSettings`.
 
     Raises:
@@ -157,8 +142,3 @@ def settings_of(data: MultiLabelSet, changed: DictConfig) -> Settings:
         if value is not None and value > most:
             raise InputError(f"settings.{key} = {value} for {most} {of} of {data.name}", f"1 to {most}", "lower it")
     return settings
-
-
-def setting_names() -> list[str]:
-    """The names of all settings but what was published."""
-    return [each.name for each in fields(Settings) if each.name != "published"]

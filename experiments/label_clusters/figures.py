@@ -11,11 +11,7 @@ _FIXED, _VALIDATED = "#0072b2", "#e69f00"
 
 
 def f1_figure(frame: pd.DataFrame) -> Figure:
-    """Mean F1 per method and data set, at the fixed and at a validated threshold; leaky readings are hatched.
-
-    Args:
-        frame: results.csv.
-    """
+    """Mean F1 per method and data set, at the fixed and at a validated threshold; leaky readings are hatched."""
     datasets, methods = list(dict.fromkeys(frame["dataset"])), list(dict.fromkeys(frame["method"]))
     leaky = set(frame.loc[frame["protocol"] == "leaky", "method"])
     with style():
@@ -23,12 +19,10 @@ def f1_figure(frame: pd.DataFrame) -> Figure:
         for axis, dataset in zip(figure.subplots(len(datasets), 1, squeeze=False)[:, 0], datasets, strict=True):
             own = frame.loc[frame["dataset"] == dataset].groupby("method")
             for shift, column, colour in ((-0.2, "f1", _FIXED), (0.2, "validated_f1", _VALIDATED)):
-                means = (
-                    own[column].mean().reindex(methods) if column in frame else pd.Series(index=methods, dtype=float)
-                )
+                means = own[column].mean().reindex(methods, fill_value=0).fillna(0) if column in frame else 0.0
                 label = "fixed threshold" if column == "f1" else "validated threshold"
                 places = [place + shift for place in range(len(methods))]
-                bars = axis.barh(places, means.fillna(0), height=0.38, color=colour, label=label)
+                bars = axis.barh(places, means, height=0.38, color=colour, label=label)
                 for bar, method in zip(bars, methods, strict=True):
                     if method in leaky:
                         bar.set(hatch="///", edgecolor="white")
@@ -42,22 +36,14 @@ def f1_figure(frame: pd.DataFrame) -> Figure:
 
 
 def gain_figure(frame: pd.DataFrame, opened: Opened) -> Figure:
-    """Figure 3 of the paper: the gain in F1 over the best baseline, per data set, against its CVIR.
-
-    Args:
-        frame: results.csv.
-        opened: the data sets and their settings.
-    """
+    """Figure 3 of the paper: the gain in F1 over the best baseline, per data set, against its CVIR."""
     found = gains(frame, opened)
     with style():
         figure = Figure(figsize=(WIDTH_INCHES, 3.6), layout="constrained")
         axis = figure.subplots()
         axis.axhline(0, color=GREY, linewidth=1)
-        for threshold, colour, marker in (
-            ("fixed", _FIXED, "o"),
-            ("validated", _VALIDATED, "s"),
-            ("the paper's", GREY, "x"),
-        ):
+        looks = (("fixed", _FIXED, "o"), ("validated", _VALIDATED, "s"), ("the paper's", GREY, "x"))
+        for threshold, colour, marker in looks:
             # Against the best baseline only: the first row of each data set and threshold.
             own = found.loc[found["threshold"] == threshold].drop_duplicates("dataset") if len(found) else found
             if len(own):

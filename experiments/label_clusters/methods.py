@@ -6,8 +6,8 @@ Axes: N rows, L labels, M label clusters.
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -44,11 +44,7 @@ class NetworkMethod(ABC):
 
     @abstractmethod
     def run(self, task: Task) -> Outcome:
-        """Trains what is not trained yet, and scores all rows.
-
-        Args:
-            task: the data set and how its networks are made.
-        """
+        """Trains what is not trained yet, and scores all rows."""
 
 
 class LabelClusters(NetworkMethod):
@@ -65,13 +61,9 @@ class LabelClusters(NetworkMethod):
     """
 
     def __init__(
-        self,
-        partitioner: Partitioner,
-        clusters: int | None = None,
-        drop_rows: bool = True,
-        gate: bool = False,
+        self, partitioner: Partitioner, clusters: int | None = None, drop_rows: bool = True, gate: bool = False,
         feature_share: float | None = None,
-    ):
+    ):  # fmt: skip
         if feature_share is not None and not 0 < feature_share <= 1:
             raise InputError(f"feature_share = {feature_share:g}", "above 0, at most 1", "correct it")
         self.partitioner, self.clusters, self.drop_rows, self.gate = partitioner, clusters, drop_rows, gate
@@ -80,7 +72,8 @@ class LabelClusters(NetworkMethod):
     def run(self, task: Task) -> Outcome:
         """See `NetworkMethod.run`."""
         if self.feature_share is not None:
-            task = task.with_feature_clusters(max(1, round(self.feature_share * task.data.features.shape[1])))
+            inputs = max(1, round(self.feature_share * task.data.features.shape[1]))
+            task = replace(task, settings=replace(task.settings, feature_clusters=inputs))
         m = self.clusters or task.settings.label_clusters
         partition = self.partitioner.fit(task.label_affinity, m, task.seed)
         log.info("%s: labels, %s", task.title, partition.describe())
@@ -94,13 +87,13 @@ class LabelClusters(NetworkMethod):
         trained = [each.number for each in wanted]
         if self.gate:
             wanted.append(Wanted(_has_label(labels_NL, partition), 0, "gate", drop_rows=False))
-        answers, records = _apart(train_networks(task, wanted))
+        answers, facts = _trained(task, wanted)
         scores_NL = np.zeros(labels_NL.shape, np.float32)
         for cluster, answer in zip(trained, answers, strict=False):
             scores_NL[:, partition.members(cluster)] = answer
         if self.gate:
             scores_NL *= answers[-1][:, partition.cluster_of]
-        return Outcome(scores_NL, _facts(records), partition.cluster_of if self.drop_rows and not self.gate else None)
+        return Outcome(scores_NL, facts, partition.cluster_of if self.drop_rows and not self.gate else None)
 
 
 class SeparateNetworks(NetworkMethod):
@@ -127,13 +120,8 @@ class SeparateNetworks(NetworkMethod):
             )
             for number, columns in enumerate(stacks)
         ]  # fmt: skip
-        answers, records = _apart(train_networks(task, wanted))
-        scores_NL = np.concatenate(answers, axis=1)
-        return Outcome(scores_NL, {**_facts(records), "networks": labels_NL.shape[1]})
-
-
-def _apart(found: list[tuple[np.ndarray, dict[str, Any]]]) -> tuple[list[np.ndarray], list[dict[str, Any]]]:
-    return [answer for answer, _ in found], [record for _, record in found]
+        answers, facts = _trained(task, wanted)
+        return Outcome(np.concatenate(answers, axis=1), {**facts, "networks": labels_NL.shape[1]})
 
 
 def _has_label(labels_NL: np.ndarray, partition: Partition) -> np.ndarray:
@@ -141,8 +129,10 @@ def _has_label(labels_NL: np.ndarray, partition: Partition) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def _facts(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {
+def _trained(task: Task, wanted: Sequence[Wanted]) -> tuple[list[np.ndarray], dict[str, Any]]:
+    found = train_networks(task, wanted)
+    records = [record for _, record in found]
+    return [answer for answer, _ in found], {
         "networks": len(records),
         "epochs": float(np.mean([record["epochs"] for record in records])) if records else 0.0,
         "parameters": sum(record["parameters"] for record in records),
@@ -151,13 +141,7 @@ def _facts(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def load_methods(cfg: DictConfig) -> dict[str, tuple[DictConfig, NetworkMethod | LabelScorer]]:
-    """Reads and builds `configs/label_method/<name>.yaml` for each name of `cfg.methods`.
-
-    Args:
-        cfg: the configuration of experiments.multilabel, whose partitioners the files may refer to.
-
-    Returns:
-        From the name to its resolved node and the method.
+    """Reads and builds `configs/label_method/<name>.yaml` for each name of `cfg.methods`: resolved node and method.
 
     Raises:
         InputError: no method, an unknown one, or one named twice.
@@ -166,8 +150,9 @@ def load_methods(cfg: DictConfig) -> dict[str, tuple[DictConfig, NetworkMethod |
     known = sorted(file.stem for file in folder.glob("*.yaml"))
     if not names or len(set(names)) < len(names) or not set(names) <= set(known):
         raise InputError(f"methods = {names}", f"some of {', '.join(known)}, each once", "set methods")
-    root = {"label_partitioner": cfg.label_partitioner}
-    nodes = {
-        name: OmegaConf.create({**root, "method": OmegaConf.load(folder / f"{name}.yaml")}).method for name in names
-    }
-    return {name: (node, instantiate(node)) for name, node in nodes.items()}
+    methods = {}
+    for name in names:  # a file may refer to the partitioner of the command
+        content = {"label_partitioner": cfg.label_partitioner, "method": OmegaConf.load(folder / f"{name}.yaml")}
+        node = OmegaConf.create(content).method
+        methods[name] = node, instantiate(node)
+    return methods

@@ -9,30 +9,17 @@ from experiments.coordination.progress import SECONDS_BETWEEN_LINES, Progress
 
 
 class MethodProgress(Progress):
-    """Counts methods; how many epochs a network takes is not known before it stops.
-
-    Args:
-        console: where to show it.
-        methods: methods to run in all, over data sets and seeds.
-    """
+    """Counts methods, over data sets and seeds; how many epochs a network takes is not known before it stops."""
 
     def __init__(self, console: Console, methods: int):
         super().__init__(console, methods, epochs=1)
 
     def method_starts(self, title: str) -> None:
-        """A method begins on a data set with a seed.
-
-        Args:
-            title: of all three.
-        """
+        """A method begins on a data set with a seed."""
         super().job_starts(title)
 
     def method_ends(self, title: str) -> None:
-        """A method is done, or has failed.
-
-        Args:
-            title: as it began.
-        """
+        """A method is done, or has failed."""
         super().job_ends(title)
 
     def job_starts(self, title: str) -> None:

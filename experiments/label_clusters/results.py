@@ -6,7 +6,6 @@ Axes: V validation rows, T test rows, L labels.
 
 import hashlib
 import json
-import logging
 import time
 from dataclasses import asdict
 from typing import Any
@@ -28,8 +27,6 @@ from lightning_modules.multilabel_metrics import (
     own_clusters,
 )
 
-log = logging.getLogger(__name__)
-
 Row = dict[str, Any]
 
 # What a test may not do, and the paper may have done.
@@ -41,16 +38,7 @@ READINGS = {
 
 
 def method_rows(name: str, node: DictConfig, method: NetworkMethod | LabelScorer, task: Task) -> list[Row]:
-    """The rows of a method, computed or, where they are on disk, read.
-
-    Args:
-        name: of the method.
-        node: what it was built from.
-        method: the method.
-        task: the data set, split and settings.
-
-    Returns:
-        The honest row, and for the method itself one row per leaky reading.
+    """The honest row of a method, and for `label_clusters` one per leaky reading; computed or, where on disk, read.
 
     Raises:
         NetworksFailed: networks of it could not be trained; what is trained is kept.
@@ -70,13 +58,7 @@ def method_rows(name: str, node: DictConfig, method: NetworkMethod | LabelScorer
 
 
 def failed_row(name: str, task: Task, error: NetworksFailed) -> Row:
-    """A row without numbers that says why.
-
-    Args:
-        name: of the method.
-        task: the data set, split and settings.
-        error: what became of its networks.
-    """
+    """A row without numbers that says why."""
     task.progress.method_ends(f"{task.title} {name}")
     return {**_facts(name, task), "note": f"failed: {error}"}
 
@@ -119,34 +101,30 @@ def _measure(task: Task, validation_VL: np.ndarray, test_TL: np.ndarray) -> Row:
 
     validation_f1 is what this best F1 is: settings may be chosen by it, never by what the test rows say.
     """
-    fixed, chosen = task.settings.threshold, best_threshold(task.validation_labels, validation_VL)
-    predicted_TL = test_TL >= chosen
-    again = example_based(task.test_labels, predicted_TL) | label_based(task.test_labels, predicted_TL)
+    true_VL, true_TL = (task.data.labels[rows] for rows in (task.split.validation, task.split.test))
+    fixed, chosen = task.settings.threshold, best_threshold(true_VL, validation_VL)
+    again = example_based(true_TL, test_TL >= chosen) | label_based(true_TL, test_TL >= chosen)
     return {
         "threshold": fixed,
-        **all_metrics(task.test_labels, test_TL, fixed),
+        **all_metrics(true_TL, test_TL, fixed),
         "validated_threshold": chosen,
-        "validation_f1": example_based(task.validation_labels, validation_VL >= chosen)["f1"],
+        "validation_f1": example_based(true_VL, validation_VL >= chosen)["f1"],
         **{f"validated_{key}": value for key, value in again.items()},
     }
 
 
 def _leaky(task: Task, validation_VL: np.ndarray, test_TL: np.ndarray, cluster_of: np.ndarray, facts: Row) -> list[Row]:
-    own_VL, own_TL = (own_clusters(labels, cluster_of) for labels in (task.validation_labels, task.test_labels))
+    true_VL, true_TL = (task.data.labels[rows] for rows in (task.split.validation, task.split.test))
+    own_VL, own_TL = own_clusters(true_VL, cluster_of), own_clusters(true_TL, cluster_of)
     threshold, zeroed_TL = task.settings.threshold, test_TL * own_TL
     answered = (zeroed_TL >= threshold).any(axis=1)
     measured = {
         "a": _measure(task, validation_VL * own_VL, zeroed_TL),
-        "b": leaky_per_cluster(task.test_labels, test_TL, cluster_of, threshold),
-        "c": all_metrics(task.test_labels[answered], zeroed_TL[answered], threshold) if answered.any() else {},
+        "b": leaky_per_cluster(true_TL, test_TL, cluster_of, threshold),
+        "c": all_metrics(true_TL[answered], zeroed_TL[answered], threshold) if answered.any() else {},
     }
+    common, method = {**facts, "threshold": threshold}, facts["method"]
     return [
-        {
-            **facts,
-            "method": f"{facts['method']}_leaky_{key}",
-            "threshold": threshold,
-            **measured[key],
-            "note": f"LEAKY: {text}",
-        }
+        {**common, "method": f"{method}_leaky_{key}", **measured[key], "note": f"LEAKY: {text}"}
         for key, text in READINGS.items()
     ]

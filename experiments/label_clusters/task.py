@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """A task: one data set, split and scaled with one seed, ready for every method.
 
-Axes: N rows, F features, K inputs of networks, L labels, V validation rows, T test rows.
+Axes: N rows, F features, K inputs of networks, L labels.
 """
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from datamodules.multilabel import FeatureScaling, MultiLabelSet, RowSplit, feat
 from datamodules.partitioners.base import Partition, Partitioner
 from experiments.coordination.launchers.base import Launcher
 from experiments.coordination.run_folder import RunFolder
-from experiments.label_clusters.config import FitConfig, RowSplitConfig, Settings
+from experiments.label_clusters.config import RowSplitConfig, Settings
 from experiments.label_clusters.progress import MethodProgress
 from lightning_modules.multilabel import scatter_add
 
@@ -29,16 +29,11 @@ class Task:
     """What a method gets.
 
     Attributes:
-        data: the data set.
         settings: of its networks.
         shares: of validation and test rows.
         seed: of the split, the clusters and the networks.
-        feature_partitioner: makes the feature clusters.
-        run: the run folder.
-        trainer: where networks are trained.
+        trainer: arguments of the Trainer of a network.
         tracking: Hydra node of the tracking.
-        progress: told of every method and epoch.
-        launcher: where the processes are that train them.
     """
 
     data: MultiLabelSet
@@ -47,18 +42,10 @@ class Task:
     seed: int
     feature_partitioner: Partitioner
     run: RunFolder
-    trainer: FitConfig
+    trainer: dict[str, Any]
     tracking: dict[str, Any]
     progress: MethodProgress
     launcher: Launcher
-
-    def with_feature_clusters(self, k: int) -> "Task":
-        """The same task with networks of k inputs.
-
-        Args:
-            k: feature clusters.
-        """
-        return replace(self, settings=replace(self.settings, feature_clusters=k))
 
     @property
     def title(self) -> str:
@@ -102,16 +89,6 @@ class Task:
     def label_affinity(self) -> np.ndarray:
         """(L, L): of the training rows."""
         return label_affinity(self.data.labels[self.split.train])
-
-    @property
-    def validation_labels(self) -> np.ndarray:
-        """(V, L) bool."""
-        return self.data.labels[self.split.validation]
-
-    @property
-    def test_labels(self) -> np.ndarray:
-        """(T, L) bool."""
-        return self.data.labels[self.split.test]
 
     def content(self) -> dict[str, Any]:
         """What the results of a task depend on besides the method and the settings, as plain values."""

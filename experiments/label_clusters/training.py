@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 """From the networks that a method wants to what they say: jobs, the launcher, the ledger of the run, predictions.
 
-The parts of the main coordinator: a finished network is never trained twice, one that is damaged comes back from its
-copy, and where networks are trained is the launcher's business.
+As in the main coordinator, a finished network is never trained twice, and the launcher says where networks are trained.
 
 Axes: N rows, L labels of a network.
 """
@@ -10,7 +9,7 @@ Axes: N rows, L labels of a network.
 import hashlib
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,6 @@ class Wanted:
     Attributes:
         labels_NL: (N, L) bool, the targets, all rows.
         number: of the network among those of its method.
-        title: for people.
         drop_rows: leave out rows without a label of it, in training and validation.
         alone: numbers of the labels, where each gets a network of its own and they are only trained at once; None
             makes one network of all labels.
@@ -50,8 +48,7 @@ class Wanted:
 class NetworksFailed(RuntimeError):
     """Networks of a method could not be trained; the others are on disk.
 
-    Attributes:
-        failed: by `Job.identifier`, title and reason of each.
+    `failed` holds title and reason of each, by `Job.identifier`.
     """
 
     def __init__(self, failed: dict[str, tuple[str, str]]):
@@ -61,10 +58,6 @@ class NetworksFailed(RuntimeError):
 
 def train_networks(task: Task, wanted: Sequence[Wanted]) -> list[tuple[np.ndarray, dict[str, Any]]]:
     """Trains what is not trained yet, where the launcher says, and asks every network for all rows.
-
-    Args:
-        task: data, split, settings, run folder and launcher.
-        wanted: the networks of a method.
 
     Returns:
         Per network (N, L) float32 probabilities, and its record: epochs, seconds, parameters.
@@ -84,23 +77,16 @@ def train_networks(task: Task, wanted: Sequence[Wanted]) -> list[tuple[np.ndarra
         finally:
             shutil.rmtree(task.run.path / "rows", ignore_errors=True)
         ledger.close(reasons)
-        titles = {job.identifier: job.title for job in jobs}
         if reasons:
+            titles = {job.identifier: job.title for job in jobs}
             raise NetworksFailed({key: (titles[key], reason) for key, reason in reasons.items()})
     return [_answers(task, job, each) for job, each in zip(jobs, wanted, strict=True)]
 
 
 def make_job(task: Task, wanted: Wanted) -> Job:
-    """What the weights of a network depend on, as plain values.
-
-    Args:
-        task: data, split and settings.
-        wanted: the network.
-    """
-    settings, partition = asdict(task.settings), task.feature_clusters
-    network = {key: settings[key] for key in ("hidden", "hidden_layers", "dropout", "log_counts")}
-    trainer = {key: settings[key] for key in ("epochs", "patience", "batch_size", "learning_rate")}
-    where = {"accelerator": task.trainer.accelerator, "threads": task.trainer.threads, "devices": 1}
+    """What the weights of a network depend on, as plain values."""
+    shape = ("hidden", "hidden_layers", "dropout", "log_counts", "patience", "batch_size", "learning_rate")
+    network, partition = {key: getattr(task.settings, key) for key in shape}, task.feature_clusters
     stream = wanted.number if wanted.stream is None else wanted.stream
     loss: dict[str, Any] = {"kind": "perceptron", "drop_rows": wanted.drop_rows, "stream": stream}
     if wanted.alone is not None:
@@ -109,26 +95,19 @@ def make_job(task: Task, wanted: Wanted) -> Job:
         loss=loss,
         init={**network, "features": partition.hash() if partition else None},
         optimizer={},
-        trainer={**trainer, **where},
+        trainer={"max_epochs": task.settings.epochs, "devices": 1, **task.trainer},
         seed=task.seed,
     )
     content = task.content()
     rows = hashlib.sha256(f"{content} {recipe.init}".encode()).hexdigest()[:12]  # a worker keeps what it has read
     targets = hashlib.sha256(np.packbits(wanted.labels_NL).tobytes()).hexdigest()[:16]
     return Job(
-        run=task.run.path.name,
-        run_folder=str(task.run.path),
-        data=str(task.run.path / "rows" / rows),
-        split=content["split"],
-        partition="",
-        cluster=wanted.number,
-        recipe=recipe,
+        run=task.run.path.name, run_folder=str(task.run.path), data=str(task.run.path / "rows" / rows),
+        split=content["split"], partition="", cluster=wanted.number, recipe=recipe,
         key=f"{task.data.name}-{recipe.key(str(content), f'{targets}{wanted.number}')}",
-        title=f"{task.title} {wanted.title}",
-        tracking=task.tracking,
-        facts={"dataset": task.data.name, "network": wanted.title},
-        entry=ENTRY,
-    )
+        title=f"{task.title} {wanted.title}", tracking=task.tracking,
+        facts={"dataset": task.data.name, "network": wanted.title}, entry=ENTRY,
+    )  # fmt: skip
 
 
 def _write(file: Path, array: np.ndarray) -> None:

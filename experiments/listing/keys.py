@@ -6,6 +6,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -21,7 +22,7 @@ A key is written `key=value` behind a command; a group (`loss=cosface`) chooses 
 group in front (`loss.margin=0.4`). Keys that are not listed are refused.
 """
 COMMENTED = re.compile(r"^ {4}(\w+)\s*:[^#\n]*#\s*(.+)$", re.MULTILINE)
-LINE = re.compile(r"^(\w+):(?: +(.*?))?(?: +# (.*))?$")
+LINE = re.compile(r"^(\w+):(?: +(.*?))?(?: +# (.*))?$", re.MULTILINE)
 
 
 def page() -> str:
@@ -30,14 +31,13 @@ def page() -> str:
     for root in sorted(CONFIGS.glob("*.yaml")):
         parts.append(f"### experiments.{root.stem}\n\n{_about(root)}\n")
         defaults = _chosen(root)
-        rows = [
-            (
-                key,
-                f"`{defaults[key]}`" if key in defaults else value,
-                f"group; {about}".removesuffix("; ") if key in groups() else about,
-            )
-            for key, value, about in _fields(_schema(root.stem))
-        ]
+        rows = []
+        for key, value, about in _fields(_schema(root.stem)):
+            default = f"`{defaults[key]}`" if key in defaults else value
+            rows.append((key, default, f"group; {about}".removesuffix("; ") if key in groups() else about))
+            if key == "trainer" and key in defaults:
+                lines = _lines(CONFIGS / key / f"{defaults[key]}.yaml")
+                rows += [(f"{key}.{name}", f"`{value}`", about) for name, value, about in lines]
         parts.append(_table(("key", "default", "what"), rows))
     parts.append("## Groups\n")
     for group in groups():
@@ -52,7 +52,7 @@ def _schema(command: str) -> type[Any]:
     return OmegaConf.get_type(ConfigStore.instance().repo[f"{command}_schema.yaml"].node)
 
 
-def _chosen(root) -> dict[str, str]:
+def _chosen(root: Path) -> dict[str, str]:
     listed = OmegaConf.to_container(OmegaConf.load(root)).get("defaults", [])
     return {
         key: str(value) for one in listed if isinstance(one, dict) for key, value in one.items()
@@ -73,25 +73,27 @@ def _fields(schema: type, prefix: str = "") -> Iterator[tuple[str, str, str]]:
 
 def _default(field: dataclasses.Field) -> str:
     value: Any = field.default
-    if value is dataclasses.MISSING:
-        factory: Any = field.default_factory
-        value = factory() if factory is not dataclasses.MISSING else MISSING
-    if value == MISSING:
+    if field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    if value in (dataclasses.MISSING, MISSING):
         return "must be given"
     return f"`{'null' if value is None else str(value).lower() if isinstance(value, bool) else value}`"
 
 
-def _keys(file) -> list[str]:
+def _keys(file: Path) -> list[str]:
     found = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        match = LINE.match(line)
-        if match and not match[1].startswith("_") and match[1] not in ("defaults", "title"):
-            about = f" ({match[3]})" if match[3] else ""
-            found.append(f"`{match[1]}: {match[2]}`{about}" if match[2] else f"`{match[1]}`{about}")
+    for key, value, about in _lines(file):
+        if not key.startswith("_") and key not in ("defaults", "title"):
+            found.append((f"`{key}: {value}`" if value else f"`{key}`") + (f" ({about})" if about else ""))
     return found
 
 
-def _about(file) -> str:
+def _lines(file: Path) -> list[tuple[str, str, str]]:
+    """The top-level keys of a configuration file, their values and comments."""
+    return LINE.findall(file.read_text(encoding="utf-8"))
+
+
+def _about(file: Path) -> str:
     return file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip() + "."
 
 

@@ -22,9 +22,7 @@ class Answer:
     Attributes:
         probe: (S, S, 3) uint8 RGB.
         enrolled: the same of the person's enrolled face, or None.
-        name: of the person.
         known: whether the score reaches the threshold.
-        score: the decision's.
         file: of the probe.
     """
 
@@ -37,13 +35,7 @@ class Answer:
 
 
 def draw_sheet(path: Path, answers: list[Answer], caption: str) -> None:
-    """Writes a contact sheet as PNG.
-
-    Args:
-        path: where to.
-        answers: in the order in which they are shown, row by row.
-        caption: one line on top.
-    """
+    """Writes a contact sheet as PNG, the answers row by row in the order given."""
     width, height = 2 * FACE + 2 * GAP, FACE + 3 * LINE + 2 * GAP
     columns = min(COLUMNS, max(len(answers), 1))
     rows = -(-len(answers) // columns)

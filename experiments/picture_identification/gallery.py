@@ -20,12 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Gallery:
-    """The images that an EmbeddingSet was made from.
-
-    Args:
-        embedding_set: of the enrolled, with files.txt and the recipe in its meta.json.
-        aligner: what cut the faces out.
-    """
+    """The images that an EmbeddingSet with files.txt and a recipe in its meta.json was made from."""
 
     def __init__(self, embedding_set: EmbeddingSet, aligner: Aligner):
         self.embedding_set, self.aligner = embedding_set, aligner
@@ -34,10 +29,6 @@ class Gallery:
 
     def best_face(self, identity: str, embedding_D: np.ndarray) -> np.ndarray | None:
         """The enrolled face of a person that is most like a probe.
-
-        Args:
-            identity: name of the person.
-            embedding_D: (D,) of the probe.
 
         Returns:
             (S, S, 3) uint8 RGB; None where the person or the picture is not to be had.

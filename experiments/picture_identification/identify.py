@@ -24,11 +24,7 @@ def identify_pictures(cfg: DictConfig, identifier: Identifier) -> None:
     """Finds, embeds and names every face, writes the CSV and the contact sheet, prints a summary.
 
     Args:
-        cfg: with images, out, device; extractor and alignment (nodes, or None for those of the enrolled pictures);
-            gallery (EmbeddingSet of the enrolled, or None for where the identifier's was); sheet (PNG, None for `out`
-            with that suffix), sheet_faces (how many it shows), faces ("all", or "main" where each picture shows one
-            person), max_side, num_workers.
-        identifier: whom to look for; its threshold decides `unknown`.
+        cfg: values of `schema.IdentifyConfig`.
 
     Raises:
         InputError: no pictures, no way to know the extractor, or another extractor than that of the enrolled.
@@ -54,9 +50,8 @@ def identify_pictures(cfg: DictConfig, identifier: Identifier) -> None:
     gallery = Gallery(enrolled, aligner) if enrolled and enrolled.files else None
     answers = [
         Answer(
-            crop,
-            gallery.best_face(row.best, embedding_D) if gallery else None,
-            row.best, not row.unknown, row.score, row.file,
+            crop, gallery.best_face(row.best, embedding_D) if gallery else None, row.best, not row.unknown, row.score,
+            row.file,
         )
         for row, crop, embedding_D in zip(faces.itertuples(), probes.crops, probes.embeddings_FD, strict=False)
     ]  # fmt: skip
@@ -68,11 +63,6 @@ def identify_pictures(cfg: DictConfig, identifier: Identifier) -> None:
 
 def build_extractor(node: DictConfig | None, recipe: dict[str, Any], identifier: Identifier) -> Extractor:
     """The extractor that was named, else the one of the enrolled pictures.
-
-    Args:
-        node: of the group `extractor`, or None.
-        recipe: of the enrolled pictures.
-        identifier: knows the fingerprint of the extractor it was trained with.
 
     Raises:
         InputError: neither is known, or the weights are not those of the enrolled pictures.

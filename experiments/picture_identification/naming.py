@@ -23,7 +23,6 @@ def name_faces(identifier: Identifier, probes: Probes) -> pd.DataFrame:
 
     Args:
         identifier: with the threshold that decides `unknown`.
-        probes: faces and their embeddings.
 
     Returns:
         Columns: file; face (number in the picture, the largest is 0); left, top, right, bottom (pixels of the upright
@@ -54,7 +53,6 @@ def folder_accuracy(frame: pd.DataFrame, identities: tuple[str, ...]) -> tuple[i
 
     Args:
         frame: of `name_faces`.
-        identities: the enrolled.
 
     Returns:
         Named rightly before the threshold, and pictures in such folders (those without a face count as missed);

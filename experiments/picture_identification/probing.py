@@ -42,9 +42,6 @@ class Probes:
 def list_pictures(path: Path) -> tuple[Path, list[str]]:
     """Pictures in a folder and all below it, by their suffix; or one picture.
 
-    Args:
-        path: the folder or the file.
-
     Returns:
         The folder, and names relative to it in alphabetical order.
 
@@ -69,9 +66,6 @@ class FacesDataset(Dataset):
     """Picture -> its faces, with boxes in pixels of the picture itself, or the reason why there are none.
 
     Args:
-        folder: where the pictures are.
-        names: relative to it.
-        aligner: what finds and cuts out faces.
         max_side: pictures are shrunk to so many pixels first.
         main_only: whether each picture is said to show one person: one face, looked for harder.
     """
@@ -98,25 +92,14 @@ class FacesDataset(Dataset):
 
 
 def probe(
-    path: Path,
-    extractor: Extractor,
-    aligner: Aligner,
-    max_side: int = 4096,
-    num_workers: int = 2,
-    keep_crops: int = 0,
-    device: str = "cpu",
-    main_only: bool = False,
-) -> Probes:
+    path: Path, extractor: Extractor, aligner: Aligner, max_side: int = 4096, num_workers: int = 2, keep_crops: int = 0,
+    device: str = "cpu", main_only: bool = False,
+) -> Probes:  # fmt: skip
     """Finds and embeds every face of every picture.
 
     Args:
         path: a folder of pictures, or one picture.
-        extractor: the network.
-        aligner: what finds and cuts out faces.
         max_side: pictures with a longer side in pixels are shrunk to it first.
-        num_workers: processes that decode and look for faces.
-        keep_crops: of how many faces to keep the crop.
-        device: where the network runs.
         main_only: whether each picture is said to show one person: one face, looked for harder.
 
     Raises:

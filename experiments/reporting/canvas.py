@@ -2,7 +2,7 @@
 """The paper on which all figures are drawn: one size, one type, one way to PNG."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 
@@ -48,76 +48,46 @@ _STYLE = {
 
 
 @contextmanager
-def style():
-    """Within it, every figure has the report's type, colours and grid."""
+def style() -> Iterator[None]:
+    """Within it, or in a function that it decorates, every figure has the report's type, colours and grid."""
     with rc_context(_STYLE):
         yield
 
 
-def panels(heights: list[float], legend_inches: float = 0.0, sharex: bool = False) -> tuple[Figure, list[Axes]]:
-    """A figure of panels, one below the other.
+def panels(
+    heights: list[float], entries: Sequence[tuple[str, Look]] = (), lines: bool = True, sharex: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure, and its panels from top to bottom.
 
     Args:
-        heights: of each panel, in inches.
-        legend_inches: height to keep free at the foot for `legend`.
-        sharex: whether the panels share the horizontal axis.
-
-    Returns:
-        The figure and its panels from top to bottom.
+        heights: of the panels, in inches.
+        entries: of a legend in two columns below all panels, from left to right, row by row: name and look.
+        lines: whether the marks of the legend are joined by lines.
     """
-    figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + legend_inches), layout="constrained")
+    foot = 0.15 + 0.23 * ((len(entries) + 1) // 2) if entries else 0.0  # inches
+    figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + foot), layout="constrained")
     if len(heights) > 1:
         figure.set_layout_engine("constrained", h_pad=0.09)  # a title must not seem to belong to the axis above it
     grid = figure.subplots(len(heights), 1, squeeze=False, sharex=sharex, gridspec_kw={"height_ratios": heights})
+    if entries:
+        plain = {} if lines else {"linestyle": ""}
+        # Two names of 32 characters fit beside each other.
+        handles = [Line2D([], [], **look.line | plain, label=short(name, 32)) for name, look in entries]
+        # matplotlib fills column by column; the reader reads row by row.
+        handles = handles[0::2] + handles[1::2]
+        columns = min(2, len(handles))
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.4)
     return figure, list(grid[:, 0])
 
 
-def legend_height(count: int) -> float:
-    """Inches that a legend of `count` entries needs in two columns.
-
-    Args:
-        count: entries.
-    """
-    return 0.15 + 0.23 * ((count + 1) // 2)
-
-
 def legend_entries(look: Mapping[str, Look]) -> list[tuple[str, Look]]:
-    """What a legend names: each method, but all that look like `OTHERS` together.
-
-    Args:
-        look: from method to look.
-    """
+    """What a legend names: each method, but all that look like `OTHERS` together."""
     named = [(name, one) for name, one in look.items() if one != OTHERS]
     return named if len(named) == len(look) else [*named, (f"{len(look) - len(named)} others, see the table", OTHERS)]
 
 
-def legend(figure: Figure, entries: Iterable[tuple[str, Look]], lines: bool = True) -> None:
-    """Puts a legend in two columns below all panels.
-
-    Args:
-        figure: made by `panels` with `legend_inches` for as many entries.
-        entries: (name, look) from left to right, row by row.
-        lines: whether the marks are joined by lines.
-    """
-    entries = [(short(name, 32), look) for name, look in entries]  # two fit beside each other
-    # matplotlib fills column by column; the reader reads row by row.
-    ordered = entries[0::2] + entries[1::2]
-    handles = [
-        Line2D([], [], color=look.colour, linestyle=look.dashes if lines else "", marker=look.marker, label=name)
-        for name, look in ordered
-    ]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(2, len(handles)), handlelength=2.6, columnspacing=1.4
-    )
-
-
 def identities_axis(axis: Axes, values: list[float]) -> None:
-    """Labels the horizontal axis with the values of N that were run; logarithmic when they span a factor of 4.
-
-    Args:
-        axis: whose x is N.
-        values: the values of N, ascending.
-    """
+    """Labels the horizontal axis with the values of N that were run; logarithmic when they span a factor of 4."""
     if max(values) / max(1.0, min(values)) >= 4:
         axis.set_xscale("log")
         axis.xaxis.set_minor_locator(MaxNLocator(nbins=1))
@@ -131,7 +101,6 @@ def short(text: str, limit: int = 44) -> str:
     """A name on one line, cut to fit a label.
 
     Args:
-        text: any name.
         limit: characters at most.
 
     >>> short("a very long name", 8)
@@ -143,16 +112,11 @@ def short(text: str, limit: int = 44) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def to_png(draw: Figure | Callable[[], Figure]) -> bytes:
-    """The bytes of a figure as PNG.
-
-    Args:
-        draw: a figure, or a function that draws one in the report's style.
-    """
+def to_png(figure: Figure) -> bytes:
+    """The bytes of a figure as PNG."""
     with style(), warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; the tables show it in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = draw if isinstance(draw, Figure) else draw()
         stream = BytesIO()
         figure.savefig(stream, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     return stream.getvalue()

@@ -2,7 +2,7 @@
 """A report before it is written: sections of tables, pictures, texts and links, in plain data."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from numbers import Number
 
@@ -10,13 +10,14 @@ import pandas as pd
 
 from experiments.reporting import wording
 
+PLACE = ("Data", "N", "m", "Run")  # headings of where a row was measured
+
 
 @dataclass(frozen=True)
 class Cell:
     """One cell of a table.
 
     Args:
-        text: what is shown.
         sort: what it is sorted by: a number, or the text where None.
         tone: "" or one of best, up, down, flat; the text says the same, so no reader depends on colour.
         colour: "#rrggbb" of the method's lines in the figures, "" for none.
@@ -33,8 +34,6 @@ class Table:
     """A table.
 
     Args:
-        caption: what it shows.
-        columns: headings.
         rows: as many cells each as there are columns.
         note: what the numbers mean, below the table.
         starts: numbers of the rows at which a new group of rows begins.
@@ -70,12 +69,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Code:
-    """A text shown as it is, folded.
-
-    Args:
-        caption: what it is.
-        text: the text.
-    """
+    """A text shown as it is, folded."""
 
     caption: str
     text: str
@@ -87,7 +81,6 @@ class Links:
     """Links to files of the run folder.
 
     Args:
-        caption: what they are.
         paths: relative to the run folder, with forward slashes.
     """
 
@@ -104,9 +97,7 @@ class Section:
     """A titled part of the report.
 
     Args:
-        title: its heading.
         blocks: what it holds, in order.
-        notes: paragraphs before the blocks.
     """
 
     title: str
@@ -119,8 +110,6 @@ class Tile:
     """One number to see first.
 
     Args:
-        label: what it is.
-        text: the number.
         detail: its interval, spread or condition.
         tone: as of a `Cell`.
     """
@@ -136,11 +125,6 @@ class Document:
     """A whole report.
 
     Args:
-        title: its heading.
-        verdict: the finding in one sentence.
-        sections: the rest.
-        facts: short facts under the heading.
-        remarks: further sentences under the verdict.
         tiles: the numbers to see first.
         synthetic: "all" or "some" where so many data sets were generated, "" where none; shown as a badge.
     """
@@ -159,24 +143,20 @@ class Document:
 
 
 def number_cell(text: str, value: float, tone: str = "") -> Cell:
-    """A cell that sorts by its number; a missing one sorts last.
-
-    Args:
-        text: what is shown.
-        value: the number; NaN where there is none.
-        tone: as of a `Cell`.
-    """
+    """A cell that sorts by its number; NaN, for a missing one, sorts last."""
     return Cell(text, -math.inf if math.isnan(value) else float(value), tone)
 
 
-def frame_table(caption: str, frame: pd.DataFrame, note: str = "", folded: bool = False) -> Table:
+def written(value: float, write: Callable[[float], str] = wording.whole) -> Cell:
+    """The cell of a number, as a function of `wording` writes it."""
+    return number_cell(write(value), value)
+
+
+def frame_table(caption: str, frame: pd.DataFrame) -> Table:
     """A table of any DataFrame: numbers by `wording.any_number`, everything else as text.
 
     Args:
-        caption: what it shows.
         frame: its columns become headings, with underscores as spaces; the index is left out.
-        note: below the table.
-        folded: as of a `Table`.
     """
     names = [str(column) for column in frame.columns]
 
@@ -188,41 +168,26 @@ def frame_table(caption: str, frame: pd.DataFrame, note: str = "", folded: bool 
         return Cell(str(value))
 
     rows = tuple(tuple(map(cell, names, row)) for row in frame.itertuples(index=False, name=None))
-    return Table(caption, tuple(name.replace("_", " ") for name in names), rows, note, folded=folded)
+    return Table(caption, tuple(name.replace("_", " ") for name in names), rows)
 
 
-def drop_constant(table: Table, columns: Iterable[str]) -> Table:
-    """Moves columns that say the same in every row from the table into its caption.
+def place_table(
+    caption: str, columns: Sequence[str], rows: list[list[Cell]], note: str = "", groups: Sequence[object] = ()
+) -> Table:
+    """A table in which a column of `PLACE` that says the same in every row moves into the caption.
 
     Args:
-        table: at least one row.
-        columns: headings of those that may move.
+        rows: at least one.
+        groups: for each row the group that it belongs to; none for a table without groups.
     """
-    constant = [
-        i for i, name in enumerate(table.columns) if name in columns and len({row[i].text for row in table.rows}) == 1
-    ]
-    if not constant:
-        return table
-    said = [_say(table.columns[i], table.rows[0][i].text) for i in constant if table.rows[0][i].text != wording.NOTHING]
-    keep = [i for i in range(len(table.columns)) if i not in constant]
+    constant = [i for i, name in enumerate(columns) if name in PLACE and len({row[i].text for row in rows}) == 1]
+    said = [(columns[i], rows[0][i].text) for i in constant if rows[0][i].text != wording.NOTHING]
+    shown = ", ".join(text if name == "Data" else f"{name} = {text}" for name, text in said)
+    keep = [i for i in range(len(columns)) if i not in constant]
     return Table(
-        ": ".join([table.caption, ", ".join(said)]) if said else table.caption,
-        tuple(table.columns[i] for i in keep),
-        tuple(tuple(row[i] for i in keep) for row in table.rows),
-        table.note,
-        table.starts,
-        table.folded,
+        f"{caption}: {shown}" if said else caption,
+        tuple(columns[i] for i in keep),
+        tuple(tuple(row[i] for i in keep) for row in rows),
+        note,
+        frozenset(i for i in range(1, len(groups)) if groups[i] != groups[i - 1]),
     )
-
-
-def _say(column: str, text: str) -> str:
-    return text if column == "Data" else f"{column} = {text}"
-
-
-def group_starts(keys: Sequence[object]) -> frozenset[int]:
-    """The numbers of the rows whose key differs from the row before.
-
-    Args:
-        keys: one for each row.
-    """
-    return frozenset(i for i in range(1, len(keys)) if keys[i] != keys[i - 1])

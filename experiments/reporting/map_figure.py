@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The clusters of every partitioner on the same map of the class means, and their sizes and similarities as a table."""
 
-from functools import partial
-
 import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.reporting import wording
-from experiments.reporting.canvas import WIDTH_INCHES, short, to_png
-from experiments.reporting.document import Cell, Picture, Table, drop_constant, number_cell
-from experiments.reporting.methods import data_title, partition_order, partitioner_title
+from experiments.reporting.canvas import WIDTH_INCHES, short, style, to_png
+from experiments.reporting.document import Cell, Picture, Table, place_table, written
+from experiments.reporting.methods import at_largest_n, data_title, partition_order, partitioner_title
 
 # Tol's "muted" colours; with five markers 45 clusters can be told apart.
 _COLOURS = ("#332288", "#cc6677", "#117733", "#ddcc77", "#88ccee", "#882255", "#44aa99", "#999933", "#aa4499")
@@ -17,14 +15,10 @@ _MARKERS = "os^DP"
 COLUMNS = 2
 
 
+@style()
 def map_pictures(rows: pd.DataFrame) -> list[Picture]:
-    """A figure for each data set at its largest N: one panel per partitioner, one mark per identity.
-
-    Args:
-        rows: details/map.csv.
-    """
-    rows = rows.assign(data=rows["dataset"].map(data_title))
-    rows = rows[rows["n_identities"] == rows.groupby("data")["n_identities"].transform("max")]
+    """A figure for each data set at its largest N: one panel per partitioner, one mark per identity."""
+    rows = at_largest_n(rows.assign(data=rows["dataset"].map(data_title)))
     pictures = []
     for i, (data, here) in enumerate(rows.groupby("data", sort=True)):
         names = partition_order(here["partitioner"])
@@ -36,7 +30,7 @@ def map_pictures(rows: pd.DataFrame) -> list[Picture]:
                 f"in the plane (t-SNE, the same in every panel), coloured by cluster, m = {wording.whole(m)}, one "
                 "seed. Identities that are close in the plane are similar; distances between groups say little.",
                 f"Map of the clusters of {', '.join(partitioner_title(name) for name in names)} on {data}.",
-                to_png(partial(_draw, here, names)),
+                to_png(_draw(here, names)),
             )
         )
     return pictures
@@ -63,35 +57,24 @@ def _draw(here: pd.DataFrame, names: list[str]) -> Figure:
 
 
 def partitions_table(clusters: pd.DataFrame) -> Table:
-    """Sizes and similarities of the clusters of each partitioner.
-
-    Args:
-        clusters: details/clusters.csv.
-    """
+    """Sizes and similarities of the clusters of each partitioner."""
     clusters = clusters.assign(data=clusters["dataset"].map(data_title))
     groups = clusters.groupby(["data", "n_identities", "partitioner"], sort=False)
     order = partition_order(clusters["partitioner"])
     body = []
-    for key in sorted(groups.groups, key=lambda key: (key[0], key[1], order.index(key[2]))):
-        rows = groups.get_group(key)
+    for (data, n, name), rows in sorted(groups, key=lambda one: (*one[0][:2], order.index(one[0][2]))):
         sizes = rows.groupby("seed")["size"]
-        within, between = (
-            float((rows[name] * rows["size"]).sum() / rows["size"].where(rows[name].notna()).sum())
-            for name in ("within_similarity", "between_similarity")
-        )
-        largest = float((sizes.max() / sizes.mean()).mean())
-        body.append((
-            Cell(partitioner_title(key[2])), Cell(key[0]),
-            number_cell(wording.whole(key[1]), key[1]),
-            number_cell(wording.whole(rows["size"].min()), rows["size"].min()),
-            number_cell(wording.whole(rows["size"].max()), rows["size"].max()),
-            number_cell(wording.three_digits(largest), largest),
-            number_cell(wording.three_digits(within), within),
-            number_cell(wording.three_digits(between), between),
-        ))  # fmt: skip
+        similarities = [
+            float((rows[column] * rows["size"]).sum() / rows["size"].where(rows[column].notna()).sum())
+            for column in ("within_similarity", "between_similarity")
+        ]
+        counts = [written(count) for count in (n, rows["size"].min(), rows["size"].max())]
+        ratios = [float((sizes.max() / sizes.mean()).mean()), *similarities]
+        shown = [written(ratio, wording.three_digits) for ratio in ratios]
+        body.append([Cell(partitioner_title(name)), Cell(data), *counts, *shown])
     columns = ("Partition", "Data", "N", "Smallest", "Largest", "Largest / mean", "Cosine within", "Cosine between")
     note = (
         "Over all seeds. Within: mean cosine of class means with their own centre; between: with the closest other "
         "centre. Largest / mean bounds how far training in parallel falls short of m devices."
     )
-    return drop_constant(Table("Clusters of each partitioner", columns, tuple(body), note), ("Data", "N"))
+    return place_table("Clusters of each partitioner", columns, body, note)

@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: MIT
 """Names, order and looks of scenarios and of the other choices, the same in every table and figure."""
 
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import cycle
+from types import MappingProxyType
+from typing import Any
 
 import pandas as pd
 
-from experiments.reporting.reading import RESULTS
+from experiments.reporting.columns import TABLE, added
 
+# For baselines, for the order, and for runs without details/scenarios.csv; what a run says itself comes first.
 _TITLES = {
     "no_distribution": "No distribution",
     "ism": "ISM (random + max-max)",
@@ -38,31 +46,24 @@ _ROUTERS = {"cluster_mean": "cluster mean", "max_output": "max-max", "nearest_cl
 # Tol's "muted" colours, for whatever comes later.
 _FURTHER_COLOURS = ("#cc79a7", "#882255", "#332288", "#999933", "#44aa99", "#aa4499", "#117733")
 _FURTHER_MARKERS = "ph*<>8dH"
-_DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
+_DASHES: tuple[str | tuple, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 
-VARIANTS = {
-    "n_subnets": "m",
-    "partitioner": "partitioner",
-    "loss": "loss",
-    "init": "init",
-    "router": "router",
-    "decision": "decision",
-}
+# Columns that tell rows of one scenario apart, and what a reader calls them.
+VARIANTS = {"n_subnets": "m"} | {name: name for name in ("partitioner", "loss", "init", "router", "decision")}
 
 
 @dataclass(frozen=True)
 class Look:
-    """How one method is drawn: colour, marker and dashes differ, so that no reader depends on colour alone.
-
-    Args:
-        colour: as "#rrggbb".
-        marker: of matplotlib.
-        dashes: line style of matplotlib.
-    """
+    """How one method is drawn: colour, marker and dashes differ, so that no reader depends on colour alone."""
 
     colour: str
     marker: str
     dashes: str | tuple
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """Arguments of matplotlib's functions that draw lines."""
+        return {"color": self.colour, "marker": self.marker, "linestyle": self.dashes}
 
 
 # Okabe & Ito's colours without yellow, which is too pale on white.
@@ -87,16 +88,39 @@ def _readable(name: str, titles: dict[str, str]) -> str:
     return titles.get(name) or (text[:1].upper() + text[1:] if titles is _TITLES else text) or "(blank)"
 
 
+_titles_of_run: ContextVar[Mapping[str, str]] = ContextVar("titles_of_run", default=MappingProxyType({}))
+
+
+@contextmanager
+def titles_of(details: Mapping[str, pd.DataFrame]) -> Iterator[None]:
+    """Context in which scenarios have the titles that a run gave them.
+
+    Args:
+        details: of a run; `scenarios` holds names and titles. A title that several scenarios share gets the name added.
+    """
+    frame = details.get("scenarios")
+    titles = {} if frame is None else dict(zip(frame["scenario"], frame["title"], strict=True))
+    times = Counter(titles.values())
+    token = _titles_of_run.set({
+        name: f"{title} ({name})" if times[title] > 1 else title for name, title in titles.items()
+    })  # fmt: skip
+    try:
+        yield
+    finally:
+        _titles_of_run.reset(token)
+
+
 def scenario_title(scenario: str) -> str:
     """The name of a scenario as a reader sees it.
 
-    Args:
-        scenario: as in results.csv; one that is unknown here is made readable from its name, and `group=file` is the
-            proposal with that choice exchanged.
+    One without a title (see `titles_of`) is made readable from its name; `group=file` is the proposal with that choice
+    exchanged.
 
     >>> scenario_title("clustered_nearest"), scenario_title("of_my_own")
     ('Clustered + nearest class', 'Of my own')
     """
+    if title := _titles_of_run.get().get(scenario):
+        return title
     group, exchanged, name = scenario.partition("=")
     if exchanged:
         return f"Proposal, {group} {_readable(name, {})}"
@@ -106,9 +130,6 @@ def scenario_title(scenario: str) -> str:
 def reference_title(scenario: str) -> str:
     """The name of a scenario that others are compared with, as it stands within a sentence.
 
-    Args:
-        scenario: as in results.csv.
-
     >>> reference_title("ism"), reference_title("no_distribution")
     ('ISM', 'no distribution')
     """
@@ -116,20 +137,12 @@ def reference_title(scenario: str) -> str:
 
 
 def partitioner_title(partitioner: str) -> str:
-    """The name of a partitioner as a reader sees it.
-
-    Args:
-        partitioner: as in results.csv.
-    """
+    """The name of a partitioner as a reader sees it."""
     return _readable(partitioner, _PARTITIONERS)
 
 
 def router_title(router: str) -> str:
-    """The name of a router as a reader sees it ("representative" in the paper's Table 1).
-
-    Args:
-        router: as in results.csv.
-    """
+    """The name of a router as a reader sees it ("representative" in the paper's Table 1)."""
     return _readable(router, _ROUTERS)
 
 
@@ -144,31 +157,28 @@ def partition_title(name: str) -> str:
     return partitioner_title(name) if name in ("random", "kmeans") else scenario_title(name)
 
 
-def partition_order(names: pd.Series) -> list[str]:
+def known_first(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """The distinct names: the known ones in their order, then all others by name."""
+    rank = {name: i for i, name in enumerate(known)}
+    return sorted(set(names), key=lambda name: (rank.get(name, len(rank)), name))
+
+
+def partition_order(names: Iterable[str]) -> list[str]:
     """The distinct partitions: undistributed, random, k-means, then all others by name.
 
     Args:
         names: partitioners, or scenarios whose networks are their own.
     """
-    known = ["no_distribution", "single", "random", "kmeans"]
-    return sorted(set(names), key=lambda name: (known.index(name) if name in known else len(known), name))
+    return known_first(names, ("no_distribution", "single", "random", "kmeans"))
 
 
 def is_synthetic(dataset: str) -> bool:
-    """Whether a data set is generated: its name starts with "synthetic".
-
-    Args:
-        dataset: as in results.csv.
-    """
+    """Whether a data set is generated: its name starts with "synthetic"."""
     return str(dataset).lower().startswith("synthetic")
 
 
 def data_title(dataset: str, extractor: str = "") -> str:
-    """The name of a data set as a reader sees it, with the extractor where that tells two apart.
-
-    Args:
-        dataset: as in results.csv.
-        extractor: shown unless empty.
+    """The name of a data set as a reader sees it, with the extractor unless empty.
 
     >>> data_title("synthetic"), data_title("lfw", "edgeface")
     ('synthetic identities', 'lfw, edgeface')
@@ -179,14 +189,9 @@ def data_title(dataset: str, extractor: str = "") -> str:
     return f"{name}, {extractor}" if extractor else name
 
 
-def scenario_order(scenarios: pd.Series | list[str]) -> list[str]:
-    """The distinct scenarios: the paper's first, in its order, then all others by name.
-
-    Args:
-        scenarios: names as in results.csv.
-    """
-    known = list(_TITLES)
-    return sorted(set(scenarios), key=lambda name: (known.index(name) if name in known else len(known), name))
+def scenario_order(scenarios: Iterable[str]) -> list[str]:
+    """The distinct scenarios: the paper's first, in its order, then all others by name."""
+    return known_first(scenarios, _TITLES)
 
 
 def label_methods(results: pd.DataFrame) -> pd.DataFrame:
@@ -204,11 +209,11 @@ def label_methods(results: pd.DataFrame) -> pd.DataFrame:
     """
     frame = results.reset_index(drop=True)
     frame["run"] = frame["run"] if "run" in frame else ""
-    for column in RESULTS.columns:
-        if RESULTS.kind(column) == "text":
-            frame[column] = frame[column].astype(object).where(frame[column].notna(), "").astype(str)
+    for one in (*TABLE, *added(frame)):
+        if one.holds == "text":
+            frame[one.name] = frame[one.name].astype(object).where(frame[one.name].notna(), "").astype(str)
         else:
-            frame[column] = pd.to_numeric(frame[column]).astype(float)
+            frame[one.name] = pd.to_numeric(frame[one.name]).astype(float)
     # A row that could not be run names no extractor: that makes no second one.
     named = frame["extractor"].where(frame["extractor"] != "")
     several = named.groupby(frame["dataset"]).transform("nunique") > 1
@@ -218,27 +223,28 @@ def label_methods(results: pd.DataFrame) -> pd.DataFrame:
     ]
     labels = pd.Series([scenario_title(name) for name in frame["scenario"]], index=frame.index)
     for scenario, rows in frame.groupby("scenario"):
-        shown = []
+        shown = pd.DataFrame(index=rows.index)
         for column, name in VARIANTS.items():
-            group = (
-                rows.groupby(["data", "n_identities"])[column]
-                if column == "n_subnets"
-                else rows.groupby("scenario")[column]
-            )
-            if (group.nunique(dropna=False) > 1).any():
+            places = ["data", "n_identities"] if column == "n_subnets" else ["scenario"]
+            if (rows.groupby(places)[column].nunique(dropna=False) > 1).any():
                 values = rows[column].map(lambda v: f"{v:.0f}" if isinstance(v, float) else v or "none")
-                shown.append(f"{name}=" + values.astype(str))
-        if shown:
-            suffix = shown[0]
-            for part in shown[1:]:
-                suffix = suffix + ", " + part
-            labels[rows.index] = f"{scenario_title(str(scenario))} [" + suffix + "]"
+                shown[column] = f"{name}=" + values.astype(str)
+        if len(shown.columns):
+            labels[rows.index] = f"{scenario_title(str(scenario))} [" + shown.agg(", ".join, axis=1) + "]"
     frame["method"] = labels
-    order = {name: i for i, name in enumerate(scenario_order(frame["scenario"]))}
-    frame["_order"] = frame["scenario"].map(order)
+    frame["_order"] = frame["scenario"].map(scenario_order(frame["scenario"]).index)
     frame["_synthetic"] = frame["dataset"].map(is_synthetic)
     by = ["_synthetic", "data", "n_identities", "_order", "method", "run", "seed"]
     return frame.sort_values(by, kind="stable", ignore_index=True).drop(columns=["_order", "_synthetic"])
+
+
+def at_largest_n(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each data set's largest N.
+
+    Args:
+        frame: with the columns `data` and `n_identities`.
+    """
+    return frame[frame["n_identities"] == frame.groupby("data")["n_identities"].transform("max")]
 
 
 def method_order(frame: pd.DataFrame) -> list[str]:
@@ -247,9 +253,8 @@ def method_order(frame: pd.DataFrame) -> list[str]:
     Args:
         frame: as `label_methods` returns it.
     """
-    order = scenario_order(frame["scenario"])
-    pairs = frame[["scenario", "method"]].drop_duplicates()
-    return [m for s in order for m in sorted(pairs.loc[pairs["scenario"] == s, "method"])]
+    methods = frame.groupby("scenario")["method"].unique()
+    return [method for scenario in scenario_order(methods.index) for method in sorted(methods[scenario])]
 
 
 def looks(frame: pd.DataFrame) -> dict[str, Look]:
@@ -263,14 +268,8 @@ def looks(frame: pd.DataFrame) -> dict[str, Look]:
     """
     crowded = frame["method"].nunique() > MOST_TOLD_APART
     further = [scenario for scenario in scenario_order(frame["scenario"]) if scenario not in _LOOKS]
-    first = _LOOKS | {
-        scenario: Look(
-            _FURTHER_COLOURS[i % len(_FURTHER_COLOURS)],
-            _FURTHER_MARKERS[i % len(_FURTHER_MARKERS)],
-            _DASHES[i % len(_DASHES)],
-        )
-        for i, scenario in enumerate(further)
-    }
+    made = map(Look, cycle(_FURTHER_COLOURS), cycle(_FURTHER_MARKERS), cycle(_DASHES))
+    first = _LOOKS | dict(zip(further, made, strict=False))
     scenario_of = dict(zip(frame["method"], frame["scenario"], strict=True))
     result: dict[str, Look] = {}
     for method in method_order(frame):

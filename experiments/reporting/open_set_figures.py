@@ -2,25 +2,15 @@
 """How scenarios err: by cluster or class, by rank (CMC), and with persons who are not enrolled (rates, DET curves)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from experiments.reporting import wording
-from experiments.reporting.canvas import legend, legend_entries, legend_height, panels, to_png
-from experiments.reporting.document import (
-    Block,
-    Cell,
-    Picture,
-    Section,
-    Table,
-    drop_constant,
-    group_starts,
-    number_cell,
-)
+from experiments.reporting.canvas import legend_entries, panels, style, to_png
+from experiments.reporting.document import Block, Cell, Picture, Section, Table, place_table, written
 from experiments.reporting.methods import Look, data_title, looks, method_order, scenario_title
 
 _SCORES = {"own": "own score", "class_mean": "cosine with the class mean", "lead": "lead over the second"}
@@ -57,114 +47,80 @@ def _labelled(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _place_cells(key: tuple, look: Mapping[str, Look]) -> list[Cell]:
     data, n, m, method = key
-    numbers = (number_cell(wording.whole(number), number) for number in (n, m))
-    return [Cell(method, colour=look[method].colour), Cell(data), *numbers]
+    return [Cell(method, colour=look[method].colour), Cell(data), written(n), written(m)]
 
 
 def _groups(frame: pd.DataFrame, keys: list[str]) -> list[tuple[tuple, pd.DataFrame]]:
-    order = {method: i for i, method in enumerate(method_order(frame))}
+    order = method_order(frame)
     groups = frame.groupby(keys, sort=False)
-    return sorted(groups, key=lambda item: (*item[0][:3], order[item[0][3]], *map(str, item[0][4:])))
+    return sorted(groups, key=lambda item: (*item[0][:3], order.index(item[0][3]), *map(str, item[0][4:])))
 
 
-def _percent_cell(values: pd.Series) -> Cell:
-    mean = float(values.mean()) if values.notna().any() else math.nan
-    return number_cell(wording.percent(mean), mean)
+def _mean_cells(rows: pd.DataFrame, *columns: str) -> list[Cell]:
+    return [written(rows[column].mean(), wording.percent) for column in columns]
 
 
 def _errors_table(errors: pd.DataFrame) -> Table:
-    body, places, look = [], [], looks(errors)
-    for key, rows in _groups(errors, _KEYS):
-        places.append(key[:3])
-        worst = rows["worst_cluster_recall"]
-        body.append((
-            *_place_cells(key, look),
-            *(_percent_cell(rows[column]) for column in ("correct", "wrong_cluster", "wrong_class")),
-            number_cell(wording.percent(worst.min()), worst.min()),
-        ))  # fmt: skip
+    body, look, groups = [], looks(errors), _groups(errors, _KEYS)
+    for key, rows in groups:
+        worst = written(rows["worst_cluster_recall"].min(), wording.percent)
+        body.append([*_place_cells(key, look), *_mean_cells(rows, "correct", "wrong_cluster", "wrong_class"), worst])
     columns = ("Scenario", "Data", "N", "m", "Right", "Wrong cluster", "Wrong class", "Worst cluster")
     note = (
         "Percent of the test probes, means over seeds. Wrong cluster: no cluster of the person was looked into. Wrong "
         "class: one was, and another name was given. Worst cluster: the lowest mean recall of any cluster and seed."
     )
-    table = Table("Where the errors come from (%)", columns, tuple(body), note, group_starts(places))
-    return drop_constant(table, ("Data", "N", "m"))
+    return place_table("Where the errors come from (%)", columns, body, note, [key[:3] for key, _ in groups])
 
 
 def _rates_table(open_set: pd.DataFrame) -> Table:
-    body, places, look = [], [], looks(open_set)
-    for key, rows in _groups(open_set, [*_KEYS, "score", "fpir"]):
-        places.append(key[:4])
-        score, fpir = key[4:]
-        unresolved = [text for text in rows["unresolved"] if text]
-        tpir = rows["tpir"].mean()
-        interval = wording.NOTHING
-        if not math.isnan(tpir):
-            interval = f"{wording.percent(rows['tpir_low'].mean())} to {wording.percent(rows['tpir_high'].mean())}"
-        body.append((
-            *_place_cells(key[:4], look),
-            Cell(_SCORES.get(score, score)),
-            number_cell(wording.percent(fpir), fpir),
-            number_cell(wording.percent(tpir), tpir),
-            Cell(interval),
-            *(_percent_cell(rows[column]) for column in ("fnir", "wrong_cluster", "wrong_class", "under_threshold")),
-            Cell(unresolved[0] if unresolved else ""),
-        ))  # fmt: skip
-    columns = (
-        "Scenario", "Data", "N", "m", "Score", "FPIR", "TPIR", "95 % interval", "FNIR", "Wrong cluster", "Wrong class",
-        "Under threshold", "Not resolved",
-    )  # fmt: skip
+    body, look, groups = [], looks(open_set), _groups(open_set, [*_KEYS, "score", "fpir"])
+    unresolved = open_set["unresolved"].any()
+    for (*place, score, fpir), rows in groups:
+        low, tpir, high = rows[["tpir_low", "tpir", "tpir_high"]].mean()
+        interval = wording.NOTHING if math.isnan(tpir) else f"{wording.percent(low)} to {wording.percent(high)}"
+        cells = [*_place_cells(tuple(place), look), Cell(_SCORES.get(score, score)), written(fpir, wording.percent)]
+        cells += [written(tpir, wording.percent), Cell(interval)]
+        cells += _mean_cells(rows, "fnir", "wrong_cluster", "wrong_class", "under_threshold")
+        body.append([*cells, Cell(next(filter(None, rows["unresolved"]), ""))] if unresolved else cells)
+    columns = ["Scenario", "Data", "N", "m", "Score", "FPIR", "TPIR", "95 % interval", "FNIR"]
+    columns += ["Wrong cluster", "Wrong class", "Under threshold", *(["Not resolved"] if unresolved else [])]
     note = "Percent, means over seeds (of the bounds too). FNIR is the sum of the three kinds of error after it."
-    starts = group_starts(places)
-    table = Table("Identification with unknown persons (%)", columns, tuple(body), note, starts)
-    if not any(row[-1].text for row in body):
-        table = Table(table.caption, columns[:-1], tuple(row[:-1] for row in body), note, starts)
-    return drop_constant(table, ("Data", "N", "m"))
+    starts = [key[:4] for key, _ in groups]
+    return place_table("Identification with unknown persons (%)", columns, body, note, starts)
 
 
-def _pictures(frame: pd.DataFrame, name: str, draw, caption: str) -> list[Picture]:
+@style()
+def _pictures(
+    frame: pd.DataFrame, name: str, draw: Callable[[Axes, pd.DataFrame, Look], None], caption: str
+) -> list[Picture]:
     pictures = []
     for i, ((data, n, m), rows) in enumerate(frame.groupby(_KEYS[:3], sort=False), start=1):
-        place = f"{data}, N = {wording.whole(n)}, m = {wording.whole(m)}"
-
-        def figure(rows=rows, place=place) -> Figure:
-            look = looks(rows)
-            entries = legend_entries(look)
-            made, (axis,) = panels([3.2], legend_height(len(entries)))
-            for method, lines in rows.groupby("method", sort=False):
-                draw(axis, lines, look[method])
-            axis.set_title(place)
-            legend(made, entries)
-            return made
-
+        place, look = f"{data}, N = {wording.whole(n)}, m = {wording.whole(m)}", looks(rows)
+        figure, (axis,) = panels([3.2], legend_entries(look))
+        for method, lines in rows.groupby("method", sort=False):
+            draw(axis, lines, look[method])
+        axis.set_title(place)
         pictures.append(Picture(f"{name}_{i}", f"{place}. {caption}", caption, to_png(figure)))
     return pictures
 
 
-def _draw_cmc(axis: Axes, lines: pd.DataFrame, style) -> None:
+def _draw_cmc(axis: Axes, lines: pd.DataFrame, look: Look) -> None:
     means = lines.groupby("rank")["identification_rate"].mean()
-    axis.plot(
-        means.index, means, color=style.colour, linestyle=style.dashes, marker=style.marker, markevery=3,
-        markeredgecolor="white",
-    )  # fmt: skip
+    axis.plot(means.index, means, **look.line, markevery=3, markeredgecolor="white")
     last = int(means.index.max())
     axis.set_xticks([1, *range(5, last + 1, 5)] if last >= 5 else range(1, last + 1))
     axis.set_xlabel("rank k")
     axis.set_ylabel("probes named among the first k (%)")
 
 
-def _draw_det(axis: Axes, lines: pd.DataFrame, style) -> None:
-    # A curve of zero errors has no place on a logarithmic axis: it is drawn at the foot.
+def _draw_det(axis: Axes, lines: pd.DataFrame, look: Look) -> None:
     lines = lines[lines["seed"] == lines["seed"].min()].sort_values("fpir")
+    # A curve of zero errors has no place on a logarithmic axis: it is drawn at the foot.
     fnir = lines["fnir"].clip(lower=0.01)
-    axis.plot(
-        lines["fpir"], fnir, color=style.colour, linestyle=style.dashes, marker=style.marker,
-        markevery=max(1, len(lines) // 8), markeredgecolor="white",
-    )  # fmt: skip
-    axis.set_xscale("log")
-    axis.set_yscale("log")
+    axis.loglog(lines["fpir"], fnir, **look.line, markevery=max(1, len(lines) // 8), markeredgecolor="white")
     for one in (axis.xaxis, axis.yaxis):
         one.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        one.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+        one.set_minor_formatter(NullFormatter())
     axis.set_xlabel("FPIR (%)")
     axis.set_ylabel("FNIR (%)")

@@ -8,7 +8,7 @@ from experiments.reporting.document import Cell, Code, Links, Section, Table
 
 _FILES = ("results.csv", "config.yaml", "manifest.json", "log.txt", "report.md")
 _MOST_FACTS = 200
-_LONG = 12  # entries of a list that is folded
+_LONG = 12  # entries at most of a list that is shown open
 
 
 def facts(content: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -16,7 +16,6 @@ def facts(content: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
 
     Args:
         content: mappings, lists and scalars, such as a manifest. Short lists of scalars are joined, others counted.
-        prefix: put before each name.
 
     >>> list(facts({"a": {"b": 1}, "c": [1, 2], "d": [[1]]}))
     [('a.b', '1'), ('c', '1, 2'), ('d', '1 entries')]
@@ -26,7 +25,7 @@ def facts(content: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
         if isinstance(value, Mapping):
             yield from facts(value, f"{name}.")
         elif isinstance(value, list | tuple):
-            plain = len(value) <= 12 and not any(isinstance(part, Mapping | list | tuple) for part in value)
+            plain = len(value) <= _LONG and not any(isinstance(part, Mapping | list | tuple) for part in value)
             yield name, ", ".join(map(str, value)) if plain else f"{len(value)} entries"
         elif value is not None and value != "":
             yield name, str(value)
@@ -42,10 +41,8 @@ def provenance_section(folder: Path, content: Mapping, config: str, pictures: li
     """The last section of a report.
 
     Args:
-        folder: the run folder.
         content: the manifest, or any facts.
         config: the text of config.yaml, "" for none.
-        pictures: names of the figures that the report writes.
     """
     # What a reader asks first stays open: long lists (files, partitions, sub-networks) get a folded table each.
     long = {key: part for key, part in content.items() if isinstance(part, Mapping) and len(part) > _LONG}

@@ -3,12 +3,14 @@
 
 import csv
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from datamodules.errors import InputError
+from experiments.reporting.columns import TABLE, Column
 
 MAX_BYTES = 256 * 2**20
 
@@ -17,123 +19,75 @@ MAX_BYTES = 256 * 2**20
 class Schema:
     """What the columns of a CSV file hold; further columns are let through as text.
 
+    Kinds: "text", "whole" (whole numbers from 0 on), "percent" (0 to 100), "positive" (from 0 on), "number".
+
     Args:
-        text: names, taken as they are.
-        whole: whole numbers from 0 on.
-        percent: numbers from 0 to 100.
-        positive: numbers from 0 on (seconds, megabytes, counts).
-        number: any finite number.
-        required: columns in which no cell may be blank; elsewhere blank means "does not apply".
-        writer: who writes such a file, named in the cure.
+        required: from column to kind; none of its cells may be blank.
+        others: likewise; a blank cell means "does not apply".
     """
 
-    text: tuple[str, ...] = ()
-    whole: tuple[str, ...] = ()
-    percent: tuple[str, ...] = ()
-    positive: tuple[str, ...] = ()
-    number: tuple[str, ...] = ()
-    required: tuple[str, ...] = ()
-    writer: str = "python -m experiments.compare"
+    required: dict[str, str]
+    others: dict[str, str] = field(default_factory=dict)
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Every column that the file must have."""
-        return self.text + self.whole + self.percent + self.positive + self.number
+    def columns(self) -> dict[str, str]:
+        """Every column that the file must have, with its kind."""
+        return self.required | self.others
 
-    def kind(self, column: str) -> str:
-        """What a column holds: "text", "whole", "percent", "positive" or "number".
-
-        Args:
-            column: its name; one that the schema does not know is text.
-        """
-        for kind in ("whole", "percent", "positive", "number"):
-            if column in getattr(self, kind):
-                return kind
-        return "text"
+    @property
+    def whole(self) -> list[str]:
+        """The columns of whole numbers."""
+        return [name for name, kind in self.columns.items() if kind == "whole"]
 
 
-RESULTS = Schema(
-    text=("dataset", "extractor", "scenario", "partitioner", "loss", "init", "router", "decision"),
-    whole=("n_identities", "n_subnets", "seed", "parameters"),
-    percent=("accuracy", "precision", "recall", "f1", "cluster_accuracy_train", "cluster_accuracy_test"),
-    positive=(
-        "epochs",
-        "epoch_seconds_serial",
-        "epoch_seconds_parallel",
-        "train_seconds",
-        "peak_memory_mb",
-        "query_microseconds",
-    ),
-    required=("dataset", "scenario", "n_identities", "seed"),
-)
+def results_schema(columns: Iterable[Column]) -> Schema:
+    """The schema of results.csv that has these columns."""
+    kinds = {column.name: column.holds for column in columns}
+    return Schema({name: kinds.pop(name) for name in ("dataset", "scenario", "n_identities", "seed")}, kinds)
+
+
+RESULTS = results_schema(TABLE)
+
+_RUN = {"dataset": "text", "n_identities": "whole", "seed": "whole"}
+_SCENARIO = _RUN | {"n_subnets": "whole", "scenario": "text"}
 
 DETAILS = {
+    "columns": Schema(
+        {"name": "text", "kind": "text", "digits": "whole", "higher_is_better": "text"},
+        {"unit": "text", "title": "text"},
+    ),
+    "scenarios": Schema({"scenario": "text", "title": "text"}),
     "history": Schema(
-        text=("dataset", "scenario_partition"),
-        whole=("n_identities", "seed", "cluster", "epoch"),
-        percent=("val_accuracy",),
-        positive=("epoch_seconds", "samples_per_second", "seconds_since_start"),
-        number=("train_loss",),
-        required=("dataset", "n_identities", "scenario_partition", "seed", "cluster", "epoch"),
+        _RUN | {"scenario_partition": "text", "cluster": "whole", "epoch": "whole"},
+        {"train_loss": "number", "val_accuracy": "percent"}
+        | dict.fromkeys(("epoch_seconds", "samples_per_second", "seconds_since_start"), "positive"),
     ),
     "clusters": Schema(
-        text=("dataset", "partitioner"),
-        whole=("n_identities", "seed", "cluster", "size"),
-        percent=("test_recall",),
-        number=("within_similarity", "between_similarity"),
-        required=("dataset", "n_identities", "partitioner", "seed", "cluster", "size"),
+        _RUN | {"partitioner": "text", "cluster": "whole", "size": "whole"},
+        {"within_similarity": "number", "between_similarity": "number", "test_recall": "percent"},
     ),
-    "identities": Schema(
-        text=("identity", "scenario"),
-        whole=("test_samples",),
-        percent=("recall",),
-        required=("identity", "scenario", "recall"),
-    ),
+    "identities": Schema({"identity": "text", "scenario": "text", "recall": "percent"}, {"test_samples": "whole"}),
     "routing": Schema(
-        text=("dataset", "partitioner", "router"),
-        whole=("n_identities", "n_subnets", "seed"),
-        percent=("cluster_accuracy_train", "cluster_accuracy_test"),
-        required=("dataset", "n_identities", "n_subnets", "partitioner", "router", "seed"),
+        _RUN | {"n_subnets": "whole", "partitioner": "text", "router": "text"},
+        {"cluster_accuracy_train": "percent", "cluster_accuracy_test": "percent"},
     ),
     "map": Schema(
-        text=("dataset", "partitioner"),
-        whole=("n_identities", "n_subnets", "seed", "label", "cluster"),
-        number=("x", "y"),
-        required=("dataset", "n_identities", "n_subnets", "seed", "partitioner", "label", "cluster", "x", "y"),
+        _RUN | dict.fromkeys(("n_subnets", "label", "cluster"), "whole")
+        | {"partitioner": "text", "x": "number", "y": "number"}
     ),
     "errors": Schema(
-        text=("dataset", "scenario"),
-        whole=("n_identities", "n_subnets", "seed", "worst_cluster"),
-        percent=("correct", "wrong_cluster", "wrong_class", "worst_cluster_recall"),
-        required=("dataset", "n_identities", "n_subnets", "scenario", "seed", "correct"),
+        _SCENARIO | {"correct": "percent"},
+        {"worst_cluster": "whole"} | dict.fromkeys(("wrong_cluster", "wrong_class", "worst_cluster_recall"), "percent"),
     ),
-    "cmc": Schema(
-        text=("dataset", "scenario"),
-        whole=("n_identities", "n_subnets", "seed", "rank"),
-        percent=("identification_rate",),
-        required=("dataset", "n_identities", "n_subnets", "scenario", "seed", "rank", "identification_rate"),
-    ),
+    "cmc": Schema(_SCENARIO | {"rank": "whole", "identification_rate": "percent"}),
     "open_set": Schema(
-        text=("dataset", "scenario", "score", "unresolved"),
-        whole=("n_identities", "n_subnets", "seed", "mated", "non_mated"),
-        percent=(
-            "fpir", "fpir_seen", "tpir", "tpir_low", "tpir_high", "fnir", "wrong_cluster", "wrong_class",
-            "under_threshold",
-        ),
-        number=("threshold",),
-        required=("dataset", "n_identities", "n_subnets", "scenario", "seed", "score", "fpir"),
+        _SCENARIO | {"score": "text", "fpir": "percent"},
+        {"unresolved": "text", "mated": "whole", "non_mated": "whole", "threshold": "number"}
+        | dict.fromkeys(("fpir_seen", "tpir", "tpir_low", "tpir_high", "fnir"), "percent")
+        | dict.fromkeys(("wrong_cluster", "wrong_class", "under_threshold"), "percent"),
     ),
-    "det": Schema(
-        text=("dataset", "scenario", "score"),
-        whole=("n_identities", "n_subnets", "seed"),
-        percent=("fpir", "fnir"),
-        required=("dataset", "n_identities", "n_subnets", "scenario", "seed", "score", "fpir", "fnir"),
-    ),
-    "skipped": Schema(
-        text=("dataset", "scenario", "reason"),
-        whole=("n_identities", "seed"),
-        required=("dataset", "n_identities", "scenario", "seed", "reason"),
-    ),
+    "det": Schema(_SCENARIO | {"score": "text", "fpir": "percent", "fnir": "percent"}),
+    "skipped": Schema(_RUN | {"scenario": "text", "reason": "text"}),
 }  # fmt: skip
 
 _MEANING = {
@@ -150,13 +104,9 @@ def _value(text: str, kind: str) -> float:
     if not text:
         return math.nan
     value = float(text)
-    in_range = math.isfinite(value) and (kind == "number" or value >= 0)
     # Shares computed in floating point may pass 100 by a rounding error; more than that is another unit.
-    if kind == "percent":
-        in_range = in_range and value <= 100 + 1e-6
-    if kind == "whole":
-        in_range = in_range and value == int(value)
-    if not in_range:
+    low, high = -math.inf if kind == "number" else 0, 100 + 1e-6 if kind == "percent" else math.inf
+    if not (math.isfinite(value) and low <= value <= high) or kind == "whole" and not value.is_integer():
         raise ValueError(text)
     return value
 
@@ -177,7 +127,7 @@ def read_csv(path: Path | str, schema: Schema) -> pd.DataFrame:
             (named with line and column).
     """
     path = Path(path)
-    cure = f"write the file again with {schema.writer}"
+    cure = "write the file again with python -m experiments.compare"
     if not path.is_file():
         raise InputError(f"no file {path}", "a CSV file there", "name a run folder that holds one")
     if path.stat().st_size > MAX_BYTES:
@@ -198,7 +148,7 @@ def read_csv(path: Path | str, schema: Schema) -> pd.DataFrame:
         raise InputError(f"{path} with a header and no rows", "at least one row", cure)
 
     content: dict[str, list] = {column: [] for column in header}
-    kinds = {column: schema.kind(column) for column in header}
+    kinds = {column: schema.columns.get(column, "text") for column in header}
     for number, line in lines[1:]:
         if len(line) != len(header):
             raise InputError(f"{path} line {number} with {len(line)} cells", f"{len(header)}, as the header has", cure)

@@ -2,8 +2,10 @@
 """A document as one self-contained HTML file, as Markdown, and both written into a run folder."""
 
 import base64
+import html
 import re
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from urllib.parse import quote
 
@@ -29,16 +31,8 @@ def _source(name: str) -> Markup:
     return Markup(loader.get_source(Environment(autoescape=True), name)[0])
 
 
-def _kind(block: Block) -> str:
-    return block.kind
-
-
 def to_html(document: Document) -> str:
-    """The report as one HTML page that needs no other file and no network.
-
-    Args:
-        document: the report; all its texts are escaped.
-    """
+    """The report as one HTML page that needs no other file and no network; all its texts are escaped."""
     environment = Environment(
         loader=PackageLoader("experiments.reporting"),
         autoescape=True,
@@ -50,16 +44,15 @@ def to_html(document: Document) -> str:
     environment.filters["png_size"] = _png_size
     environment.filters["anchor"] = _anchor
     environment.filters["url"] = quote
-    environment.filters["runs"] = lambda blocks: [(kind, list(group)) for kind, group in groupby(blocks, _kind)]
+    kind = attrgetter("kind")
+    environment.filters["runs"] = lambda blocks: [(name, list(group)) for name, group in groupby(blocks, kind)]
     style, script = _source("report.css"), _source("report.js")
     return environment.get_template("report.html.j2").render(document=document, style=style, script=script)
 
 
 def _escape(text: str) -> str:
     """Text that Markdown shows as it is: no HTML, no link, no table column, no line break of its own."""
-    text = " ".join(str(text).split())
-    for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
-        text = text.replace(character, entity)
+    text = html.escape(" ".join(str(text).split()), quote=False)
     return re.sub(r"([\\`|*]|\](?=\())", r"\\\1", text)
 
 
@@ -90,11 +83,7 @@ def _markdown_block(block: Block) -> str:
 
 
 def to_markdown(document: Document) -> str:
-    """The report as Markdown, with the figures as links into `figures/`.
-
-    Args:
-        document: the report; all its texts are escaped.
-    """
+    """The report as Markdown, with the figures as links into `figures/`; all its texts are escaped."""
     parts = [f"# {_escape(document.title)}"]
     if document.facts:
         parts.append(" · ".join(map(_escape, document.facts)))
@@ -115,7 +104,6 @@ def save(document: Document, folder: Path) -> None:
 
     Args:
         document: the report, finished, so that nothing can fail half-way but the disk.
-        folder: the run folder.
     """
     page, text = to_html(document), to_markdown(document)
     pictures = document.pictures()

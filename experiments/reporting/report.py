@@ -15,7 +15,7 @@ from experiments.reporting import map_figure, tables, training_figures, training
 from experiments.reporting.canvas import to_png
 from experiments.reporting.document import Block, Document, Picture, Section, Table, frame_table
 from experiments.reporting.figures import result_pictures
-from experiments.reporting.methods import MOST_TOLD_APART, is_synthetic, label_methods
+from experiments.reporting.methods import MOST_TOLD_APART, is_synthetic, label_methods, titles_of
 from experiments.reporting.open_set_figures import error_sections
 from experiments.reporting.provenance import facts, provenance_section
 from experiments.reporting.render import save
@@ -41,7 +41,8 @@ def write_report(run_folder: Path | str, title: str | None = None) -> None:
     """
     folder = Path(run_folder)
     run = read_run(folder)
-    save(_comparison(folder, run, title or folder.resolve().name), folder)
+    with titles_of(run.details):
+        save(_comparison(folder, run, title or folder.resolve().name), folder)
 
 
 def merge_reports(run_folders: list[Path], out: Path) -> int:
@@ -106,64 +107,51 @@ def _commit(manifest: Mapping) -> list[str]:
 def _machine(manifest: Mapping) -> tuple[str, ...]:
     """One sentence about what the seconds were measured on, where the manifest says it."""
     known = {name.rpartition(".")[2]: value for name, value in facts(manifest)}
-    said = [
-        f"{word} {known[key]}" for key, word in (("gpu", "GPU"), ("cpu_threads", "CPU threads"), ("platform", "system"))
-        if key in known
-    ]  # fmt: skip
+    words = {"gpu": "GPU", "cpu_threads": "CPU threads", "platform": "system"}
+    said = [f"{word} {known[key]}" for key, word in words.items() if key in known]
     return (f"Measured with: {', '.join(said)}.",) if said else ()
 
 
 def _result_sections(frame: pd.DataFrame, run: Run) -> list[Section]:
     pictures = result_pictures(frame)
-    scores, compact = tables.scores_table(frame), tables.paper_layout_table(frame)
+    scores, compact, times = tables.scores_table(frame), tables.paper_layout_table(frame), tables.times_table(frame)
     # Over many data sets and N the paper's layout is the one to read, where its columns fit; else that with the spread.
     long = len(scores.rows) > _MOST_OPEN_ROWS and frame["method"].nunique() <= MOST_TOLD_APART
     first, second = (compact, scores) if long else (scores, compact)
     routing = tables.cluster_accuracy_table(frame, run.details.get("routing"))
+    differences = [tables.differences_table(frame, reference) for reference in ("ism", "no_distribution")]
     return [
         Section("Precision, recall and F1", (first, *pictures["scores"], replace(second, folded=True))),
         Section(
             "Paired differences",
-            (*pictures["differences"], *_present(*(_differences(frame, name) for name in ("ism", "no_distribution")))),
+            (*pictures["differences"], *_present(*map(_fold_if_long, differences))),
             ("Every scenario sees the same images under the same seed, so differences are taken seed by seed.",),
         ),
         Section("Cluster accuracy", _present(routing)),
-        Section(
-            "Time and memory",
-            (_fold_if_long(tables.times_table(frame)), *pictures["seconds"]),
-            _machine(run.manifest),
-        ),
+        Section("Time and memory", _present(_fold_if_long(times), *pictures["seconds"]), _machine(run.manifest)),
     ]
 
 
-def _differences(frame: pd.DataFrame, reference: str) -> Table | None:
-    table = tables.differences_table(frame, reference)
-    return table and _fold_if_long(table)
-
-
-def _fold_if_long(table: Table) -> Table:
-    return replace(table, folded=len(table.rows) > _MOST_OPEN_ROWS)
+def _fold_if_long(table: Table | None) -> Table | None:
+    return table and replace(table, folded=len(table.rows) > _MOST_OPEN_ROWS)
 
 
 def _detail_sections(details: Mapping[str, pd.DataFrame]) -> list[Section]:
     sections = error_sections(details)
+    blocks: list[Block | None] = []
     if "history" in details:
         history = details["history"]
         pictures = training_figures.convergence_pictures(history)
         sections.append(Section("Convergence", (training_tables.convergence_table(history), *pictures)))
-    clusters: list[Block | None] = []
     if "clusters" in details:
-        clusters += [
-            training_figures.sizes_picture(details["clusters"]),
-            training_figures.map_picture(details["clusters"]),
-        ]
-        clusters.append(map_figure.partitions_table(details["clusters"]))
-        clusters.append(training_tables.worst_table(details["clusters"]))
+        clusters = details["clusters"]
+        blocks += [training_figures.sizes_picture(clusters), training_figures.map_picture(clusters)]
+        blocks += [map_figure.partitions_table(clusters), training_tables.worst_table(clusters)]
     if "map" in details:
-        clusters += map_figure.map_pictures(details["map"])
+        blocks += map_figure.map_pictures(details["map"])
     if "history" in details:
-        clusters.append(training_tables.slowest_table(details["history"]))
-    sections.append(Section("Clusters", _present(*clusters)))
+        blocks.append(training_tables.slowest_table(history))
+    sections.append(Section("Clusters", _present(*blocks)))
     if "identities" in details:
         sections.append(Section("Hardest identities", (training_tables.hardest_table(details["identities"]),)))
     if "skipped" in details:
@@ -188,12 +176,9 @@ def write_simple_report(
 
     Args:
         run_folder: an existing folder; config.yaml, if it has one, is shown.
-        title: the heading.
-        verdict: the finding in one sentence.
         tables: from caption to table; numbers are formatted by their column's name (`wording.any_number`).
         figures: from caption to a figure of matplotlib or the path of a PNG file; copied to figures/ under a name made
             of the caption.
-        provenance: facts, nested as in manifest.json.
         synthetic: whether to label the data synthetic.
 
     Raises:

@@ -9,27 +9,8 @@ import pandas as pd
 
 from datamodules.errors import InputError
 from datamodules.files import read_json, sha256, write_json, write_text
-from experiments.reporting.reading import DETAILS, RESULTS, read_csv
-
-# One measurement: two rows that agree in these are the same experiment.
-KEY = [
-    "dataset",
-    "extractor",
-    "n_identities",
-    "n_subnets",
-    "scenario",
-    "partitioner",
-    "loss",
-    "init",
-    "router",
-    "decision",
-    "seed",
-]
-
-# What differs when the same thing is done twice.
-MEASURED = (
-    "epoch_seconds_serial", "epoch_seconds_parallel", "train_seconds", "peak_memory_mb", "query_microseconds",
-)  # fmt: skip
+from experiments.reporting.columns import ADDED, LABELS, MEASURED, TABLE, from_rows
+from experiments.reporting.reading import DETAILS, read_csv, results_schema
 
 
 @dataclass(frozen=True)
@@ -37,8 +18,9 @@ class Run:
     """What a run folder holds for the report.
 
     Args:
-        results: the rows of results.csv; `run` names the run of each row ("" unless the folder is a merger).
-        details: the tables that the run has of history, clusters, identities, routing.
+        results: the rows of results.csv; `run` names the run of each row ("" unless the folder is a merger), and
+            `columns.added` gives the columns of further metrics.
+        details: the tables that the run has of `reading.DETAILS`.
         manifest: manifest.json as read, {} where absent.
         config: the text of config.yaml, "" where absent.
     """
@@ -63,9 +45,10 @@ def unique_rows(results: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     Raises:
         InputError: two rows of the same data set, N, scenario, setting and seed differ.
     """
-    stated = [column for column in results if column != "run" and column not in MEASURED]
+    clocked = {column.name for column in MEASURED}
+    stated = [column for column in results if column != "run" and column not in clocked]
     kept = results.drop_duplicates(stated, ignore_index=True)
-    twice = kept[kept.duplicated(KEY, keep=False)]
+    twice = kept[kept.duplicated([column.name for column in LABELS], keep=False)]
     if len(twice):
         first = twice.iloc[0]
         runs = " and ".join(sorted({name for name in twice["run"] if name})) or "one file"
@@ -90,13 +73,17 @@ def read_run(folder: Path | str) -> Run:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"no folder {folder}", "a run folder with results.csv", "check the path")
-    results = read_csv(folder / "results.csv", RESULTS)
+    paths = {name: folder / "details" / f"{name}.csv" for name in DETAILS}
+    details = {name: read_csv(path, DETAILS[name]) for name, path in paths.items() if path.exists()}
+    added = from_rows(details["columns"].to_dict("records")) if "columns" in details else ()
+    results = read_csv(folder / "results.csv", results_schema((*TABLE, *added)))
     if "run" not in results:
         results["run"] = ""
-    paths = {name: folder / "details" / f"{name}.csv" for name in DETAILS}
+    results, _ = unique_rows(results)
+    results.attrs[ADDED] = added
     return Run(
-        results=unique_rows(results)[0],
-        details={name: read_csv(path, DETAILS[name]) for name, path in paths.items() if path.exists()},
+        results=results,
+        details=details,
         manifest=read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else {},
         config=_text(folder / "config.yaml"),
     )
@@ -121,7 +108,6 @@ def merge_runs(folders: list[Path], out: Path) -> int:
     more column, `run`, by which speed-ups stay within the run (and so the machine) that measured them.
 
     Args:
-        folders: the run folders.
         out: an existing empty folder.
 
     Returns:

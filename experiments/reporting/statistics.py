@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-METRICS = ("precision", "recall", "f1")
+from experiments.reporting.columns import COSTS, scores
+
 LEVEL = 0.95
 # Two equal accuracies may differ by a rounding error after a mean; no accuracy of ours resolves a billionth.
 _DECIMALS = 9
@@ -21,8 +22,7 @@ class Interval:
 
     Args:
         mean: NaN where there is no value.
-        low: lower bound, NaN where there are fewer than two values.
-        high: upper bound, likewise.
+        low, high: bounds, NaN where there are fewer than two values.
         count: how many values the mean is of.
     """
 
@@ -44,15 +44,13 @@ class Interval:
         return 1 if self.low > 0 else -1 if self.high < 0 else 0
 
 
-def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
-    """The mean of independent values with Student's t interval, mean +- t(n-1) sd / sqrt(n).
+NO_INTERVAL = Interval(math.nan, math.nan, math.nan, 0)
 
-    Args:
-        values: n numbers; NaN are left out.
-        level: coverage of the interval, in (0, 1).
 
-    Returns:
-        The interval; its bounds are NaN for n < 2, as one value says nothing about spread.
+def mean_interval(values: Sequence[float]) -> Interval:
+    """The mean of n independent values, NaN left out, with Student's 95 % t interval: mean +- t(n-1) sd / sqrt(n).
+
+    One value says nothing about spread: the bounds are NaN for n < 2.
 
     >>> mean_interval([1.0, 2.0, 3.0])
     Interval(mean=2.0, low=-0.484137712, high=4.484137712, count=3)
@@ -61,11 +59,9 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     array = array[~np.isnan(array)]
     count = len(array)
     if count == 0:
-        return Interval(math.nan, math.nan, math.nan, 0)
+        return NO_INTERVAL
     mean = float(array.mean())
-    if count == 1:
-        return Interval(round(mean, _DECIMALS), math.nan, math.nan, 1)
-    half = float(stdtrit(count - 1, 0.5 + level / 2) * array.std(ddof=1) / math.sqrt(count))
+    half = float(stdtrit(count - 1, 0.5 + LEVEL / 2) * array.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan
     return Interval(round(mean, _DECIMALS), round(mean - half, _DECIMALS), round(mean + half, _DECIMALS), count)
 
 
@@ -74,13 +70,6 @@ def matching_columns(frame: pd.DataFrame, reference: str) -> list[str]:
 
     Data set, extractor, N and seed always; m, loss and initialisation only where the reference scenario itself was run
     with several of them, so that a new loss is still compared with the one reference there is.
-
-    Args:
-        frame: rows of results.csv.
-        reference: the reference scenario.
-
-    Returns:
-        Column names.
     """
     place = ["dataset", "extractor", "n_identities"]
     rows = frame[frame["scenario"] == reference].groupby(place)
@@ -88,19 +77,20 @@ def matching_columns(frame: pd.DataFrame, reference: str) -> list[str]:
     return [*place, *varied]
 
 
-def paired_differences(frame: pd.DataFrame, reference: str, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+def paired_differences(frame: pd.DataFrame, reference: str, metrics: Sequence[str] | None = None) -> pd.DataFrame:
     """The difference of every scenario to a reference scenario, seed by seed.
 
     Args:
         frame: rows of results.csv with the columns `data` and `method` (`methods.label_methods`).
         reference: the scenario to subtract, such as "ism".
-        metrics: columns in percent.
+        metrics: names of columns; None for `columns.scores`.
 
     Returns:
         One row for each data set, N, method and metric: data, n_identities, method, scenario, metric and `interval`
         (an `Interval` in points; positive: better than the reference). Without rows where nothing can be paired.
     """
     keys = [*matching_columns(frame, reference), "seed"]
+    metrics = [column.name for column in scores(frame)] if metrics is None else metrics
     base = frame.loc[frame["scenario"] == reference, [*keys, *metrics]]
     # What still occurs twice (the reference with two routers, say) has no one partner to be paired with.
     base = base[~base.duplicated(keys, keep=False)]
@@ -114,39 +104,26 @@ def paired_differences(frame: pd.DataFrame, reference: str, metrics: Sequence[st
     return pd.DataFrame(rows, columns=["data", "n_identities", "method", "scenario", "metric", "interval"])
 
 
-def speedups(frame: pd.DataFrame, reference: str = "no_distribution") -> pd.DataFrame:
+def speedups(frame: pd.DataFrame) -> pd.DataFrame:
     """Seconds per epoch of each method and how many times faster that is than the undistributed network.
 
     A speed-up is a ratio of means over seeds, taken within one run, as two runs may stem from two machines.
 
     Args:
         frame: rows of results.csv with `run`, `data` and `method`.
-        reference: the scenario whose serial seconds are divided by the others'.
 
     Returns:
         One row for each run, data set, N and method, with the means of the time, memory and size columns, `serial_sd`,
-        `parallel_sd`, `seeds`, and `speedup_serial`, `speedup_parallel` (NaN without a reference in the same run).
+        `parallel_sd`, `seeds`, and `speedup_serial`, `speedup_parallel` (NaN without no_distribution in the same run).
     """
-    keys = ["run", *matching_columns(frame, reference)]
-    base = frame[frame["scenario"] == reference].groupby(keys, dropna=False)["epoch_seconds_serial"].mean()
+    keys = ["run", *matching_columns(frame, "no_distribution")]
+    base = frame[frame["scenario"] == "no_distribution"].groupby(keys, dropna=False)["epoch_seconds_serial"].mean()
     frame = frame.merge(base.rename("reference_seconds"), left_on=keys, right_index=True, how="left")
     group = frame.groupby(["run", "data", "n_identities", "method"], sort=False)
-    means = [
-        "n_subnets",
-        "epochs",
-        "epoch_seconds_serial",
-        "epoch_seconds_parallel",
-        "train_seconds",
-        "query_microseconds",
-        "peak_memory_mb",
-        "parameters",
-        "reference_seconds",
-    ]
-    table = group[means].mean()
-    table["serial_sd"] = group["epoch_seconds_serial"].std(ddof=1)
-    table["parallel_sd"] = group["epoch_seconds_parallel"].std(ddof=1)
+    table = group[["n_subnets", *(column.name for column in COSTS), "reference_seconds"]].mean()
     table["seeds"] = group["seed"].nunique()
     for kind in ("serial", "parallel"):
         seconds = table[f"epoch_seconds_{kind}"]
+        table[f"{kind}_sd"] = group[f"epoch_seconds_{kind}"].std(ddof=1)
         table[f"speedup_{kind}"] = table["reference_seconds"] / seconds.where(seconds > 0)
     return table.join(group["scenario"].first()).reset_index()

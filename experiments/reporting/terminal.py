@@ -7,12 +7,12 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.reporting import wording
+from experiments.reporting.columns import KNOWN, Column, added
 from experiments.reporting.methods import label_methods, reference_title, scenario_title
 from experiments.reporting.statistics import Interval, paired_differences, speedups
-from experiments.reporting.tables import summary
+from experiments.reporting.tables import SETTING, score_headings, summary
 
 _STYLES = {1: "bold green", -1: "bold red", 0: "dim", None: ""}
-_KEY = ["data", "n_identities", "method"]
 
 
 def terminal_table(frame: pd.DataFrame) -> Table:
@@ -28,28 +28,23 @@ def terminal_table(frame: pd.DataFrame) -> Table:
     """
     frame = label_methods(frame)
     reference = "ism" if "ism" in set(frame["scenario"]) else "no_distribution"
-    means = summary(frame)
-    differences = paired_differences(frame, reference, ("f1",)).set_index(_KEY)["interval"]
-    times = speedups(frame).groupby(_KEY)[["epoch_seconds_serial", "epoch_seconds_parallel"]].mean()
+    means, further = summary(frame), added(frame)
+    differences = paired_differences(frame, reference, ("f1",)).set_index(SETTING)["interval"]
+    times = speedups(frame).groupby(SETTING)[["epoch_seconds_serial", "epoch_seconds_parallel"]].mean()
     seeds = wording.seeds_phrase(list(means["seeds"]))
-    table = Table(
-        caption=Text(
-            f"Percent, {seeds}. ±: sample standard deviation. F1 − {reference_title(reference)}: paired by seed, "
-            "[95 % t interval], ▲ above 0, ▼ below, ≈ includes 0. Serial, parallel: seconds per epoch."
-        ),
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=0,
-    )
-    table.add_column("", overflow="fold", min_width=17)
     change = f"F1 − {reference_title(reference)}"
-    for heading in ("Prec.", "Recall", "F1", change, "serial", "parallel"):
+    caption = Text(
+        f"Percent, {seeds}. ±: sample standard deviation. {change}: paired by seed, "
+        "[95 % t interval], ▲ above 0, ▼ below, ≈ includes 0. Serial, parallel: seconds per epoch."
+    )
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, caption_justify="left")
+    table.caption = caption
+    table.add_column("", overflow="fold", min_width=17)
+    others = score_headings(further)
+    for heading in ("Prec.", "Recall", "F1", change, *others, "serial", "parallel"):
         # Wide intervals go onto a second line rather than push the seconds out of the window.
-        table.add_column(
-            heading, justify="right", no_wrap=heading != change, min_width=8 if heading == change else None
-        )
+        wide = heading in (change, *others)
+        table.add_column(heading, justify="right", no_wrap=not wide, min_width=8 if heading == change else None)
     for (data, n_identities), rows in means.groupby(["data", "n_identities"], sort=False):
         table.add_section()
         m = sorted(rows.loc[rows["n_subnets"] > 1, "n_subnets"].unique())
@@ -63,11 +58,16 @@ def terminal_table(frame: pd.DataFrame) -> Table:
                 Text(name, "bold" if row["scenario"] == "clustered_nearest" else ""),
                 wording.percent(row["precision"]),
                 wording.percent(row["recall"]),
-                wording.spread(row["f1"], row["f1_sd"]).replace(" ", ""),
+                _spread(row, KNOWN["f1"]),
                 _change(differences.get(key)),
+                *(_spread(row, column) for column in further),
                 *(wording.seconds(value) for value in times.loc[key]),
             )
     return table
+
+
+def _spread(row: pd.Series, column: Column) -> str:
+    return wording.spread(row[column.name], row[f"{column.name}_sd"], column.digits or 0).replace(" ", "")
 
 
 def _change(interval: Interval | None) -> Text:

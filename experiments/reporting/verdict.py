@@ -55,12 +55,7 @@ def _subject(frame: pd.DataFrame) -> tuple[str, str]:
 
 
 def headline_place(frame: pd.DataFrame, scenario: str) -> tuple[str, float]:
-    """Data set and N that the verdict speaks of: the largest N with that scenario, real data before synthetic.
-
-    Args:
-        frame: labelled rows.
-        scenario: the one the verdict is about.
-    """
+    """Data set and N that the verdict speaks of: the largest N with that scenario, real data before synthetic."""
     rows = frame[frame["scenario"] == scenario]
     real = rows[~rows["dataset"].map(is_synthetic)]
     rows = real if len(real) else rows
@@ -98,14 +93,8 @@ def verdict(frame: pd.DataFrame) -> Verdict:
         comparisons.append(_against(interval, reference))
         detail = f"95 % interval {wording.bounds(interval)}" if interval.known else "single seed: no interval"
         detail += " includes 0" if interval.sign == 0 else ""
-        tiles.append(
-            Tile(
-                f"F1 against {reference_title(reference)} (points)",
-                wording.points(interval.mean),
-                detail,
-                TONES[interval.sign],
-            )
-        )
+        label = f"F1 against {reference_title(reference)} (points)"
+        tiles.append(Tile(label, wording.points(interval.mean), detail, TONES[interval.sign]))
         if len(rows) > 1:
             counts.append(_count(rows["interval"], reference))
     sentence = f"{place}, {method} "
@@ -128,16 +117,8 @@ def _best(means: pd.DataFrame) -> str:
 
 def _count(intervals: pd.Series, reference: str) -> str:
     signs = [interval.sign for interval in intervals]
-    parts = [
-        f"{what} in {signs.count(sign)}"
-        for sign, what in (
-            (1, "clearly above"),
-            (0, "no clear difference"),
-            (-1, "clearly below"),
-            (None, "one seed only"),
-        )
-        if signs.count(sign)
-    ]
+    words = {1: "clearly above", 0: "no clear difference", -1: "clearly below", None: "one seed only"}
+    parts = [f"{what} in {signs.count(sign)}" for sign, what in words.items() if sign in signs]
     return f"Against {reference_title(reference)} over all {len(signs)} settings: {', '.join(parts)}."
 
 
@@ -146,10 +127,6 @@ def _speed_tile(here: pd.DataFrame, method: str) -> list[Tile]:
     times = times[(times["method"] == method) & times["speedup_serial"].notna()]
     if times.empty:
         return []
-    row = times.iloc[0]
-    detail = (
-        f"serial; × {wording.three_digits(row['speedup_parallel'])} in parallel"
-        if row["speedup_parallel"] > 0
-        else "serial"
-    )
-    return [Tile("Faster per epoch than no distribution", f"× {wording.three_digits(row['speedup_serial'])}", detail)]
+    serial, parallel = times[["speedup_serial", "speedup_parallel"]].iloc[0]
+    detail = f"serial; × {wording.three_digits(parallel)} in parallel" if parallel > 0 else "serial"
+    return [Tile("Faster per epoch than no distribution", f"× {wording.three_digits(serial)}", detail)]

@@ -12,11 +12,7 @@ from lightning_modules.verification import Verification
 
 
 def roc_figure(results: Mapping[str, Verification]) -> Figure:
-    """VAL against FAR, FAR logarithmic from one false accept on, with VAL at the FARs asked for and its spread.
-
-    Args:
-        results: from a name to what was found.
-    """
+    """VAL against FAR, FAR logarithmic from one false accept on, with VAL at the FARs asked for and its spread."""
     with style():
         figure = Figure(figsize=(WIDTH_INCHES, 4.2), layout="constrained")
         axis = figure.subplots()

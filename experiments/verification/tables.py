@@ -13,13 +13,7 @@ from lightning_modules.verification import Verification
 
 
 def results_row(embedding_set: EmbeddingSet, pairs: VerificationPairs, result: Verification) -> dict[str, Any]:
-    """The row of results.csv.
-
-    Args:
-        embedding_set: whose images were compared.
-        pairs: which of them.
-        result: what was found.
-    """
+    """The row of results.csv."""
     return {
         "dataset": dataset_name(embedding_set),
         "extractor": str(embedding_set.meta.get("extractor", "")),
@@ -30,11 +24,7 @@ def results_row(embedding_set: EmbeddingSet, pairs: VerificationPairs, result: V
 
 
 def folds_table(result: Verification) -> pd.DataFrame:
-    """One row per fold: accuracy, and VAL and FAR at each FAR asked for, with their thresholds; rates in percent.
-
-    Args:
-        result: what was found.
-    """
+    """One row per fold: accuracy, and VAL and FAR at each FAR asked for, with their thresholds; rates in percent."""
     table = pd.DataFrame(
         {"fold": range(1, len(result.accuracy) + 1), "accuracy": 100 * result.accuracy, "threshold": result.threshold}
     )
@@ -47,24 +37,10 @@ def folds_table(result: Verification) -> pd.DataFrame:
 
 
 def sentence(row: Mapping[str, Any], result: Verification) -> str:
-    """The finding.
-
-    Args:
-        row: of `results_row`.
-        result: what was found.
-    """
+    """The finding; `row` is that of `results_row`."""
     accuracy = f"{row['accuracy']:.2f} ± {row['accuracy_std']:.2f} %"
     said = [f"Accuracy {accuracy} over {row['folds']} folds, AUC {row['auc']:.4f}"]
     for one in result.val_at_far:
         name = f"val_at_far_{one.far_target:g}"
         said.append(f"VAL {row[name]:.2f} ± {row[f'{name}_std']:.2f} % at FAR {one.far_target:g}")
     return "; ".join(said) + "."
-
-
-def shown(frame: pd.DataFrame) -> list[str]:
-    """The columns for the terminal.
-
-    Args:
-        frame: the rows of results.csv.
-    """
-    return [column for column in frame if column not in ("extractor", "folds", "threshold")]

@@ -5,8 +5,9 @@ Axes: N samples, B probes, K identities, D embedding dimension.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from datamodules.partitioners.base import Partition, Partitioner
 from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules.baselines.multilabel_base import Infeasible
 from lightning_modules.decisions.base import Decided
-from lightning_modules.heads import Initialiser
+from lightning_modules.initialisers import Initialiser
 from lightning_modules.losses.base import ClassificationLoss
 from lightning_modules.scores import Heads
 from lightning_modules.subnetwork import SubNetwork
@@ -53,7 +54,7 @@ class Task:
     seed: int
     loss: ClassificationLoss
     init: Initialiser
-    optimizer: Callable[[Iterable[Tensor]], Optimizer]
+    optimizer: Callable[[Any], Optimizer]
     train_network: Callable[[SubNetwork, np.ndarray | None, int], None]
     ensembles: tuple[tuple[Partition, Heads], ...] = ()
     precision: str = "highest"
@@ -65,11 +66,7 @@ class Task:
         return len(self.class_means_KD)
 
     def generator(self, stream: int = 0) -> torch.Generator:
-        """Random numbers of this baseline, the same for the same seed.
-
-        Args:
-            stream: different streams are independent.
-        """
+        """Random numbers of this baseline, the same for the same seed."""
         seed = np.random.SeedSequence([self.seed, stream, 6]).generate_state(1, np.uint64)[0] >> 1
         return torch.Generator().manual_seed(int(seed))
 
@@ -88,10 +85,7 @@ class Predictor(ABC):
 
     @abstractmethod
     def answer(self, probes_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """Names a block of probes.
-
-        Args:
-            probes_BD: (B, D) float32 of unit length.
+        """Names a block of (B, D) float32 probes of unit length.
 
         Returns:
             (B,) int64 identities and (B,) float32 scores, higher is more certain.
@@ -99,11 +93,7 @@ class Predictor(ABC):
 
     @torch.inference_mode()
     def decide(self, probes_BD: Tensor) -> Decided:
-        """Names probes, block by block.
-
-        Args:
-            probes_BD: (B, D) embeddings of any length.
-        """
+        """Names probes (B, D) of any length, block by block."""
         step = max(1, BLOCK_ELEMENTS // self.partition.n_identities)
         parts = [self.answer(block) for block in torch.split(F.normalize(probes_BD.float()), step)]
         identity_B, score_B = (torch.cat([part[i] for part in parts]) for i in (0, 1))
@@ -115,7 +105,6 @@ class ByScore(Predictor):
 
     Args:
         scores: gives (B, K) scores of (B, D) unit probes.
-        n_identities: K.
         parameters: see `Predictor`.
     """
 
@@ -124,7 +113,6 @@ class ByScore(Predictor):
         self.scores = scores
 
     def answer(self, probes_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """argmax over the scores; see `Predictor.answer`."""
         score_B, identity_B = self.scores(probes_BD).max(1)
         return identity_B, score_B
 
@@ -140,9 +128,6 @@ class Baseline(ABC):
     def fit(self, task: Task) -> Predictor:
         """Learns.
 
-        Args:
-            task: see `Task`.
-
         Raises:
             Infeasible: it cannot do with data of this size, or with this loss; the message says why.
         """
@@ -150,9 +135,6 @@ class Baseline(ABC):
 
 def unit_rows(samples: TrainingSamples) -> tuple[Tensor, Tensor]:
     """All samples at once, for methods that cannot do with batches.
-
-    Args:
-        samples: of one role.
 
     Returns:
         (N, D) float32 rows of unit length and (N,) int64 identities.

@@ -6,6 +6,7 @@ Axes: B batch, P pairs of a step, Q slots of the pool, K identities, D embedding
 
 import copy
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,19 +17,14 @@ from datamodules.class_means import normalise_rows
 from datamodules.cluster_datamodule import Batch
 from lightning_modules.baselines.base import Baseline, ByScore, Predictor, Task, unit_rows
 from lightning_modules.baselines.hf_softmax import refuse_lengths_and_rows
-from lightning_modules.heads import Head
+from lightning_modules.heads.linear import LinearHead
 from lightning_modules.kernels import matmul_precision
 from lightning_modules.losses.base import ClassificationLoss
 from lightning_modules.subnetwork import SubNetwork
 
 
 class ClassPool:
-    """Unit features of the classes seen last, two per class; the class seen longest ago makes room.
-
-    Args:
-        slots: Q.
-        dim: D.
-    """
+    """Unit features of the classes seen last, two per class; the class seen longest ago makes room."""
 
     def __init__(self, slots: int, dim: int):
         self.features_2QD = torch.zeros(2, slots, dim)
@@ -63,11 +59,7 @@ class ClassPool:
         self.twice_Q[slot_B[side_B == 1]] = True
 
     def places(self, identities: list[int]) -> Tensor:
-        """(B,) int64 slots of classes, -1 for one that is not in the pool.
-
-        Args:
-            identities: B classes.
-        """
+        """(B,) int64 slots of classes, -1 for one that is not in the pool."""
         return torch.tensor([self.slot_of.get(identity, -1) for identity in identities])
 
     def sides(self) -> tuple[Tensor, Tensor]:
@@ -88,13 +80,13 @@ class F2CNetwork(SubNetwork):
     Args:
         rows_ND: (N, D) unit training embeddings, from which pairs are drawn.
         labels_N: (N,) non-decreasing identity of each.
-        slots: Q.
         loss: among the classes of the pool.
         optimizer: see `SubNetwork`.
         momentum: of the moving average, 0.99 in the authors' code.
-        precision: of matrix products.
-        generator: of the pairs.
     """
+
+    head: LinearHead
+    average: LinearHead
 
     def __init__(
         self,
@@ -108,23 +100,19 @@ class F2CNetwork(SubNetwork):
         generator: torch.Generator,
     ):
         dim = rows_ND.shape[1]
-        super().__init__(Head(torch.eye(dim), unit_rows=False, precision=precision), loss, optimizer)
+        super().__init__(LinearHead(torch.eye(dim), unit_rows=False, precision=precision), loss, optimizer)
         self.average = copy.deepcopy(self.head).requires_grad_(False)
         self.pool, self.momentum, self.generator = ClassPool(slots, dim), momentum, generator
         self.rows_ND, counts_K = rows_ND, torch.bincount(labels_N)
         self.starts_K, self.counts_K = counts_K.cumsum(0) - counts_K, counts_K
 
     def project(self, embedding_BD: Tensor) -> Tensor:
-        """P's unit embedding of (B, D) embeddings of any length.
-
-        Args:
-            embedding_BD: of any length.
-        """
+        """P's unit embedding of (B, D) embeddings of any length."""
         return F.normalize(self(embedding_BD))
 
-    def batch_loss(self, batch: Batch, batch_index: int) -> Tensor:
-        """Both halves of a step; the mean loss per sample and side of the pool. See `SubNetwork.batch_loss`."""
-        embedding_BD, target_B, _ = batch
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Both halves of a step; the mean loss per sample and side of the pool. See `SubNetwork.training_step`."""
+        embedding_BD, target_B = batch.unit_BD, batch.target_B
         identity_P, one_PD, other_PD = self._pairs(min(max(1, len(target_B) // 2), len(self.pool.twice_Q)))
         middle = -(-len(target_B) // 2)
         total, count = torch.zeros((), device=self.device), 0
@@ -140,6 +128,7 @@ class F2CNetwork(SubNetwork):
                 loss_B = self._against_pool(z_BD, self.pool.places(label).to(self.device))
                 total, count = total + loss_B.sum(), count + len(loss_B)
         self._train_sum.add(count, total.detach())
+        self._learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         return total / count
 
     def _pairs(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -161,8 +150,8 @@ class F2CNetwork(SubNetwork):
             loss_B = loss_B + torch.where(inside_B, known_B, away_B) / 2
         return loss_B
 
-    def after_step(self) -> None:
-        """Moves the average."""
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        super().on_train_batch_end(*arguments)
         with torch.no_grad():
             self.average.weight_CD.lerp_(self.head.weight_CD, 1 - self.momentum)
 
@@ -179,7 +168,6 @@ class F2C(Baseline):
     Args:
         share: of the identities that the pool holds, Q / K in (0, 1]; the authors suggest 0.01 or less for millions.
         least: Q is at least this, or K where that is less.
-        momentum: of the moving average.
     """
 
     def __init__(self, share: float = 0.1, least: int = 256, momentum: float = 0.99):
@@ -188,7 +176,6 @@ class F2C(Baseline):
         self.share, self.least, self.momentum = share, least, momentum
 
     def fit(self, task: Task) -> Predictor:
-        """Trains the projection and projects the training samples; see `Baseline.fit`."""
         refuse_lengths_and_rows(task.loss)
         rows_ND, labels_N = unit_rows(task.train)
         slots = min(task.n_identities, max(self.least, round(self.share * task.n_identities)))

@@ -4,6 +4,8 @@
 Axes: B batch, C classes, A active classes of a step, D embedding dimension.
 """
 
+from typing import Any
+
 import faiss
 import numpy as np
 import torch
@@ -11,7 +13,9 @@ from torch import Tensor
 
 from lightning_modules.baselines.base import Baseline, ByScore, Infeasible, Predictor, Task
 from lightning_modules.fused import fused_margin_softmax
-from lightning_modules.heads import Head, starting_rows
+from lightning_modules.heads.linear import LinearHead
+from lightning_modules.indexes.faiss_search import add_in_order
+from lightning_modules.initialisers import starting_rows
 from lightning_modules.kernels import matmul_precision
 from lightning_modules.losses.base import ClassificationLoss, MarginLoss
 from lightning_modules.subnetwork import SubNetwork
@@ -19,7 +23,7 @@ from lightning_modules.subnetwork import SubNetwork
 LINKS, BREADTH = 16, 100  # M and ef of the graph, as in the authors' HNSW sampler
 
 
-class ActiveClassHead(Head):
+class ActiveClassHead(LinearHead):
     """A head whose training steps see the classes of the batch and `negatives` others that are hard for it.
 
     After `yl-1993/hfsoftmax`: for each sample its negatives / B + 1 nearest class rows by an approximate index; the
@@ -28,48 +32,29 @@ class ActiveClassHead(Head):
     gradient (Adam still moves them by its momentum). With negatives >= C - 1 it is the full head.
 
     Args:
-        rows_CD: see `Head`.
-        unit_rows, precision, max_logits_bytes: see `Head`.
         negatives: classes beside those of the batch, at least 1.
         rebuild: steps between two builds of the index.
-        generator: of the random choices.
+        **options: see `Head`.
     """
 
-    def __init__(
-        self,
-        rows_CD: Tensor,
-        unit_rows: bool,
-        precision: str,
-        max_logits_bytes: int,
-        negatives: int,
-        rebuild: int,
-        generator: torch.Generator,
-    ):
-        super().__init__(rows_CD, unit_rows, precision, max_logits_bytes)
+    def __init__(self, rows_CD: Tensor, negatives: int, rebuild: int, generator: torch.Generator, **options: Any):
+        super().__init__(rows_CD, **options)
         self.negatives, self.rebuild, self.generator, self.steps = negatives, rebuild, generator, 0
 
     def loss(self, embedding_BD: Tensor, target_B: Tensor, loss: ClassificationLoss) -> Tensor:
-        """Loss of each sample among the active classes; see `Head.loss`."""
         if self.steps % self.rebuild == 0:
             self.index = build_index(self.rows().detach().cpu().numpy())
         self.steps += 1
         active_A = self.active(embedding_BD.detach(), target_B).to(target_B.device)
         place_B = torch.searchsorted(active_A, target_B)
         if isinstance(loss, MarginLoss):
-            weight_AD = self.weight_CD[active_A]
-            return fused_margin_softmax(
-                embedding_BD, weight_AD, place_B, loss, self.precision, self.max_logits_bytes
-            )  # fmt: skip
+            options = self.precision, self.max_logits_bytes
+            return fused_margin_softmax(embedding_BD, self.weight_CD[active_A], place_B, loss, *options)
         with matmul_precision(self.precision):
             return loss(embedding_BD @ self.rows()[active_A].T, place_B)
 
     def active(self, embedding_BD: Tensor, target_B: Tensor) -> Tensor:
-        """The classes of a step, ascending: (A,) int64.
-
-        Args:
-            embedding_BD: (B, D) unit embeddings.
-            target_B: (B,) true classes.
-        """
+        """The classes of a step, ascending: (A,) int64."""
         classes, positive_P = len(self.weight_CD), target_B.unique().cpu()
         wanted = min(self.negatives, classes - len(positive_P))
         chosen = torch.zeros(classes, dtype=torch.bool)
@@ -87,19 +72,10 @@ class ActiveClassHead(Head):
 
 
 def build_index(rows_CD: np.ndarray) -> faiss.IndexHNSWFlat:
-    """A navigable small-world graph (Malkov & Yashunin, 2018) over class rows, searched by inner product.
-
-    Args:
-        rows_CD: (C, D) float32.
-    """
+    """A navigable small-world graph (Malkov & Yashunin, 2018) over class rows, searched by inner product."""
     index = faiss.IndexHNSWFlat(rows_CD.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
     index.hnsw.efConstruction = index.hnsw.efSearch = BREADTH
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # several threads insert in an order of their own, and the same seed must repeat
-    try:
-        index.add(np.ascontiguousarray(rows_CD, np.float32))
-    finally:
-        faiss.omp_set_num_threads(threads)
+    add_in_order(index, rows_CD)
     return index
 
 
@@ -121,14 +97,14 @@ class HFSoftmax(Baseline):
         self.share, self.rebuild = share, rebuild
 
     def fit(self, task: Task) -> Predictor:
-        """Trains the head; see `Baseline.fit`."""
         refuse_lengths_and_rows(task.loss)
         generator = task.generator()
         rows_KD = starting_rows(task.init.fit(task.train), torch.from_numpy(task.class_means_KD), generator)
         negatives = max(1, round(self.share * task.n_identities))
         head = ActiveClassHead(
-            rows_KD, task.loss.unit_rows, task.precision, task.max_logits_bytes, negatives, self.rebuild, generator
-        )
+            rows_KD, negatives, self.rebuild, generator, unit_rows=task.loss.unit_rows, precision=task.precision,
+            max_logits_bytes=task.max_logits_bytes,
+        )  # fmt: skip
         task.train_network(SubNetwork(head, task.loss, task.optimizer), None, 0)
         rows_KD = head.rows().detach()
         return ByScore(lambda probes_BD: probes_BD @ rows_KD.T, task.n_identities, rows_KD.numel())
@@ -136,9 +112,6 @@ class HFSoftmax(Baseline):
 
 def refuse_lengths_and_rows(loss: ClassificationLoss) -> None:
     """Refuses losses that a part of the classes cannot serve.
-
-    Args:
-        loss: of the comparison.
 
     Raises:
         Infeasible: it reads the lengths of all rows, or has several rows per class.

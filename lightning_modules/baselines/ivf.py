@@ -29,7 +29,6 @@ class InvertedLists(Baseline):
         self.probes, self.lists = probes, lists
 
     def fit(self, task: Task) -> Predictor:
-        """Finds the centres and fills the lists; see `Baseline.fit`."""
         lists = self.lists or task.n_subnets
         if lists > task.n_identities:
             raise Infeasible(f"{lists} lists for {task.n_identities} identities")

@@ -43,7 +43,6 @@ class LabelMapping(Baseline):
         self.kind, self.digits, self.hidden = kind, digits, hidden
 
     def fit(self, task: Task) -> Predictor:
-        """Deals the numbers and trains the digits; see `Baseline.fit`."""
         k = task.n_identities
         if k < 2:
             raise Infeasible("a single identity has no digits")
@@ -78,15 +77,11 @@ class _DigitsLoss(ClassificationLoss):
 
 
 def decode(output_BL: Tensor, digit_KJ: Tensor, sizes: list[int]) -> Tensor:
-    """Summed log-probability of the digits of each identity.
+    """Summed log-probability of the digits of each identity: (B, K) float32, at most 0.
 
     Args:
         output_BL: (B, L) outputs, those of a digit in succession.
-        digit_KJ: (K, J) int64 digits.
         sizes: values of each of the J digits; they sum to L.
-
-    Returns:
-        (B, K) float32, at most 0.
     """
     parts = [F.log_softmax(part, 1) for part in output_BL.split(sizes, 1)]
     total_BK = parts[0][:, digit_KJ[:, 0]]
@@ -97,10 +92,6 @@ def decode(output_BL: Tensor, digit_KJ: Tensor, sizes: list[int]) -> Tensor:
 
 def coprime_sizes(n_identities: int, count: int) -> list[int]:
     """The smallest pairwise coprime whole numbers from ceil(sqrt(K)) on, at least 2.
-
-    Args:
-        n_identities: K.
-        count: how many.
 
     >>> coprime_sizes(100, 4)
     [10, 11, 13, 17]
@@ -116,10 +107,6 @@ def coprime_sizes(n_identities: int, count: int) -> list[int]:
 
 def radix(n_identities: int, digits: int) -> int:
     """The smallest base of at least 2 in which so many digits count to K.
-
-    Args:
-        n_identities: K.
-        digits: of a number.
 
     >>> radix(100, 2), radix(101, 2)
     (10, 11)

@@ -36,11 +36,9 @@ class MixMaxSim(Baseline):
         self.confidence = confidence
 
     def partitioners(self) -> list[Partitioner]:
-        """The partition of ISM; see `Baseline.partitioners`."""
         return [RandomPartitioner()]
 
     def fit(self, task: Task) -> Predictor:
-        """Chooses t, and the confidence where it is to be chosen; see `Baseline.fit`."""
         ((_, heads),) = task.ensembles
         rule = Rule(torch.from_numpy(task.class_means_KD), heads, self.confidence or 0.8)
         if len(task.val):
@@ -55,52 +53,32 @@ class MixMaxSim(Baseline):
 
 
 class Rule(Predictor):
-    """The rule with its constants.
-
-    Args:
-        class_means_KD: (K, D) unit class means.
-        heads: of all sub-networks.
-        confidence: see `MixMaxSim`.
-        t: weight of the nearest class mean, in tenths.
-    """
+    """The rule with its constants: `confidence` of `MixMaxSim`, `t` the weight of the nearest class mean in tenths."""
 
     def __init__(self, class_means_KD: Tensor, heads, confidence: float = 0.8, t: int = 10):
-        super().__init__(len(class_means_KD), class_means_KD.numel() + heads.rows_SD.numel())
+        super().__init__(len(class_means_KD), class_means_KD.numel() + heads.parameters)
         self.class_means_KD, self.heads, self.confidence, self.t = class_means_KD, heads, confidence, t
 
     def candidates(self, probes_BD: Tensor) -> list[Tensor]:
-        """Identities a and b, and S_a, P_a, P_b, S_b, (B,) each.
-
-        Args:
-            probes_BD: of unit length.
-        """
+        """Identities a and b of unit probes, and S_a, P_a, P_b, S_b, (B,) each."""
         similarity_BK = probes_BD @ self.class_means_KD.T
         output_BK = class_scores(probes_BD, self.heads, len(self.class_means_KD))
         (s_a, a), (p_b, b) = similarity_BK.max(1), output_BK.max(1)
         return [a, b, s_a, output_BK.gather(1, a[:, None])[:, 0], p_b, similarity_BK.gather(1, b[:, None])[:, 0]]
 
     def choose(self, candidates: list[Tensor], t: int) -> tuple[Tensor, Tensor]:
-        """Answers and scores for a value of t.
-
-        Args:
-            candidates: as `candidates` gives them.
-            t: the rule's parameter.
-        """
+        """Answers and scores of what `candidates` gives, for a value of t: (B,) each."""
         a, b, s_a, p_a, p_b, s_b = candidates
         mean_B, head_B = s_a * (p_a + 1) / 2 * (t / 10), p_b * (s_b + 1) / 2
         take_mean_B = (p_b <= self.confidence) & (mean_B > head_B)
         return torch.where(take_mean_B, a, b), torch.where(take_mean_B, mean_B, head_B)
 
     def answer(self, probes_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """The rule at the chosen t; see `Predictor.answer`."""
         return self.choose(self.candidates(probes_BD), self.t)
 
 
 def lowest_confidence(wrong_P: Tensor) -> float:
     """The lowest multiple of 0.01 in [0, 1] above which less than 1 % of the wrong answers lie.
-
-    Args:
-        wrong_P: head cosines of wrong answers of max-max.
 
     >>> lowest_confidence(torch.tensor([0.105, 0.305, 0.2]))
     0.31

@@ -32,14 +32,12 @@ class MultiCognition(Baseline):
         self.units = units
 
     def partitioners(self) -> list[Partitioner]:
-        """u random partitions; see `Baseline.partitioners`."""
         return [RandomPartitioner(shuffle=unit) for unit in range(self.units)]
 
     def fit(self, task: Task) -> Predictor:
-        """Nothing is left to learn; see `Baseline.fit`."""
         heads = [heads for _, heads in task.ensembles]
-        parameters = sum(head.rows_SD.numel() for head in heads)
-        if all(head.rows_per_class == 1 for head in heads):
+        parameters = sum(head.parameters for head in heads)
+        if all(head.rows_SD is not None and head.rows_per_class == 1 for head in heads):
             # The mean of cosines with unit rows is one product with the mean of the rows.
             rows_KD = torch.stack([_by_identity(head, task.n_identities) for head in heads]).mean(0)
             return ByScore(lambda probes_BD: probes_BD @ rows_KD.T, task.n_identities, parameters)
@@ -51,19 +49,11 @@ class MultiCognition(Baseline):
 
 
 def class_scores(probes_BD: Tensor, heads: Heads, n_identities: int) -> Tensor:
-    """Output of every identity in the sub-network that holds it; the highest, where several rows stand for one.
-
-    Args:
-        probes_BD: (B, D) unit probes.
-        heads: of a partition of all identities.
-        n_identities: K.
-
-    Returns:
-        (B, K) float32.
-    """
-    output_BS = probes_BD @ heads.rows_SD.T
-    lowest_BK = output_BS.new_full((len(probes_BD), n_identities), -torch.inf)
-    return lowest_BK.scatter_reduce(1, heads.identity_S.expand_as(output_BS), output_BS, "amax")
+    """Score of every identity in the sub-network that holds it, for unit probes: (B, K) float32."""
+    score_BK = probes_BD.new_empty(len(probes_BD), n_identities)
+    for cluster in range(heads.partition.n_clusters):
+        score_BK[:, heads.identities(cluster)] = heads.scores(cluster, probes_BD)
+    return score_BK
 
 
 def _by_identity(heads: Heads, n_identities: int) -> Tensor:

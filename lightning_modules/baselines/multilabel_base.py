@@ -21,7 +21,6 @@ class LabelScorer(ABC):
         Args:
             features_NF: float32 in [0, 1].
             labels_NL: bool.
-            seed: of everything random.
 
         Raises:
             Infeasible: the method cannot do with data of this size.
@@ -33,11 +32,7 @@ class LabelScorer(ABC):
         return self
 
     def scores(self, features_NF: np.ndarray) -> np.ndarray:
-        """(N, L) float32 in [0, 1].
-
-        Args:
-            features_NF: any rows.
-        """
+        """(N, L) float32 in [0, 1]."""
         scores_NL = np.tile((self.share_L == 1).astype(np.float32), (len(features_NF), 1))
         if len(self.varied):
             scores_NL[:, self.varied] = self._scores(features_NF)

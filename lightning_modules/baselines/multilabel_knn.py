@@ -16,10 +16,6 @@ class MLKNN(LabelScorer):
     With c the number of a row's k nearest neighbours that have the label, the score is P(label | c) by Bayes' rule:
     prior (s + rows with the label) / (2 s + N), likelihood (s + rows with the label and c) / (s (k + 1) + rows with
     the label), likewise for rows without (eqs. 6 to 8; k is lowered where there are fewer rows).
-
-    Args:
-        k: neighbours, Euclidean.
-        smoothing: s, pseudo-counts.
     """
 
     def __init__(self, k: int = 10, smoothing: float = 1.0):

@@ -63,7 +63,6 @@ class LabelPowerset(LabelScorer):
 
     Args:
         C: inverse strength of the L2 penalty.
-        max_iter: iterations of the solver (L-BFGS).
         max_sets: with more distinct sets in training the method is not feasible.
     """
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, embedding_bag
 
 from lightning_modules.multilabel import LabelNetwork, Perceptron
-from lightning_modules.optimizers import Adam
 
 _SPARSE = 0.1  # below this share of values other than 0 a batch is cheaper row by row than as a dense product
 
@@ -68,11 +67,7 @@ class SeparatePerceptrons(nn.Module):
 
     @staticmethod
     def label_axis(name: str) -> int:
-        """Which axis of a parameter counts the labels.
-
-        Args:
-            name: in the state dictionary.
-        """
+        """Which axis of a parameter counts the labels."""
         return 1 if name == "first_KLH" else 0
 
 
@@ -87,7 +82,6 @@ class SeparateTraining(LabelNetwork):
 
     Args:
         network: the stack; holds all its networks again when the fit has ended.
-        learning_rate: of Adam.
         patience: epochs without a lower validation loss; None trains all to the end and keeps their last weights.
     """
 
@@ -114,15 +108,12 @@ class SeparateTraining(LabelNetwork):
         return self._losses(batch, "train").sum() / len(batch[1])
 
     def on_validation_epoch_start(self) -> None:
-        """Starts a new sum."""
         self._validation_L = torch.zeros(len(self.active))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
-        """Adds up the loss of each network."""
         self._validation_L += self._losses(batch, "val").sum(dim=0).cpu()
 
     def on_validation_epoch_end(self) -> None:
-        """Keeps the weights of networks that improved; those that are done leave."""
         active, epoch = self.active, self.current_epoch
         self.epochs_L[active] = epoch + 1
         if self.patience is None:
@@ -137,7 +128,6 @@ class SeparateTraining(LabelNetwork):
             self._narrow(going)
 
     def on_fit_end(self) -> None:
-        """All networks, each with the weights it is to have."""
         if self.patience is None:
             return
         for name, value in self.network.named_parameters():
@@ -161,4 +151,4 @@ class SeparateTraining(LabelNetwork):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam with its usual betas, in one pass over the weights: most of a step's time is theirs."""
-        return Adam(self.parameters(), lr=self.learning_rate, fused=True)
+        return torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)

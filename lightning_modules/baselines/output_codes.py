@@ -50,7 +50,6 @@ class OutputCodes(Baseline):
         self.kind, self.books, self.decoding, self.hidden = kind, books, decoding, hidden
 
     def fit(self, task: Task) -> Predictor:
-        """Draws the books, trains the bits, weighs them; see `Baseline.fit`."""
         if task.n_identities < 2:
             raise Infeasible("a single identity has no code")
         book_KL = best_book(task.n_identities, self.kind, self.books, task.generator())
@@ -89,8 +88,6 @@ def best_book(n_identities: int, kind: str, books: int, generator: torch.Generat
     Args:
         n_identities: K, at least 2.
         kind: "dense" or "sparse".
-        books: how many are drawn.
-        generator: of the draw.
 
     Returns:
         (K, L) float32 of -1, 0, +1; every bit has both signs.
@@ -126,11 +123,6 @@ def least_distance(book_KL: Tensor) -> float:
 def bit_weights(output_NL: Tensor, labels_N: Tensor, book_KL: Tensor) -> Tensor:
     """Share of an identity's samples that each bit gets right, divided by the sum over its bits; 0 where the word is 0.
 
-    Args:
-        output_NL: (N, L) outputs for samples.
-        labels_N: (N,) their identities, each at least once.
-        book_KL: (K, L) words.
-
     Returns:
         (K, L); rows sum to 1 (equal weights, where every bit is wrong for every sample).
     """
@@ -144,17 +136,7 @@ def bit_weights(output_NL: Tensor, labels_N: Tensor, book_KL: Tensor) -> Tensor:
 
 
 def decode(output_BL: Tensor, book_KL: Tensor, decoding: str, weight_KL: Tensor | None = None) -> Tensor:
-    """Scores of all identities, higher is closer.
-
-    Args:
-        output_BL: (B, L) outputs.
-        book_KL: (K, L) words.
-        decoding: see `OutputCodes`.
-        weight_KL: (K, L) weights of "loss_weighted".
-
-    Returns:
-        (B, K) float32.
-    """
+    """Scores of all identities by a decoding of `OutputCodes`, higher is closer: (B, K) float32."""
     if decoding == "linear":
         return output_BL @ book_KL.T
     weight_KL = torch.ones_like(book_KL) if weight_KL is None else weight_KL

@@ -28,7 +28,6 @@ class ScikitLinear(Baseline):
         self.estimator, self.most_identities = estimator, most_identities
 
     def fit(self, task: Task) -> Predictor:
-        """Fits the estimator; see `Baseline.fit`."""
         if task.n_identities > self.most_identities:
             raise Infeasible(f"{task.n_identities} identities, more than most_identities = {self.most_identities}")
         rows_ND, labels_N = unit_rows(task.train)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.decisions.base import Decided, Decision, Ranked
-from lightning_modules.decisions.inside import outputs_of, ranked_inside
+from lightning_modules.decisions.inside import best_of, outputs_of, ranked_inside
 from lightning_modules.onnx_graph import OnnxScores
 from lightning_modules.scores import ProbeScores
 
@@ -14,16 +14,11 @@ class Argmax(Decision):
     """The class with the highest head output inside the routed clusters; the score is that output (a cosine)."""
 
     def decide(self, scores: ProbeScores, clusters_BP: Tensor) -> Decided:
-        """Evaluates the routed heads only; see `Decision.decide`."""
         found = [scores.best_in_cluster(clusters_B) for clusters_B in clusters_BP.unbind(1)]
         output_BP, identity_BP = (torch.stack(block, 1) for block in zip(*found, strict=True))
-        score_B1, place_B1 = output_BP.max(1, keepdim=True)
-        return Decided(
-            identity_BP.gather(1, place_B1).squeeze(1), score_B1.squeeze(1), clusters_BP.gather(1, place_B1).squeeze(1)
-        )
+        return best_of(output_BP, identity_BP, clusters_BP)
 
     def decide_onnx(self, scores: OnnxScores, clusters: list[str]) -> tuple[str, str, str]:
-        """The same of ONNX values, over all heads; see `Decision.decide_onnx`."""
         found = [scores.best_in_cluster(cluster_B) for cluster_B in clusters]
         outputs, identities = ([one[part] for one in found] for part in (0, 1))
         if len(found) == 1:
@@ -32,7 +27,6 @@ class Argmax(Decision):
         return scores.pick(identities, place_B), scores.pick(outputs, place_B), scores.pick(clusters, place_B)
 
     def rank(self, scores: ProbeScores, clusters_BP: Tensor, most: int) -> Ranked:
-        """The highest outputs of the routed heads; see `Decision.rank`."""
 
         def candidates(cluster, which_b):
             for block, output_bC, _ in outputs_of(scores, cluster, which_b):

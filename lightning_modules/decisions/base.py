@@ -65,17 +65,11 @@ class Decision(ABC):
             scores: of B validation probes; B may be 0.
             clusters_BP: their clusters as for `decide`; None where `needs_route` is False.
             truth_B: (B,) int64 their identity.
-            samples: the training samples.
         """
         return self
 
     def fits(self, partition: Partition, dim: int) -> bool:
-        """Whether what `fit` found was found for such identities; checked when an identifier is made or loaded.
-
-        Args:
-            partition: of the identities.
-            dim: D.
-        """
+        """Whether what `fit` found was found for such identities; checked when an identifier is made or loaded."""
         return True
 
     @abstractmethod
@@ -83,18 +77,16 @@ class Decision(ABC):
         """Names each probe.
 
         Args:
-            scores: of B probes.
             clusters_BP: (B, P) int64 clusters to look into, -1 where none; at least one per probe.
 
         Returns:
-            The answers; equal scores go to the cluster that was routed first, inside it to the lower identity.
+            The answers. Where several scores are the highest up to float32 rounding, it is not defined which one wins.
         """
 
     def decide_onnx(self, scores: OnnxScores, clusters: list[str] | None) -> tuple[str, str, str]:
         """Adds what `decide` does to an ONNX graph; a decision that does not state it cannot be exported.
 
         Args:
-            scores: values of the graph.
             clusters: of `Router.route_onnx`; None where `needs_route` is False.
 
         Returns:
@@ -108,14 +100,11 @@ class Decision(ABC):
         )
 
     def rank(self, scores: ProbeScores, clusters_BP: Tensor, most: int) -> Ranked:
-        """The candidates behind the answer, for ranks beyond the first.
-
-        Args:
-            scores, clusters_BP: see `decide`.
-            most: candidates at most.
+        """The candidates behind the answer, for ranks beyond the first: at most `most`.
 
         Returns:
-            Candidates whose first is the answer; a decision that orders nothing else names that one only.
+            Candidates whose first is the answer or scores as high; a decision that orders nothing else names the
+            answer only.
         """
         decided = self.decide(scores, clusters_BP)
         return Ranked(decided.identity_B[:, None], decided.score_B[:, None])

@@ -9,7 +9,7 @@ from torch import Tensor
 from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules.decisions.base import Decided, Decision, Ranked
-from lightning_modules.decisions.inside import identities_of, outputs_of, ranked_inside, routed
+from lightning_modules.decisions.inside import decided_inside, identities_of, outputs_of, ranked_inside
 from lightning_modules.scores import ProbeScores
 
 HIGHEST = 80.0  # log-odds of a sub-network with a single class, which are infinite
@@ -40,22 +40,10 @@ class Calibrated(Decision):
         self.factor, self.factor_M = factor, factor_M
 
     def fits(self, partition: Partition, dim: int) -> bool:
-        """Whether there is a factor for each cluster; see `Decision.fits`."""
         return self.factor_M is None or tuple(self.factor_M.shape) == (partition.n_clusters,)
 
     def decide(self, scores: ProbeScores, clusters_BP: Tensor) -> Decided:
-        """Evaluates the routed heads only; see `Decision.decide`."""
-        score_BP = torch.full(clusters_BP.shape, -torch.inf, device=clusters_BP.device)
-        identity_BP = torch.full_like(clusters_BP, -1)
-        for cluster, which_b, place_b in routed(clusters_BP):
-            identity_C = identities_of(scores, cluster)
-            for block, odds_b1, class_b1 in self._candidates(scores, cluster, which_b, 1):
-                score_BP[which_b[block], place_b[block]] = odds_b1[:, 0]
-                identity_BP[which_b[block], place_b[block]] = identity_C[class_b1[:, 0]]
-        score_B1, place_B1 = score_BP.max(1, keepdim=True)
-        return Decided(
-            identity_BP.gather(1, place_B1).squeeze(1), score_B1.squeeze(1), clusters_BP.gather(1, place_B1).squeeze(1)
-        )
+        return decided_inside(scores, clusters_BP, lambda c, which_b: self._candidates(scores, c, which_b, 1))
 
     def rank(self, scores: ProbeScores, clusters_BP: Tensor, most: int) -> Ranked:
         """The highest probabilities of the routed heads, each of its own softmax; see `Decision.rank`."""
@@ -78,7 +66,6 @@ class Calibrated(Decision):
             yield block, torch.cat([odds_b1, odds_bT[:, 1:]], 1).clamp_max(HIGHEST), class_bT
 
     def fit(self, scores: ProbeScores, clusters_BP: Tensor, truth_B: Tensor, samples: TrainingSamples) -> "Calibrated":
-        """Finds a factor for each sub-network; see `Decision.fit`."""
         per_cluster = [_own_probes(scores, cluster, truth_B) for cluster in range(scores.partition.n_clusters)]
         known = [own for own in per_cluster if own]
         together = best_factor([part for own in known for part in own]) if known else self.factor

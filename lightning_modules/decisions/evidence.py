@@ -82,11 +82,6 @@ def choose(found: "Evidence", strengths: tuple[float, ...], rows: bool) -> Choic
     must pay: the highest log-likelihood less ln(B) / 2 for each further factor above 0 and for the strength wins
     (Schwarz, Annals of Statistics 6, 1978). Where hardly a probe is answered wrongly nothing is learned from the few.
 
-    Args:
-        found: evidence for B probes.
-        strengths: those of `found`, in order.
-        rows: whether rows may count.
-
     Returns:
         None where no probe has a right candidate.
     """
@@ -126,26 +121,8 @@ class Evidence:
     local_SBX: Tensor
     pooled_SBX: Tensor
 
-    @classmethod
-    def empty(cls, b: int, x: int, strengths: int, device: torch.device) -> "Evidence":
-        """No candidate at all, to be filled in.
-
-        Args:
-            b: probes.
-            x: candidates of each.
-            strengths: how many strengths of local evidence.
-            device: where it lies.
-        """
-        zeros = torch.zeros((2 * strengths + 1, b, x), device=device)
-        mean_BX = torch.full((b, x), -torch.inf, device=device)
-        return cls(torch.zeros((b, x), dtype=torch.bool, device=device), mean_BX, zeros[0], *zeros[1:].chunk(2))
-
     def kinds(self, place: int) -> Tensor:
-        """(4, B, X) mean, row, local and pooled under one of the strengths.
-
-        Args:
-            place: of the strength in `strengths`.
-        """
+        """(4, B, X) mean, row, local and pooled under one of the strengths."""
         return torch.stack([self.mean_BX, self.row_BX, self.local_SBX[place], self.pooled_SBX[place]])
 
 
@@ -156,12 +133,8 @@ def of_probes(
     """Evidence for the classes of highest cosine with their mean in each routed cluster.
 
     Args:
-        scores: of B probes.
         clusters_BP: (B, P) int64, -1 where none.
         truth_B: (B,) int64 identities.
-        learned: covariances.
-        strengths: of the metric.
-        candidates: T.
         own_BD: the class mean of each probe's own identity, where it is not that of the scores.
 
     Returns:
@@ -170,8 +143,10 @@ def of_probes(
     p, device = clusters_BP.shape[1], truth_B.device
     most = max(1, MOST_CANDIDATES // (p * candidates))
     kept = torch.linspace(0, len(truth_B) - 1, min(most, len(truth_B)), dtype=torch.float64).long().to(device)
-    found = Evidence.empty(len(kept), p * candidates, len(strengths), device)
-    identity_BX = torch.full(found.mean_BX.shape, -1, device=device)
+    shape = len(kept), p * candidates
+    mean_BX, identity_BX = torch.full(shape, -torch.inf, device=device), torch.full(shape, -1, device=device)
+    zeros = torch.zeros((2 * len(strengths) + 1, *shape), device=device)
+    found = Evidence(zeros[0] > 0, mean_BX, zeros[0], *zeros[1:].chunk(2))
     for cluster, which_b, place_b in routed(clusters_BP[kept]):
         identity_C = identities_of(scores, cluster)
         columns_T = torch.arange(min(candidates, len(identity_C)), device=device)

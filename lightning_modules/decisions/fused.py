@@ -17,7 +17,7 @@ from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules import local_metric
 from lightning_modules.decisions import evidence
 from lightning_modules.decisions.base import Decided, Decision, Ranked
-from lightning_modules.decisions.inside import identities_of, outputs_of, ranked_inside, routed
+from lightning_modules.decisions.inside import decided_inside, identities_of, outputs_of, ranked_inside
 from lightning_modules.scores import ProbeScores
 
 logger = logging.getLogger(__name__)
@@ -106,11 +106,9 @@ class Fused(Decision):
 
     @property
     def needs_heads(self) -> bool:  # type: ignore[override]  # read-only where the base has an attribute
-        """Whether rows count."""
         return self.rows
 
     def fits(self, partition: Partition, dim: int) -> bool:
-        """Whether directions and metrics are of such identities; see `Decision.fits`."""
         if self.metric_KRR is None:
             return True
         k, r = partition.n_identities, self.basis_DR.shape[1]
@@ -119,21 +117,7 @@ class Fused(Decision):
 
     def decide(self, scores: ProbeScores, clusters_BP: Tensor) -> Decided:
         """Looks into the routed clusters only; see `Decision.decide`. The score is like a cosine, a little above."""
-        b, p = clusters_BP.shape
-        score_BP = torch.full((b, p), -torch.inf, device=clusters_BP.device)
-        identity_BP = torch.full((b, p), -1, device=clusters_BP.device)
-        for cluster, which_b, place_b in routed(clusters_BP):
-            identity_C = identities_of(scores, cluster)
-            for block, found_bT, class_bT in self._candidates(scores, cluster, which_b):
-                # Of equal scores the lower identity: candidates of equal score come in any order.
-                best_b = found_bT.amax(1)
-                tied_bT = class_bT.masked_fill(found_bT < best_b[:, None], len(identity_C))
-                score_BP[which_b[block], place_b[block]] = best_b
-                identity_BP[which_b[block], place_b[block]] = identity_C[tied_bT.amin(1)]
-        score_B1, place_B1 = score_BP.max(1, keepdim=True)
-        return Decided(
-            identity_BP.gather(1, place_B1).squeeze(1), score_B1.squeeze(1), clusters_BP.gather(1, place_B1).squeeze(1)
-        )
+        return decided_inside(scores, clusters_BP, lambda c, which_b: self._candidates(scores, c, which_b))
 
     def rank(self, scores: ProbeScores, clusters_BP: Tensor, most: int) -> Ranked:
         """The candidates in order of their score, at most `candidates` of a routed cluster; see `Decision.rank`."""
@@ -155,7 +139,6 @@ class Fused(Decision):
             yield block, found_bT, class_bT
 
     def fit(self, scores: ProbeScores, clusters_BP: Tensor, truth_B: Tensor, samples: TrainingSamples) -> "Fused":
-        """Learns covariances, then chooses strength and weights; see `Decision.fit`."""
         settings = (self.directions, self.pool, self.prior)
         learned = local_metric.learn(scores.class_means_KD, samples, *settings)
         found = evidence.of_probes(scores, clusters_BP, truth_B, learned, STRENGTHS, self.candidates)

@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from lightning_modules.decisions.base import Ranked
+from lightning_modules.decisions.base import Decided, Ranked
 from lightning_modules.scores import ProbeScores
 
 BLOCK_ELEMENTS = 1 << 25  # outputs at a time: 128 MiB of float32
+
+# For a cluster and the (b,) probes that look into it: slices of these probes, their (., T) scores, and the (., T)
+# places of the candidates among the classes of the cluster.
+Candidates = Callable[[int, Tensor], Iterator[tuple[slice, Tensor, Tensor]]]
 
 
 def routed(clusters_BP: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -36,8 +40,6 @@ def outputs_of(scores: ProbeScores, cluster: int, which_b: Tensor) -> Iterator[t
     """Outputs of one head and cosines with the class means of its classes, some probes at a time.
 
     Args:
-        scores: of all probes.
-        cluster: whose head.
         which_b: (b,) probes.
 
     Yields:
@@ -45,46 +47,45 @@ def outputs_of(scores: ProbeScores, cluster: int, which_b: Tensor) -> Iterator[t
         the cosines twice.
     """
     heads, means_CD = scores.heads, scores.class_means_KD[identities_of(scores, cluster)]
-    rows_SD = means_CD if heads is None else heads.rows_SD[heads.starts[cluster] : heads.starts[cluster + 1]]
-    step = max(1, BLOCK_ELEMENTS // len(rows_SD))
+    step = max(1, BLOCK_ELEMENTS // (len(means_CD) * (1 if heads is None else heads.rows_per_class)))
     for start in range(0, len(which_b), step):
         block = slice(start, start + step)
         probes_bD = scores.probes_BD[which_b[block]]
         cosine_bC = probes_bD @ means_CD.T
-        output_bC = cosine_bC if heads is None else probes_bD @ rows_SD.T
-        if heads is not None and heads.rows_per_class > 1:
-            output_bC = output_bC.unflatten(1, (-1, heads.rows_per_class)).amax(2)
+        output_bC = cosine_bC if heads is None else heads.scores(cluster, probes_bD)
         yield block, output_bC, cosine_bC
 
 
 def identities_of(scores: ProbeScores, cluster: int) -> Tensor:
-    """(C,) int64 identities of a cluster, in the order of its head's classes.
-
-    Args:
-        scores: that hold the heads.
-        cluster: which of them.
-    """
+    """(C,) int64 identities of a cluster, in the order of its head's classes."""
     heads = scores.heads
     if heads is None:
         return torch.from_numpy(scores.partition.members(cluster).astype("int64")).to(scores.class_means_KD.device)
-    return heads.identity_S[heads.starts[cluster] : heads.starts[cluster + 1] : heads.rows_per_class]
+    return heads.identities(cluster)
 
 
-def ranked_inside(
-    scores: ProbeScores,
-    clusters_BP: Tensor,
-    most: int,
-    candidates: Callable[[int, Tensor], Iterator[tuple[slice, Tensor, Tensor]]],
-) -> Ranked:
-    """The best candidates over all routed clusters.
+def best_of(score_BP: Tensor, identity_BP: Tensor, clusters_BP: Tensor) -> Decided:
+    """The best of the answers found in the P routed clusters of each probe, (B, P) each."""
+    score_B1, place_B1 = score_BP.max(1, keepdim=True)
+    identity_B, cluster_B = (table_BP.gather(1, place_B1).squeeze(1) for table_BP in (identity_BP, clusters_BP))
+    return Decided(identity_B, score_B1.squeeze(1), cluster_B)
 
-    Args:
-        scores: of B probes.
-        clusters_BP: (B, P) int64, -1 where none.
-        most: candidates at most.
-        candidates: for a cluster and the (b,) probes that look into it, slices of these probes, their (., T) scores,
-            and the (., T) places of the candidates among the classes of the cluster.
-    """
+
+def decided_inside(scores: ProbeScores, clusters_BP: Tensor, candidates: Candidates) -> Decided:
+    """The candidate of highest score over the routed clusters (B, P) of each probe, -1 where none."""
+    score_BP = torch.full(clusters_BP.shape, -torch.inf, device=clusters_BP.device)
+    identity_BP = torch.full_like(clusters_BP, -1)
+    for cluster, which_b, place_b in routed(clusters_BP):
+        identity_C = identities_of(scores, cluster)
+        for block, found_bT, class_bT in candidates(cluster, which_b):
+            best_b1, column_b1 = found_bT.max(1, keepdim=True)
+            where = which_b[block], place_b[block]
+            score_BP[where], identity_BP[where] = best_b1[:, 0], identity_C[class_bT.gather(1, column_b1)[:, 0]]
+    return best_of(score_BP, identity_BP, clusters_BP)
+
+
+def ranked_inside(scores: ProbeScores, clusters_BP: Tensor, most: int, candidates: Candidates) -> Ranked:
+    """The best candidates over the routed clusters (B, P) of each probe, -1 where none; at most `most`."""
     b, p = clusters_BP.shape
     score_BX = torch.full((b, p * most), -torch.inf, device=clusters_BP.device)
     identity_BX = torch.full((b, p * most), -1, device=clusters_BP.device)

@@ -18,18 +18,15 @@ class NearestMean(Decision):
     needs_route = False
 
     def decide(self, scores: ProbeScores, clusters_BP: Tensor) -> Decided:
-        """argmax over K cosines; see `Decision.decide`."""
         cosine_B1, identity_B1 = scores.nearest_classes(1)
         identity_B = identity_B1.squeeze(1)
         return Decided(identity_B, cosine_B1.squeeze(1), scores.cluster_of_K[identity_B])
 
     def decide_onnx(self, scores: OnnxScores, clusters: list[str] | None) -> tuple[str, str, str]:
-        """The same of ONNX values; see `Decision.decide_onnx`."""
         cosine_BP, identity_BP = scores.nearest_classes(2)  # two are looked for anyway, for the runner-up
         identity_B = scores.column(identity_BP, 0)
         return identity_B, scores.column(cosine_BP, 0), scores.cluster_of(identity_B)
 
     def rank(self, scores: ProbeScores, clusters_BP: Tensor, most: int) -> Ranked:
-        """The highest cosines; see `Decision.rank`."""
         cosine_BT, identity_BT = scores.nearest_classes(most)
         return Ranked(identity_BT, cosine_BT)

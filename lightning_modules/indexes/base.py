@@ -4,20 +4,16 @@
 Axes: B probes, K identities, M clusters, P candidates, D embedding dimension.
 """
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
 
 # (B, D) unit probes and p -> (B, P) cosines, descending, and (B, P) int64 identities; -1 where nothing was found.
 Search = Callable[[Tensor, int], tuple[Tensor, Tensor]]
-PREFIX = "lightning_modules.indexes."
 BLOCK_ELEMENTS = 1 << 25  # similarities computed at a time: 128 MiB of float32
 
 
@@ -29,20 +25,15 @@ class ClassIndex(ABC):
     """
 
     def fit(self, class_means_KD: Tensor, partition: Partition) -> "ClassIndex":
-        """This index with the structures that cost time to make; itself is not changed. Repeats itself.
+        """This index with the structures that cost time to make, of (K, D) float32 unit class means.
 
-        Args:
-            class_means_KD: (K, D) float32 unit class means.
-            partition: who belongs to which cluster.
+        Itself is not changed. Repeats itself.
         """
         return self
 
     @abstractmethod
     def open(self, class_means_KD: Tensor, partition: Partition) -> Search | None:
         """Makes the index ready for questions; for quick things that are not worth saving.
-
-        Args:
-            class_means_KD, partition: as given to `fit`.
 
         Returns:
             The search; None looks at all class means.
@@ -52,70 +43,31 @@ class ClassIndex(ABC):
         """
 
 
-def describe(index: ClassIndex | None) -> dict[str, Any] | None:
-    """Class and plain arguments of an index, as JSON values.
-
-    Args:
-        index: the index, or None.
-    """
-    if index is None:
-        return None
-    plain = {key: value for key, value in vars(index).items() if not isinstance(value, Tensor)}
-    return {"class": f"{type(index).__module__}.{type(index).__qualname__}", "arguments": plain}
-
-
-def tensors_of(index: ClassIndex | None) -> dict[str, Tensor]:
-    """Learned structures of an index under the names `index.<argument>`.
-
-    Args:
-        index: the index, or None.
-    """
-    found = {} if index is None else vars(index)
-    return {f"index.{key}": value.contiguous() for key, value in found.items() if isinstance(value, Tensor)}
-
-
-def restore(description: dict[str, Any] | None, tensors: dict[str, Tensor]) -> ClassIndex | None:
-    """The index that `describe` and `tensors_of` were taken from.
-
-    Args:
-        description: of `describe`; None for none.
-        tensors: of `tensors_of`, others among them.
-
-    Raises:
-        InputError: a class that is no index of this project, or arguments it does not take.
-    """
-    if description is None:
-        return None
-    cure = "use a folder that this project wrote"
-    name = str(description.get("class"))
-    module, _, qualname = name.rpartition(".")
-    # Only modules of this package: a foreign JSON must not choose what is imported.
-    if not module.startswith(PREFIX) or not module.removeprefix(PREFIX).isidentifier():
-        raise InputError(f"class {name!r}", f"one of {PREFIX}*", cure)
-    learned = {key.removeprefix("index."): value for key, value in tensors.items() if key.startswith("index.")}
-    try:
-        found = getattr(importlib.import_module(module), qualname)
-        index = found(**description["arguments"], **learned) if issubclass(found, ClassIndex) else None
-    except (ImportError, AttributeError, TypeError, KeyError, ValueError) as error:
-        raise InputError(f"index {name!r} ({error})", "an index with its arguments", cure) from None
-    if index is None:
-        raise InputError(f"class {name!r}", "an index", cure)
-    return index
-
-
 def exact_search(class_means_KD: Tensor) -> Search:
-    """Looks at all class means.
-
-    Args:
-        class_means_KD: (K, D) float32 unit class means.
-    """
+    """Looks at all class means, (K, D) float32 of unit length."""
 
     def search(probes_BD: Tensor, p: int) -> tuple[Tensor, Tensor]:
-        step = max(1, BLOCK_ELEMENTS // len(class_means_KD))
-        blocks = [(probes_bD @ class_means_KD.T).topk(p, dim=1) for probes_bD in torch.split(probes_BD, step)]
-        return torch.cat([block.values for block in blocks]), torch.cat([block.indices for block in blocks])
+        step = max(1, BLOCK_ELEMENTS // max(1, len(probes_BD)))
+        best_BP, identity_BP = None, None
+        for start in range(0, len(class_means_KD), step):
+            cosine_Bk = probes_BD @ class_means_KD[start : start + step].T
+            found_BP, place_BP = _top(cosine_Bk, min(p, cosine_Bk.shape[1]))
+            place_BP = place_BP + start
+            if best_BP is not None:
+                found_BP, place_BP = torch.cat([best_BP, found_BP], 1), torch.cat([identity_BP, place_BP], 1)
+                found_BP, order_BP = _top(found_BP, min(p, found_BP.shape[1]))
+                place_BP = place_BP.gather(1, order_BP)
+            best_BP, identity_BP = found_BP, place_BP
+        return best_BP, identity_BP
 
     return search
+
+
+def _top(values_BX: Tensor, p: int) -> tuple[Tensor, Tensor]:
+    if p == 1:
+        best_B, place_B = values_BX.max(1)
+        return best_B[:, None], place_B[:, None]
+    return values_BX.topk(p, dim=1)
 
 
 def completed(search: Search, class_means_KD: Tensor, exact_below: float | None = None) -> Search:
@@ -125,7 +77,6 @@ def completed(search: Search, class_means_KD: Tensor, exact_below: float | None 
     miss them; such probes are few, and their low cosine tells them.
 
     Args:
-        search: of an index.
         class_means_KD: (K, D) float32 unit class means.
         exact_below: highest cosine under which a probe is searched for again; None never does so.
     """
@@ -145,13 +96,7 @@ def completed(search: Search, class_means_KD: Tensor, exact_below: float | None 
 
 
 def rescored(search: Search, class_means_KD: Tensor, more: int = 4) -> Search:
-    """A search by rounded class means whose best few are compared once more, with the class means themselves.
-
-    Args:
-        search: of an index that rounds.
-        class_means_KD: (K, D) float32 unit class means.
-        more: times p candidates are taken from it.
-    """
+    """A search by rounded class means whose best few are compared once more, with the (K, D) class means themselves."""
 
     def exact_among_found(probes_BD: Tensor, p: int) -> tuple[Tensor, Tensor]:
         _, identity_BQ = search(probes_BD, more * p)

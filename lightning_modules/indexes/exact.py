@@ -11,5 +11,4 @@ class Exact(ClassIndex):
     """The K products of the paper's routing."""
 
     def open(self, class_means_KD: Tensor, partition: Partition) -> Search | None:
-        """Nothing to open; see `ClassIndex.open`."""
         return None

@@ -6,6 +6,7 @@ Axes: B probes, P candidates, D embedding dimension.
 
 from typing import Any
 
+import faiss
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,7 +18,6 @@ def faiss_search(index: Any, *kept: Any) -> Search:
     """Asks a faiss index, which lives on the CPU, whatever device the probes are on.
 
     Args:
-        index: of inner products.
         *kept: objects that the index refers to without owning them.
     """
 
@@ -26,3 +26,13 @@ def faiss_search(index: Any, *kept: Any) -> Search:
         return torch.from_numpy(cosine_BP).to(probes_BD.device), torch.from_numpy(identity_BP).to(probes_BD.device)
 
     return search
+
+
+def add_in_order(index: Any, rows_ND: np.ndarray) -> None:
+    """Adds rows by one thread: several insert in an order of their own, and the same seed must repeat."""
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        index.add(np.ascontiguousarray(rows_ND, np.float32))
+    finally:
+        faiss.omp_set_num_threads(threads)

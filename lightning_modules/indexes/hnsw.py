@@ -12,7 +12,7 @@ from torch import Tensor
 from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
 from lightning_modules.indexes.base import ClassIndex, Search, completed
-from lightning_modules.indexes.faiss_search import faiss_search
+from lightning_modules.indexes.faiss_search import add_in_order, faiss_search
 
 
 class Hnsw(ClassIndex):
@@ -42,14 +42,8 @@ class Hnsw(ClassIndex):
         self.level_K, self.offset_K1, self.link_E = level_K, offset_K1, link_E
 
     def fit(self, class_means_KD: Tensor, partition: Partition) -> "Hnsw":
-        """Builds the graph; see `ClassIndex.fit`."""
         index = self._empty(class_means_KD.shape[1])
-        threads = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(1)
-        try:
-            index.add(np.ascontiguousarray(class_means_KD.cpu().numpy()))
-        finally:
-            faiss.omp_set_num_threads(threads)
+        add_in_order(index, class_means_KD.cpu().numpy())
         level_K, offset_K1, link_E = (
             torch.from_numpy(faiss.vector_to_array(getattr(index.hnsw, name)).astype(dtype))
             for name, dtype in (("levels", np.int32), ("offsets", np.int64), ("neighbors", np.int32))
@@ -57,7 +51,6 @@ class Hnsw(ClassIndex):
         return Hnsw(self.n_links, self.ef_construction, self.ef_search, level_K, offset_K1, link_E)
 
     def open(self, class_means_KD: Tensor, partition: Partition) -> Search | None:
-        """Puts graph and class means together; see `ClassIndex.open`."""
         if self.link_E is None:
             return self.fit(class_means_KD, partition).open(class_means_KD, partition)
         points_KD = np.ascontiguousarray(class_means_KD.cpu().numpy())

@@ -36,7 +36,6 @@ class InvertedFile(ClassIndex):
             longest; None takes all. The best are compared once more in all D.
         exact_below: highest cosine under which all class means are looked at after all; None never does so.
         iterations: of the k-means that finds the centres.
-        seed: of its start.
         map_DR, centre_LR, cell_K: learned by `fit`: the directions, the centres, the cell of each class mean.
     """
 
@@ -58,7 +57,6 @@ class InvertedFile(ClassIndex):
         self.map_DR, self.centre_LR, self.cell_K = map_DR, centre_LR, cell_K
 
     def fit(self, class_means_KD: Tensor, partition: Partition) -> "InvertedFile":
-        """Directions and k-means of a part of the class means, and the nearest centre of each; see `ClassIndex.fit`."""
         k, dim = class_means_KD.shape
         map_DR = None
         if self.dims is not None and self.dims < dim:
@@ -79,7 +77,6 @@ class InvertedFile(ClassIndex):
         )  # fmt: skip
 
     def open(self, class_means_KD: Tensor, partition: Partition) -> Search | None:
-        """Fills the lists; see `ClassIndex.open`."""
         if self.centre_LR is None or self.cell_K is None:
             return self.fit(class_means_KD, partition).open(class_means_KD, partition)
         map_DR = self.map_DR

@@ -41,7 +41,6 @@ class ASoftmax(MarginLoss):
         self.scale, self.margin, self.annealing = scale, margin, annealing
 
     def target_logit(self, cosine_B: Tensor) -> Tensor:
-        """s (annealing cos(theta) + psi(theta)) / (annealing + 1); see `MarginLoss`."""
         return self.scale * (self.annealing * cosine_B + psi(cosine_B, self.margin)) / (self.annealing + 1)
 
 

@@ -68,20 +68,13 @@ class AdaFace(MarginLoss):
 
 
 class _QualityMargin(MarginLoss):
-    """AdaFace's margin for samples of known quality.
-
-    Args:
-        scale: s, without dimension.
-        margin: m.
-        quality_B: (B,) q in [-1, 1].
-    """
+    """AdaFace's margin for samples of known quality q in [-1, 1]."""
 
     def __init__(self, scale: float, margin: float, quality_B: Tensor):
         super().__init__()
         self.scale, self.margin, self.quality_B = scale, margin, quality_B
 
     def target_logit(self, cosine_B: Tensor) -> Tensor:
-        """s (cos(theta - margin q) - margin (1 + q)); see `MarginLoss`."""
         shift_B = -self.margin * self.quality_B
         shifted_B = cosine_B * torch.cos(shift_B) - sine_from_cosine(cosine_B) * torch.sin(shift_B)
         # theta + shift < 0 and > pi, in cosines

@@ -33,14 +33,12 @@ class ArcFace(MarginLoss):
         self.scale, self.margin = scale, margin
 
     def target_logit(self, cosine_B: Tensor) -> Tensor:
-        """s cos(theta + margin), or s (cos(theta) - margin sin(margin)) past pi - margin; see `MarginLoss`."""
         cosine_B = cosine_B.clamp(-1, 1) if not cosine_B.requires_grad else _clamp_keeping_slope(cosine_B)
         with_margin_B = cosine_B * math.cos(self.margin) - sine_from_cosine(cosine_B) * math.sin(self.margin)
         past_B = cosine_B < -math.cos(self.margin)
         return self.scale * torch.where(past_B, cosine_B - self.margin * math.sin(self.margin), with_margin_B)
 
     def target_slope(self, cosine_B: Tensor) -> Tensor:
-        """s (cos m + sin m cos(theta) / sin(theta)), or s past pi - margin; see `MarginLoss`."""
         square_B = (1 - cosine_B) * (1 + cosine_B)
         # Where the floor of `sine_from_cosine` holds, the sine does not change with the cosine.
         cotangent_B = torch.where(square_B > SMALLEST_SINE_SQUARE, cosine_B * square_B.rsqrt(), 0.0)
@@ -52,14 +50,9 @@ class ArcFaceValueOnly(ArcFace):
     """ArcFace as insightface computes it: the margin changes the value, the gradient is that of s cos(theta).
 
     insightface's `losses.py` takes arccos and cos under no_grad and has no guard past pi - margin; so has this.
-
-    Args:
-        scale: s, without dimension.
-        margin: m in radians.
     """
 
     def target_logit(self, cosine_B: Tensor) -> Tensor:
-        """Value s cos(theta + margin) at every theta, derivative s; see `MarginLoss`."""
         with torch.no_grad():
             clamped_B = cosine_B.clamp(-1, 1)
             angle_B = torch.acos(clamped_B)
@@ -67,7 +60,6 @@ class ArcFaceValueOnly(ArcFace):
         return self.scale * (cosine_B + shift_B)
 
     def target_slope(self, cosine_B: Tensor) -> Tensor:
-        """s; see `MarginLoss`."""
         return torch.full_like(cosine_B, self.scale)
 
 

@@ -10,11 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from datamodules.partitioners.samples import TrainingSamples
+
 SMALLEST_SINE_SQUARE = torch.finfo(torch.float32).eps
 
 
 class ClassificationLoss(nn.Module, ABC):
-    """Base of all losses on a head's outputs: no weights, no reduction, no optimiser.
+    """Base of all losses on a head's outputs: no class rows, no reduction, no optimiser.
+
+    A loss may hold parameters: they are trained with those of the head, and saved with them. It may look once at its
+    samples (`fit`) and hear of each epoch (`epoch_starts`).
 
     Attributes:
         unit_rows: whether the head divides its class rows by their length, so that outputs are cosines (the
@@ -29,12 +34,28 @@ class ClassificationLoss(nn.Module, ABC):
     needs_lengths: bool = False
     needs_raw_embeddings: bool = False
 
-    def for_lengths(self, embedding_length_B: Tensor, row_length_C: Tensor) -> "ClassificationLoss":
+    def fit(self, samples: TrainingSamples) -> "ClassificationLoss":
+        """Looks at the training samples of the head's classes once, before the first step.
+
+        Args:
+            samples: `samples.counts(C)` and `samples.lengths()` tell how many there are of each class and how long
+                the embeddings are.
+
+        Returns:
+            The loss to train with. The default returns this one.
+        """
+        return self
+
+    def epoch_starts(self, epoch: int, max_epochs: int) -> None:  # noqa: B027 most losses are the same in every epoch
+        """Called before each training epoch, counted from 0."""
+
+    def for_lengths(self, embedding_length_B: Tensor, row_length_C: Tensor | None) -> "ClassificationLoss":
         """The loss of one batch of embeddings and class rows of these lengths; used only where `needs_lengths`.
 
         Args:
             embedding_length_B: (B,) float32 lengths before normalisation, above 0.
-            row_length_C: (C,) float32 lengths of the class rows before any normalisation, differentiable.
+            row_length_C: (C,) float32 lengths of the class rows before any normalisation, differentiable; None for a
+                head without rows.
 
         Returns:
             Itself, where lengths do not matter.
@@ -86,9 +107,6 @@ class MarginLoss(ClassificationLoss):
     def target_slope(self, cosine_B: Tensor) -> Tensor | None:
         """Derivative of `target_logit` by the cosine, in closed form: spares a step a graph of many small operations.
 
-        Args:
-            cosine_B: as for `target_logit`.
-
         Returns:
             (B,) float32, equal to what autograd gives; None, the default, leaves it to autograd.
         """
@@ -96,9 +114,6 @@ class MarginLoss(ClassificationLoss):
 
     def penalty(self, cosine_B: Tensor) -> Tensor | None:
         """What is added to the cross-entropy and depends on the true class's cosine alone.
-
-        Args:
-            cosine_B: as for `target_logit`.
 
         Returns:
             (B,) float32 with a finite derivative; None, the default, adds nothing.

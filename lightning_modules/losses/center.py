@@ -34,5 +34,4 @@ class CenterSoftmax(NormFace):
         self.weight = weight
 
     def penalty(self, cosine_B: Tensor) -> Tensor:
-        """weight (1 - cos(theta_y)); see `MarginLoss.penalty`."""
         return self.weight * (1 - cosine_B)

@@ -22,9 +22,7 @@ class CosFace(MarginLoss):
         self.scale, self.margin = scale, margin
 
     def target_logit(self, cosine_B: Tensor) -> Tensor:
-        """s (cos(theta) - margin); see `MarginLoss`."""
         return self.scale * (cosine_B - self.margin)
 
     def target_slope(self, cosine_B: Tensor) -> Tensor:
-        """s; see `MarginLoss`."""
         return torch.full_like(cosine_B, self.scale)

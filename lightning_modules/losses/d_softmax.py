@@ -35,9 +35,7 @@ class DSoftmax(MarginLoss):
         self.scale, self.stop = scale, stop
 
     def target_logit(self, cosine_B: Tensor) -> Tensor:
-        """0: the inter-class term does not see the true class; see `MarginLoss`."""
         return 0 * cosine_B
 
     def penalty(self, cosine_B: Tensor) -> Tensor:
-        """The intra-class term log(1 + e^(s (d - cos_y))); see `MarginLoss.penalty`."""
         return F.softplus(self.scale * (self.stop - cosine_B))

@@ -41,13 +41,11 @@ class LSoftmax(ClassificationLoss):
         self._row_length_C: Tensor | None = None
 
     def for_lengths(self, embedding_length_B: Tensor, row_length_C: Tensor) -> "LSoftmax":
-        """This loss for rows of these lengths; differentiable by them. See `ClassificationLoss.for_lengths`."""
         bound = LSoftmax(self.margin, self.annealing)
         bound._row_length_C = row_length_C
         return bound
 
     def forward(self, output_BC: Tensor, target_B: Tensor) -> Tensor:
-        """(B,) loss of outputs w_j . x; see `ClassificationLoss.forward`."""
         output_BC = output_BC.float() if output_BC.dtype.itemsize < 4 else output_BC
         output_B = output_BC.gather(1, target_B[:, None]).squeeze(1)
         length_B = torch.ones_like(output_B) if self._row_length_C is None else self._row_length_C[target_B]

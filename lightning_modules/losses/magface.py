@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """MagFace: the longer the embedding, the larger the margin (Meng et al., CVPR 2021, eq. 2 to 4)."""
 
+import copy
 import math
 
 import torch
@@ -64,11 +65,7 @@ class MagFace(MarginLoss):
 
     @torch.no_grad()
     def for_lengths(self, embedding_length_B: Tensor, row_length_C: Tensor | None = None) -> "MagFace":
-        """The loss of a batch of embeddings of these lengths; see `ClassificationLoss.for_lengths`."""
-        bound = MagFace(
-            self.scale, self.lower_length, self.upper_length, self.lower_margin, self.upper_margin, self.length_weight,
-            self.easy_margin,
-        )  # fmt: skip
+        bound = copy.copy(self)
         bound._length_B = embedding_length_B.float().clamp(self.lower_length, self.upper_length)
         return bound
 
@@ -76,7 +73,6 @@ class MagFace(MarginLoss):
         return torch.full_like(cosine_B, self.lower_length) if self._length_B is None else self._length_B
 
     def target_logit(self, cosine_B: Tensor) -> Tensor:
-        """s cos(theta + m(a)); see `MarginLoss`."""
         share_B = (self._length(cosine_B.detach()) - self.lower_length) / (self.upper_length - self.lower_length)
         margin_B = self.lower_margin + (self.upper_margin - self.lower_margin) * share_B
         sine_B = sine_from_cosine(cosine_B)
@@ -87,6 +83,5 @@ class MagFace(MarginLoss):
         return self.scale * torch.where(past_B, cosine_B - margin_B * torch.sin(margin_B), with_margin_B)
 
     def penalty(self, cosine_B: Tensor) -> Tensor:
-        """length_weight g(a), no slope by the cosine; see `MarginLoss.penalty`."""
         length_B = self._length(cosine_B.detach())
         return self.length_weight * (length_B / self.upper_length**2 + 1 / length_B) + 0 * cosine_B

@@ -21,9 +21,7 @@ class NormFace(MarginLoss):
         self.scale = scale
 
     def target_logit(self, cosine_B: Tensor) -> Tensor:
-        """s cos(theta); see `MarginLoss`."""
         return self.scale * cosine_B
 
     def target_slope(self, cosine_B: Tensor) -> Tensor:
-        """s; see `MarginLoss`."""
         return torch.full_like(cosine_B, self.scale)

@@ -16,5 +16,4 @@ class Softmax(MarginLoss):
     scale = 1.0
 
     def target_logit(self, cosine_B: Tensor) -> Tensor:
-        """w_y . x as it is; see `MarginLoss`."""
         return cosine_B

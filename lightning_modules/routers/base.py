@@ -26,31 +26,16 @@ class Router(ABC):
     needs_heads: bool = False
 
     def fit(self, class_means_KD: Tensor, partition: Partition, samples: TrainingSamples, seed: int) -> "Router":
-        """This router with its fitted parameters; itself is not changed.
-
-        Args:
-            class_means_KD: (K, D) float32 unit class means.
-            partition: who belongs to which cluster.
-            samples: the training samples.
-            seed: of everything random.
-        """
+        """This router with the parameters fitted to unit class means and samples; itself is not changed."""
         return self
 
     def fits(self, partition: Partition, dim: int) -> bool:
-        """Whether what `fit` found was found for such identities; checked when an identifier is made or loaded.
-
-        Args:
-            partition: of the identities.
-            dim: D.
-        """
+        """Whether what `fit` found was found for such identities; checked when an identifier is made or loaded."""
         return True
 
     @abstractmethod
     def route(self, scores: ProbeScores) -> Tensor:
         """Finds the clusters of each probe.
-
-        Args:
-            scores: of B probes.
 
         Returns:
             (B, P) int64 clusters in [0, M), best first, each at most once; -1 fills up where there are fewer.
@@ -58,9 +43,6 @@ class Router(ABC):
 
     def route_onnx(self, scores: OnnxScores) -> list[str]:
         """Adds what `route` does to an ONNX graph; a router that does not state it cannot be exported.
-
-        Args:
-            scores: values of the graph.
 
         Returns:
             P names of (B,) int64 clusters in [0, M), best first; repetitions are allowed.

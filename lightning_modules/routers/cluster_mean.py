@@ -12,9 +12,7 @@ class ClusterMean(Router):
     """The cluster whose mean embedding has the highest cosine with the probe (representative (a) of the paper)."""
 
     def route(self, scores: ProbeScores) -> Tensor:
-        """argmax over (B, M) cosines with the centres; see `Router.route`."""
         return scores.centre_cosine_BM.argmax(1, keepdim=True)
 
     def route_onnx(self, scores: OnnxScores) -> list[str]:
-        """The same of ONNX values; see `Router.route_onnx`."""
         return [scores.argmax(scores.centre_cosine_BM)]

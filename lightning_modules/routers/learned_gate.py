@@ -59,7 +59,6 @@ class LearnedGate(Router):
         return LearnedGate(self.p, self.strength, self.max_samples, *tensors)
 
     def fits(self, partition: Partition, dim: int) -> bool:
-        """Whether there is a row and an offset for each cluster; see `Router.fits`."""
         m = partition.n_clusters
         return self.weight_MD is None or (tuple(self.weight_MD.shape), tuple(self.bias_M.shape)) == ((m, dim), (m,))
 

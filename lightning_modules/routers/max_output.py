@@ -28,14 +28,11 @@ class MaxOutput(Router):
         self.score, self.scale = score, scale
 
     def route(self, scores: ProbeScores) -> Tensor:
-        """argmax over the (B, M) best outputs of each head; see `Router.route`."""
         if self.score == "cosine":
             return scores.head_best[0].argmax(1, keepdim=True)
         return scores.head_log_odds(self.scale).argmax(1, keepdim=True)
 
     def route_onnx(self, scores: OnnxScores) -> list[str]:
-        """The same of ONNX values; see `Router.route_onnx`."""
         if self.score == "probability":
             return [scores.argmax(scores.head_log_odds(self.scale))]
-        # The rows of all heads stand in the order of the clusters: the first of the largest is in the first cluster.
         return [scores.lookup(scores.cluster_of_S, scores.argmax(scores.output_BS))]

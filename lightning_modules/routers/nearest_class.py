@@ -66,7 +66,6 @@ def first_occurrences(clusters_BP: Tensor, n_clusters: int) -> Tensor:
 
     Args:
         clusters_BP: int64 in [-1, M).
-        n_clusters: M.
 
     Returns:
         (B, Q) int64, Q at most P.

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from datamodules.cluster_datamodule import ClusterDataModule, IndexBatches, local_split
 from datamodules.splits import Split
+from tests.rounding import rounding
 
 N, DIM = 23, 3
 
@@ -51,8 +54,8 @@ def test_an_epoch_serves_every_sample_once_with_its_label(rows, batch_size):
     served = list(batches)
     assert len(served) == len(batches) == -(-N // batch_size)
     assert sorted(sum(seen(served), [])) == split.rows.tolist()
-    for numbers, (unit_BD, target_B, length_B) in zip(seen(served), served, strict=True):
-        assert unit_BD.dtype == length_B.dtype == torch.float32 and target_B.dtype == torch.int64
+    for numbers, (unit_BD, target_B, length_B, weight) in zip(seen(served), served, strict=True):
+        assert unit_BD.dtype == length_B.dtype == torch.float32 and target_B.dtype == torch.int64 and weight == 1
         assert [label_of[row] for row in numbers] == target_B.tolist()
         np.testing.assert_allclose(unit_BD * length_B[:, None], embeddings[numbers], rtol=1e-6)
         np.testing.assert_allclose(length_B, np.linalg.norm(embeddings[numbers], axis=1), rtol=1e-6)
@@ -71,7 +74,9 @@ def test_rows_read_from_disk_are_those_kept_in_memory(rows, tmp_path, dtype):
     kept = list(IndexBatches(mapped, split, 4, shuffle=True))
     read = list(IndexBatches(mapped, split, 4, shuffle=True, resident_bytes=0))
     for one, other in zip(kept, read, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+        assert torch.equal(one.target_B, other.target_B)
+        for a, b in ((one.length_B, other.length_B), (one.unit_BD, other.unit_BD)):  # norms of blocks of other sizes
+            torch.testing.assert_close(a, b, rtol=2 * rounding(DIM), atol=0)
 
 
 def test_an_embedding_without_direction_stays_zero():
@@ -91,13 +96,13 @@ def test_an_epoch_read_from_disk_may_be_left_early_and_an_error_in_reading_is_no
 
 def test_the_order_depends_on_seed_sub_network_and_epoch_alone(rows):
     def order(seed=0, stream=0, epoch=0, before=()):
-        batches = IndexBatches(*rows, 4, seed, stream, shuffle=True)
-        for earlier in before:
-            batches.set_epoch(earlier)
+        now = [0]
+        batches = IndexBatches(*rows, 4, seed, stream, shuffle=True, epoch=lambda: now[0])
+        for now[0] in before:
             list(batches)
         torch.rand(3)
         np.random.rand(3)  # noqa: NPY002 the global state must not matter
-        batches.set_epoch(epoch)
+        now[0] = epoch
         return tuple(sum(seen(batches), []))
 
     assert order(1, 2, 3) == order(1, 2, 3) == order(1, 2, 3, before=(0, 1, 2))
@@ -105,31 +110,48 @@ def test_the_order_depends_on_seed_sub_network_and_epoch_alone(rows):
     assert len(set(orders)) == 8
 
 
-@given(n=st.integers(1, 40), batch_size=st.integers(1, 12), world=st.integers(1, 4))
-def test_processes_share_out_each_batch_and_their_weighted_means_are_its_mean(n, batch_size, world):
-    embeddings = np.arange(n, dtype=np.float32)[:, None]
+@given(
+    n=st.integers(1, 40), batch_size=st.integers(1, 12), world=st.integers(1, 4), resident=st.sampled_from([None, 0])
+)
+def test_processes_share_out_each_batch_and_their_weighted_means_are_its_mean(n, batch_size, world, resident):
+    embeddings = np.arange(1, n + 1, dtype=np.float32)[:, None]
     split = Split(np.arange(n), np.zeros(n, np.int32))
     together = seen(IndexBatches(embeddings, split, batch_size, shuffle=True))
-    ranks = [IndexBatches(embeddings, split, batch_size, 0, 0, True, rank, world) for rank in range(world)]
+    ranks = [IndexBatches(embeddings, split, batch_size, 0, 0, True, rank, world, resident) for rank in range(world)]
     assert {len(rank) for rank in ranks} == {len(together)}
-    for number, (whole, *parts) in enumerate(zip(together, *map(seen, ranks), strict=True)):
-        assert min(map(len, parts)) >= 1, "the mean loss of an empty batch is NaN, and the sum over processes with it"
-        assert set(sum(parts, [])) == set(whole)
-        weights = [rank.weight(number) for rank in ranks]
-        mean = np.mean([weight * np.mean(part) for weight, part in zip(weights, parts, strict=True)])
+    for whole, *parts in zip(together, *map(list, ranks), strict=True):
+        numbers, weights = seen(parts), [part.weight for part in parts]
+        assert min(map(len, numbers)) >= 1, "the mean loss of an empty batch is NaN, and the sum over processes with it"
+        counted = [part for part, weight in zip(numbers, weights, strict=True) if weight]
+        assert sorted(sum(counted, [])) == sorted(whole) and weights.count(0) == max(0, world - len(whole))
+        mean = np.mean([weight * np.mean(part) for weight, part in zip(weights, numbers, strict=True)])
         assert mean == pytest.approx(np.mean(whole)) and np.mean(weights) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("shared, of_the_batch", [(True, 3), (False, 8)])
+def test_ranks_share_a_batch_or_each_takes_all_of_it(toy_split, shared, of_the_batch):
+    data = ClusterDataModule.of_cluster(*toy_split, np.array([1, 4, 5, 9]), batch_size=8)
+    data.shared = shared
+    data.trainer = SimpleNamespace(
+        global_rank=1, world_size=3, current_epoch=0, strategy=SimpleNamespace(root_device="cpu")
+    )
+    assert len(next(iter(data.train_dataloader())).target_B) == of_the_batch
 
 
 def test_the_data_module_serves_training_shuffled_and_validation_in_order(toy_split):
     embedding_set, splits = toy_split
     members = np.array([1, 4, 5, 9], np.int32)
-    data = ClusterDataModule(embedding_set, splits, members, batch_size=4, seed=1, stream=2)
-    assert data.n_classes == 4
+    data = ClusterDataModule.of_cluster(embedding_set, splits, members, batch_size=4, seed=1, stream=2)
     train = np.concatenate([batch.target_B.numpy() for batch in data.train_dataloader()])
     val = np.concatenate([batch.target_B.numpy() for batch in data.val_dataloader()])
     assert np.bincount(train).tolist() == [int((splits.train.labels == k).sum()) for k in members]
     assert val.tolist() == [members.tolist().index(k) for k in splits.val.labels if k in members]
     assert not np.array_equal(train, np.sort(train))
-    again, other = (ClusterDataModule(embedding_set, splits, members, 4, seed, 2).train_dataloader() for seed in (1, 3))
+    again, other = (
+        ClusterDataModule.of_cluster(
+            embedding_set, splits, members, batch_size=4, seed=seed, stream=2
+        ).train_dataloader()
+        for seed in (1, 3)
+    )
     assert np.array_equal(np.concatenate([batch.target_B.numpy() for batch in again]), train)
     assert not np.array_equal(np.concatenate([batch.target_B.numpy() for batch in other]), train)

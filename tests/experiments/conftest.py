@@ -10,7 +10,7 @@ from pathlib import Path
 import hydra
 import numpy as np
 import pytest
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 from datamodules.class_means import class_means
@@ -19,7 +19,7 @@ from datamodules.partitioners.base import Partition
 from datamodules.partitioners.random import RandomPartitioner
 from datamodules.splits import split_identities
 from experiments.coordination.job import Job, Recipe
-from experiments.coordination.schema import TrainerConfig
+from experiments.training.arguments import defaults
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("trainer.accelerator=cpu", "trainer.threads=1", "trainer.max_epochs=2", "trainer.batch_size=16", "logger=none")
@@ -49,15 +49,15 @@ def coordinate(tmp_path, quick, compose):
 
     from experiments.coordination.coordinator import Coordinator
     from experiments.coordination.data import open_data
+    from experiments.coordination.lineup import load_lineup
     from experiments.coordination.run_folder import RunFolder
-    from experiments.coordination.scenarios import load_scenarios
 
     @contextmanager
     def opened(*arguments: str, name: str = "run"):
         cfg = compose("compare", *quick, f"runs_dir={tmp_path}", *arguments)
         with RunFolder(tmp_path / name, cfg) as run:
             coordinator = Coordinator(run, open_data(cfg, None), cfg, Console(file=io.StringIO()))
-            yield coordinator, {scenario.name: scenario for scenario in load_scenarios(cfg.scenarios, cfg)}
+            yield coordinator, {scenario.name: scenario for scenario in load_lineup(cfg.scenarios, cfg).scenarios}
 
     return opened
 
@@ -80,13 +80,11 @@ def make_jobs(set_folder, tmp_path):
         place = tmp_path / f"partition-{partition.hash()[:8]}"
         if not place.exists():
             partition.save(place)
-        trainer = OmegaConf.to_container(
-            OmegaConf.structured(TrainerConfig(**{"max_epochs": 6, "batch_size": 8, "accelerator": "cpu", **settings}))
-        )
+        trainer = {**defaults(), "max_epochs": 6, "batch_size": 8, "accelerator": "cpu", **settings}
         adam = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.01, "betas": [0.9, 0.99]}
         recipe = Recipe(
             loss=loss or {"_target_": "lightning_modules.losses.arcface.ArcFace"},
-            init=init or {"_target_": "lightning_modules.heads.RandomInit"},
+            init=init or {"_target_": "lightning_modules.initialisers.RandomInit"},
             optimizer=optimizer or adam,
             trainer=trainer,
             seed=0,

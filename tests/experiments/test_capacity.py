@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from callbacks.epoch_clock import EpochClock, peak_memory_mb, reset_peak_memory
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
 from experiments.coordination import capacity, training
+from experiments.coordination.coordinator import Cell
 from experiments.coordination.job import Job, Recipe
-from experiments.coordination.schema import TrainerConfig
+from experiments.training.arguments import defaults
 
 MIB = 1 << 20
 TRAINER = {"batch_size": 256, "max_logits_mb": 1024}
@@ -33,7 +33,7 @@ def test_bytes_of_a_head_by_hand():
     assert needed.device_per_job == (on_device + step + outputs) * MIB + data
     assert needed.memory_per_job == needed.device_per_job + (4 + 85) * MIB
     assert needed.memory == needed.memory_per_job + capacity.PROCESS_BYTES
-    assert needed.disk == needed.disk_per_job == 2 * 4 * MIB + 3 * 3 * 4 * MIB
+    assert needed.disk == needed.disk_per_job == 4 * MIB + 3 * 3 * 4 * MIB
 
 
 def test_large_batches_count_and_more_workers_need_more():
@@ -75,16 +75,36 @@ def test_two_workers_need_twice_as_much():
 )
 def test_an_optimiser_is_asked_for_what_it_keeps(make, moments):
     assert capacity.moments_of(make) == moments
+    assert capacity.moments_of(lambda groups: make(groups[0]["params"])) == moments  # as a head's groups come
     fewer, more = (capacity.need([500], [1], 8, TRAINER, 1, moments=m) for m in (moments, moments + 1))
     assert more.device_per_job - fewer.device_per_job == 500 * 8 * 4
 
 
-def test_a_stack_needs_its_members_and_is_the_first_to_be_made_smaller(tmp_path):
-    one, four = (capacity.need([4096] * 4, [1000] * 4, 512, TRAINER, 1, stack=stack) for stack in (1, 4))
-    assert 2 * one.device_per_job < four.device_per_job <= 4 * one.device_per_job
-    assert capacity.need([4096], [1000], 512, TRAINER, 1, stack=16) == capacity.need([4096], [1000], 512, TRAINER, 1)
-    with pytest.raises(InputError, match="trainer.stack below 4"):
-        capacity.check(replace(four, memory=1 << 60), tmp_path, on_gpu=False)
+def test_sub_networks_that_share_a_gpu_must_fit_it_together(tmp_path, monkeypatch):
+    needed = capacity.need([4096] * 20, [1000] * 20, 512, TRAINER, 16, on_one_gpu=8)
+    alone = capacity.need([4096] * 20, [1000] * 20, 512, TRAINER, 16)
+    assert replace(needed, on_one_gpu=1) == alone
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (8 * alone.device_per_job, 1 << 60))
+    capacity.check(needed, tmp_path, on_gpu=True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (8 * alone.device_per_job - 1, 1 << 60))
+    with pytest.raises(InputError, match="of free GPU memory.*fewer workers"):
+        capacity.check(needed, tmp_path, on_gpu=True)
+    capacity.check(alone, tmp_path, on_gpu=True)
+
+
+@pytest.mark.parametrize(("launcher", "share"), [("per_gpu=8", 2), ("per_gpu=1", 1)])
+def test_the_coordinator_counts_who_shares_a_gpu(coordinate, monkeypatch, launcher, share):
+    settings = ("scenarios=[clustered_nearest]", "seeds=1", "trainer.accelerator=auto", "launcher=processes")
+    with coordinate(*settings, f"launcher.{launcher}") as (coordinator, scenarios):
+        seen = []
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(capacity, "moments_of", lambda make: 2)  # a step of it would look for the GPU
+        monkeypatch.setattr(capacity, "check", lambda needed, run_folder, on_gpu, held: seen.append((needed, on_gpu)))
+        monkeypatch.setattr(coordinator.launcher, "run", lambda jobs, progress: {})
+        coordinator.train([(Cell(16, 2, 0), scenarios["clustered_nearest"])])
+    ((needed, on_gpu),) = seen
+    assert on_gpu and needed.on_one_gpu == share
 
 
 def test_ranks_share_the_matrices_of_a_step_and_each_machine_holds_its_own():
@@ -99,6 +119,12 @@ def test_ranks_share_the_matrices_of_a_step_and_each_machine_holds_its_own():
     assert (copies.memory, copies.disk) == (4 * whole.memory, whole.disk)
     two = capacity.need([4096], [1000], 512, {**settings, "strategy": "ddp"}, 1, nodes=2)
     assert two.memory == 2 * whole.memory
+
+
+def test_the_last_checkpoints_of_what_can_grow_stay_on_the_disk():
+    """Weight and both moments of each of the two largest, beside the weights of all three."""
+    usual, more = (capacity.need([10, 30, 20], [1] * 3, 8, TRAINER, 1, grow=grow) for grow in (0, 2))
+    assert more.disk - usual.disk == 3 * (30 + 20) * 8 * 4 and more.disk_per_job == usual.disk_per_job
 
 
 def test_nothing_to_train_needs_nothing():
@@ -164,12 +190,11 @@ def test_the_estimate_is_near_what_training_takes(tmp_path, people, classes, dim
     in_a_process(lambda: len(EmbeddingSet.write(tmp_path / "data", *people(**made))))
     data = EmbeddingSet.open(tmp_path / "data", check_values=False)
     Partition(torch.zeros(classes, dtype=torch.int32).numpy(), 1).save(tmp_path / "partition")
-    settings = TrainerConfig(max_epochs=2, batch_size=512, accelerator="cpu", threads=1)
-    trainer = OmegaConf.to_container(OmegaConf.structured(settings))
+    trainer = {**defaults(), "max_epochs": 2, "batch_size": 512, "accelerator": "cpu", "threads": 1}
     recipe = Recipe(
         {"_target_": "lightning_modules.losses.arcface.ArcFace"},
-        {"_target_": "lightning_modules.heads.RandomInit"},
-        {"_target_": "lightning_modules.optimizers.Adam", "_partial_": True, "lr": 0.01, "fused": True},
+        {"_target_": "lightning_modules.initialisers.RandomInit"},
+        {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.01, "fused": True},
         trainer,
         0,
     )

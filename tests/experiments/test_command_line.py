@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
-from experiments.coordination import command_line, lineup, scenarios
+from experiments.coordination import command_line, scenarios
 from experiments.coordination.command_line import as_input_error
 from lightning_modules.identifier import Identifier
 
@@ -126,8 +126,7 @@ def configs(tmp_path, monkeypatch):
     """A copy of the configuration folder that a test may change."""
     shutil.copytree(ROOT / "experiments" / "configs", tmp_path / "configs")
     monkeypatch.setattr(command_line, "CONFIGS", tmp_path / "configs")
-    for module in (scenarios, lineup):
-        monkeypatch.setattr(module, "CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr(scenarios, "CONFIGS", tmp_path / "configs")
     return tmp_path / "configs"
 
 

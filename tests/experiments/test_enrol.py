@@ -100,7 +100,7 @@ def test_training_a_cluster_anew_with_the_same_people_gives_the_same_weights(wor
     original = open_original(identifier)
     recipe = check_retrainable(identifier, original)
     for cluster in range(2):
-        rows = retrain(identifier, cluster, recipe, original, None, str(tmp_path))
+        rows = retrain(identifier, cluster, recipe, original, None, str(tmp_path)).rows()
         heads = identifier.heads
         torch.testing.assert_close(rows, heads.rows_SD[heads.starts[cluster] : heads.starts[cluster + 1]])
 

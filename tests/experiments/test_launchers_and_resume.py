@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from callbacks.epoch_checkpoint import epoch_files, read_checkpoint
+from callbacks.checkpoints import SafetensorsIO, epoch_files
 from datamodules.errors import InputError
 from experiments.coordination import training
 from experiments.coordination.job import Job
@@ -45,7 +45,7 @@ def jobs(make_jobs):
 
 
 def rows(job: Job) -> torch.Tensor:
-    return safetensors.torch.load_file(job.stem.with_suffix(".safetensors"))["rows"]
+    return safetensors.torch.load_file(job.stem.with_suffix(".safetensors"))["head.weight_CD"]
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_order_of_the_jobs_does_not_matter(jobs, undisturbed):
 
 def test_worker_processes_give_the_same_weights(jobs, undisturbed):
     done, progress = jobs("processes"), Silent()
-    assert Processes(workers=2, threads=1).run(done, progress) == {}
+    assert Processes(workers=2, threads=torch.get_num_threads()).run(done, progress) == {}
     assert all(torch.equal(rows(job), expected) for job, expected in zip(done, undisturbed, strict=True))
     assert sorted(progress.ended) == [job.title for job in done]
     assert sorted(progress.epochs) == [(job.title, done) for job in done for done in range(1, EPOCHS + 1)]
@@ -90,6 +90,49 @@ def test_two_processes_with_ddp_are_one_process_with_the_same_batch(jobs, undist
     alone, together = jobs("undisturbed")[0].record()["history"], done[0].record()["history"]
     for name in ("train/loss", "val/loss", "val/accuracy_percent"):
         assert [epoch[name] for epoch in together] == pytest.approx([epoch[name] for epoch in alone], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "devices", "per_gpu", "jobs", "workers", "share"),
+    [
+        ("0", 1, 8, 20, 8, 8), ("0,1", 1, 8, 20, 16, 8), ("0,1", 1, 8, 3, 16, 2), ("0,1,2,3", 2, 2, 20, 4, 2),
+        ("0,1", 1, 1, 20, 2, 1),
+    ],
+)  # fmt: skip
+def test_workers_share_gpus(monkeypatch, gpus, devices, per_gpu, jobs, workers, share):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    launcher = Processes(per_gpu=per_gpu)
+    assert launcher.at_once(devices) == workers and launcher.on_one_gpu(devices, jobs) == share
+    assert Processes(workers=5, per_gpu=per_gpu).at_once(devices) == 5
+
+
+def test_each_worker_sees_its_one_gpu_and_every_gpu_has_its_workers(jobs, monkeypatch):
+    seen, real = [], subprocess.Popen
+    does_nothing = """for line in __import__("sys").stdin:
+        __import__("time").sleep(0.5), print('{"event": "done"}', flush=True)"""
+
+    def popen(command, env, **more):
+        seen.append(env["CUDA_VISIBLE_DEVICES"])
+        return real([sys.executable, "-c", does_nothing], env=env, **more)
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    assert Processes(per_gpu=2, threads=1).run(2 * jobs("shared"), Silent()) == {}
+    assert sorted(seen) == ["4", "4", "7", "7"]
+
+
+def test_without_a_gpu_per_gpu_does_nothing_and_it_is_at_least_one(monkeypatch):
+    monkeypatch.setattr("experiments.coordination.launchers.processes.visible_gpus", list)
+    assert Processes(per_gpu=8).at_once(1) == Processes().at_once(1) == os.cpu_count()
+    with pytest.raises(InputError, match="launcher.per_gpu = 0.*at least 1"):
+        Processes(per_gpu=0)
+
+
+@pytest.mark.parametrize(("num_gpus", "share"), [(0, 1), (0.125, 8), (0.5, 2), (0.3, 3), (1, 1), (2, 1)])
+def test_a_share_of_a_gpu_lets_so_many_ray_tasks_use_it(num_gpus, share):
+    from experiments.coordination.launchers.ray import Ray
+
+    assert Ray(num_gpus=num_gpus).on_one_gpu(1, 20) == share and Ray(num_gpus=num_gpus).on_one_gpu(1, 1) == 1
 
 
 @pytest.mark.slow
@@ -178,16 +221,16 @@ def test_a_damaged_checkpoint_costs_one_epoch_more(jobs, undisturbed):
     job = jobs("damaged")[0]
     stop_after(job, 5)
     older, newest = sorted(epoch_files(job.stem))
-    assert (older, newest) == (3, 4)
+    assert (older, newest) == (2, 3)
     file = epoch_files(job.stem)[newest]
     content = bytearray(file.read_bytes())
     content[-3] ^= 1
     file.write_bytes(content)
     with pytest.raises(InputError, match="altered"):
-        read_checkpoint(file, "key")
+        SafetensorsIO("key").load_checkpoint(file)
     seen = []
     training.train(job, lambda done, of, values: seen.append(done))
-    assert seen[0] == older + 1
+    assert seen[0] == older + 2  # epochs of files count from 0
     assert torch.equal(rows(job), undisturbed[0])
 
 
@@ -196,9 +239,9 @@ def test_a_damaged_checkpoint_is_written_again_with_its_epoch(jobs):
     stop_after(job, 5)
     newest = max(epoch_files(job.stem))
     epoch_files(job.stem)[newest].write_bytes(b"rubbish")
-    stop_after(job, newest + 1)
+    stop_after(job, newest + 2)
     assert sorted(epoch_files(job.stem)) == [newest - 1, newest]
-    read_checkpoint(epoch_files(job.stem)[newest], "key")
+    SafetensorsIO("key").load_checkpoint(epoch_files(job.stem)[newest])
 
 
 @pytest.mark.slow
@@ -230,8 +273,8 @@ def test_without_an_intact_checkpoint_the_job_starts_anew(jobs, undisturbed, dam
 def test_a_checkpoint_of_another_recipe_is_not_used(jobs):
     job = jobs("foreign")[0]
     stop_after(job, 3)
-    with pytest.raises(InputError, match="of key key"):
-        read_checkpoint(epoch_files(job.stem)[2], "another key")
+    with pytest.raises(InputError, match="of lineage key"):
+        SafetensorsIO("another").load_checkpoint(epoch_files(job.stem)[1])
 
 
 @pytest.mark.parametrize("launcher", [InProcess(), Processes(workers=1, threads=1)])
@@ -244,7 +287,7 @@ def test_one_job_that_fails_does_not_cost_the_others(jobs, launcher):
 
 
 def test_a_killed_worker_is_replaced_and_its_job_goes_on(jobs, undisturbed):
-    done, launcher = jobs("killed"), Processes(workers=1, threads=1)
+    done, launcher = jobs("killed"), Processes(workers=1, threads=torch.get_num_threads())
 
     class Killer(Silent):
         def epoch(self, title, number, of, values):

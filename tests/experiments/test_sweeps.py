@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from experiments.coordination.launchers import in_process
+from experiments.coordination.job import Job
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "experiments" / "configs"
@@ -35,7 +35,7 @@ def test_a_sweep_goes_past_a_cell_that_fails_and_names_it(sweep, tmp_path):
 def test_a_repeated_sweep_trains_nothing_again(sweep, monkeypatch):
     arguments = ("sweep=m", "n_subnets=2,4", "scenarios=[clustered_nearest]")
     assert sweep(*arguments).code == 0
-    monkeypatch.setattr(in_process, "train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(Job, "train", lambda *_: pytest.fail("trained again"))
     assert sweep(*arguments).code == 0
 
 
@@ -43,7 +43,7 @@ def test_a_stop_ends_the_whole_sweep(sweep, monkeypatch, tmp_path):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(in_process, "train", stop)
+    monkeypatch.setattr(Job, "train", stop)
     assert sweep("sweep=m", "n_subnets=2,4", "scenarios=[clustered_nearest]").code == 130
     assert not (tmp_path / "sweep-m-4").exists()
 
@@ -53,7 +53,7 @@ def test_routers_and_decisions_are_compared_in_pairs_on_one_training(sweep, tmp_
     assert ended.code == 0, ended.err
     results = pd.read_csv(tmp_path / "sweep-router-decision" / "results.csv")
     assert {"router=cluster_mean,decision=argmax", "router=max_output,decision=argmax"} <= set(results.scenario)
-    assert len(list((tmp_path / "sweep-router-decision" / "subnetworks").glob("*/*.safetensors"))) == 2 + 2
+    assert len(list((tmp_path / "sweep-router-decision" / "subnetworks").glob("*/?????.safetensors"))) == 2 + 2
 
 
 @pytest.mark.parametrize("name", SWEEPS)

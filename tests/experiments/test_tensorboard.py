@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from datamodules.errors import InputError
 from experiments.coordination.launchers.in_process import InProcess
-from experiments.coordination.progress import Silent
+from experiments.coordination.progress import Watcher
 from experiments.coordination.tensorboard import TensorBoardTracking
 
 TENSORBOARD = {"_target_": "experiments.coordination.tensorboard.TensorBoardTracking"}
@@ -21,7 +21,7 @@ CSV = {"_target_": "experiments.coordination.tracking.CSVTracking"}
 EPOCHS = 3
 
 
-class Stopping(Silent):
+class Stopping(Watcher):
     """Stops the run after an epoch."""
 
     def epoch(self, title, done, of, values):
@@ -42,12 +42,12 @@ def scalars(job) -> dict[str, list[tuple[int, float]]]:
 
 def test_names_and_values_are_those_of_the_history_and_of_the_csv_logger(make_jobs):
     job = make_jobs("board", tracking=TENSORBOARD, max_epochs=EPOCHS)[0]
-    InProcess().run([job], Silent())
+    InProcess().run([job], Watcher())
     found, history = scalars(job), job.record()["history"]
     for name, values in found.items():
         assert values == [(epoch["epoch"], pytest.approx(epoch[name], rel=1e-6)) for epoch in history]
     other = make_jobs("csv", tracking=CSV, max_epochs=EPOCHS)[0]
-    InProcess().run([other], Silent())
+    InProcess().run([other], Watcher())
     (file,) = (Path(other.run_folder) / "csv").rglob("metrics.csv")
     with open(file) as stream:
         assert set(found) == set(csv.DictReader(stream).fieldnames) - {"epoch", "step"}
@@ -58,7 +58,7 @@ def test_a_resumed_sub_network_has_every_epoch_once(make_jobs):
     job = make_jobs("resumed", tracking=TENSORBOARD, max_epochs=EPOCHS)[0]
     with pytest.raises(KeyboardInterrupt):
         InProcess().run([job], Stopping())
-    InProcess().run([job], Silent())
+    InProcess().run([job], Watcher())
     assert [epoch for epoch, _ in scalars(job)["train/loss"]] == list(range(EPOCHS))
 
 

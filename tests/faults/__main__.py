@@ -40,16 +40,19 @@ def main() -> int:
         reference = Trial(Path(name) / "undisturbed", data)
         usual = _undisturbed(reference)
         print(f"undisturbed: {usual.seconds:.1f} s, {usual.steps} steps, {usual.bytes >> 10} KiB", flush=True)
-        survived = lost = 0
+        survived = lost = damaged = again = 0
         for number, kind, outcome in _trials(kinds, asked, Path(name), data, reference, usual):
             survived, lost = survived + outcome["survived"], lost + outcome["lost"]
+            damaged, again = damaged + outcome["damaged"], again + outcome["again"]
+            anew = f", a finished sub-network again ({outcome['again']} epochs)" if outcome["damaged"] else ""
             print(
-                f"{number:3d} {kind.name}: {outcome['what']}, lost {outcome['lost']}, {outcome['seconds']:.1f} s",
+                f"{number:3d} {kind.name}: {outcome['what']}, lost {outcome['lost']}{anew}, {outcome['seconds']:.1f} s",
                 flush=True,
             )
             if not outcome["survived"]:
                 print(f"    FAILED: {outcome['why']}\n    repeat: python -m tests.faults --faults {asked.faults} "
                       f"--seed {asked.seed} --only {number} --keep FOLDER", flush=True)  # fmt: skip
+    print(f"finished sub-networks damaged {damaged} epochs_trained_again {again}")
     print(f"faults {len(kinds)} survived {survived} lost_epochs {lost}")
     return int(survived < len(kinds))
 
@@ -100,17 +103,20 @@ def _trials(kinds, asked, folder: Path, data: Path, reference: Trial, usual: Und
 
 
 def _fork_of_trial(trial: Trial, kind: Kind, seed: str, reference: Trial, usual: Undisturbed) -> None:
-    started, lost, what, why = time.perf_counter(), 0, "not done", ""
+    started, lost, again, what, why = time.perf_counter(), 0, 0, "not done", ""
     try:
         trial.folder.mkdir(parents=True)
         what = kind.fault(trial, random.Random(seed), usual)
         trial.resume()
-        lost = trial.check(reference, kind.bound, kind.same_weights)
+        lost, again = trial.check(reference, kind.bound, kind.same_weights)
     except Failed as error:
         why = str(error)
     except BaseException as error:  # a defect of the drill must count as one
         why = f"{type(error).__name__}: {error}"
-    outcome = {"what": what, "why": why, "survived": not why, "lost": lost, "seconds": time.perf_counter() - started}
+    outcome = {
+        "what": what, "why": why, "survived": not why, "lost": lost, "damaged": trial.damaged is not None,
+        "again": again, "seconds": time.perf_counter() - started,
+    }  # fmt: skip
     (trial.folder / "outcome").write_text(json.dumps(outcome))
     os._exit(0)
 

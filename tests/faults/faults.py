@@ -25,8 +25,8 @@ TWO_RANKS = (
     "trainer.strategy=ddp",
 )
 CATEGORIES = (
-    "subnetworks/*/*.epoch-*", "subnetworks/*/?????.safetensors", "subnetworks/*/*.json", "copies/*/*",
-    "partitions/*/*", "manifest.json", "config.yaml", "cells/*", "results.csv", "details/*", "log.txt",
+    "subnetworks/*/*.epoch-*", "subnetworks/*/?????.safetensors", "subnetworks/*/*.json", "partitions/*/*",
+    "manifest.json", "config.yaml", "cells/*", "results.csv", "details/*", "log.txt",
 )  # fmt: skip
 
 
@@ -101,7 +101,10 @@ def make_read_only(trial: Trial, rng: random.Random, usual: Undisturbed) -> str:
 
 
 def damage(how: str, trial: Trial, rng: random.Random, usual: Undisturbed) -> str:
-    """A file of a stopped or finished run is truncated, or one of its bits is flipped."""
+    """A file of a stopped or finished run is truncated, or one of its bits is flipped.
+
+    A finished sub-network whose weights or record it hits is `Trial.damaged`: it is trained again.
+    """
     finished = rng.random() < 0.4
     checkpoints = rng.randint(1, 3 * (EPOCHS - 1))
     prepare = None if finished else partial(die_after_checkpoint, trial.run, checkpoints)
@@ -115,6 +118,8 @@ def damage(how: str, trial: Trial, rng: random.Random, usual: Undisturbed) -> st
     elif content:
         content[place // 8] ^= 1 << place % 8
     file.write_bytes(content)
+    if file.parent.parent.name == "subnetworks" and ".epoch-" not in file.name:
+        trial.damaged = f"{file.parent.name}/{int(file.stem)}"
     when = "the finished run" if finished else f"a run stopped after {checkpoints} checkpoints"
     return f"{how} {file.relative_to(trial.run)} at bit {place} of {when}"
 
@@ -177,7 +182,7 @@ class Kind:
         name: for people.
         fault: the function.
         share: how often it is drawn, beside the others.
-        bound: epochs that may be trained twice, one per worker that was stopped.
+        bound: epochs that may be trained twice, one per worker that was stopped; those of `Trial.damaged` do not count.
         same_weights: whether weights must be equal bit for bit.
     """
 

@@ -41,6 +41,9 @@ def begun(file: Path) -> list[tuple[str, int, int]]:
     return [(line[0], int(line[1]), int(line[2])) for line in lines]
 
 
-def repeated(file: Path) -> int:
-    """Epochs begun more than once, each counted as often as it was begun again."""
-    return sum(times - 1 for times in Counter(line[:2] for line in begun(file)).values())
+def repeated(file: Path) -> Counter[str]:
+    """For each sub-network the epochs begun more than once, each counted as often as it was begun again."""
+    again: Counter[str] = Counter()
+    for (name, _), times in Counter(line[:2] for line in begun(file)).items():
+        again[name] += times - 1
+    return again

@@ -2,6 +2,7 @@
 """Twelve faults, and that the drill notices what it is there to notice."""
 
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -14,9 +15,9 @@ import pytest
 import safetensors.numpy
 
 from datamodules.files import sha256, write_sealed
-from tests.faults.faults import KINDS, plan
+from tests.faults.faults import KINDS, Undisturbed, damage, plan
 from tests.faults.tally import begun, repeated
-from tests.faults.trial import Failed, Trial
+from tests.faults.trial import EPOCHS, Failed, Trial
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,9 +38,9 @@ def test_the_plan_is_that_of_the_seed_and_has_every_kind_first():
 
 
 def test_epochs_begun_twice_are_counted(tmp_path):
-    assert repeated(tmp_path / "tally") == 0
+    assert repeated(tmp_path / "tally").total() == 0
     (tmp_path / "tally").write_text("a/0 0 1\na/0 1 1\na/0 1 2\na/1 0 3\na/1 0 4\na/1 0 4\n")
-    assert repeated(tmp_path / "tally") == 3 and begun(tmp_path / "tally")[-1] == ("a/1", 0, 4)
+    assert repeated(tmp_path / "tally") == {"a/0": 1, "a/1": 2} and begun(tmp_path / "tally")[-1] == ("a/1", 0, 4)
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def finished(tmp_path):
     facts = {"subnetworks": {"key/00000": {"state": "done"}}, "failed": {}, "files": files}
     write_sealed(trial.run / "manifest.json", facts)
     shutil.copytree(trial.folder, tmp_path / "other")
-    assert trial.check(Trial(tmp_path / "other", tmp_path), 0) == 0
+    assert trial.check(Trial(tmp_path / "other", tmp_path), 0) == (0, 0)
     return trial, Trial(tmp_path / "other", tmp_path)
 
 
@@ -82,6 +83,38 @@ def test_a_run_that_is_not_as_the_undisturbed_one_is_noticed(finished, disturb, 
     disturb(trial)
     with pytest.raises(Failed, match=words):
         trial.check(other, 0)
+
+
+def test_epochs_of_a_damaged_finished_sub_network_count_apart(finished):
+    trial, other = finished
+    once = [f"{name} {epoch} 1" for name in ("key/0", "key/1") for epoch in range(EPOCHS)]
+    trial.tally.write_text("\n".join([*once, *once[:EPOCHS], once[-1]]))
+    with pytest.raises(Failed, match=f"{EPOCHS + 1} epochs were trained twice, at most 1"):
+        trial.check(other, 1)
+    trial.damaged = "key/0"
+    assert trial.check(other, 1) == (1, EPOCHS)
+    trial.tally.write_text("\n".join([*once, *once[:EPOCHS], once[0]]))
+    with pytest.raises(Failed, match="of a damaged sub-network"):
+        trial.check(other, 1)
+
+
+def test_only_damage_to_a_finished_file_makes_its_sub_network_the_damaged_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(Trial, "start", lambda self, *arguments, prepare=None: 0)
+    monkeypatch.setattr(Trial, "end", lambda self, process: 0)
+    found = set()
+    for seed in range(40):
+        trial = Trial(tmp_path / str(seed), tmp_path)
+        for name in ("00001.safetensors", "00002.json", "00003.epoch-0004.safetensors"):
+            file = trial.run / "subnetworks" / "key" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(b"content")
+        (trial.run / "results.csv").write_bytes(b"content")
+        said = damage("flip", trial, random.Random(seed), Undisturbed(1.0, 1, 1))
+        found.add((said.split()[1].rpartition("/")[2], trial.damaged))
+    assert found == {
+        ("00001.safetensors", "key/1"), ("00002.json", "key/2"), ("00003.epoch-0004.safetensors", None),
+        ("results.csv", None),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("state", ["training", "failed", "pending"])

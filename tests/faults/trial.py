@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from callbacks import epoch_checkpoint
+from callbacks import checkpoints
 from datamodules.files import LEFTOVERS, read_sealed, sha256
 from experiments import compare
 from experiments.coordination import comparison, coordinator, rivals, run_folder  # noqa: F401 loaded before the fork
@@ -45,11 +45,13 @@ class Trial:
         folder: holds all of the trial; the run folder is `folder / "run"`.
         data: folder of the EmbeddingSet.
         outputs: what each coordinator wrote, in order.
+        damaged: the finished sub-network, "key/cluster", of which a file was damaged; None for none.
     """
 
     folder: Path
     data: Path
     outputs: list[Path] = field(default_factory=list)
+    damaged: str | None = None
 
     @property
     def run(self) -> Path:
@@ -87,7 +89,7 @@ class Trial:
             faulthandler.dump_traceback_later(SECONDS - 10)  # where it hangs, if it does
             signal.signal(signal.SIGINT, signal.default_int_handler)
             report.write_report = lambda folder: None  # seconds of figures, which no fault of the drill is about
-            run_folder.SECONDS_BETWEEN_NOTES = epoch_checkpoint.UNSYNCED_SECONDS = -1.0  # the same steps in every run
+            run_folder.SECONDS_BETWEEN_NOTES = checkpoints.UNSYNCED_SECONDS = -1.0  # the same steps in every run
             settings = (*SETTINGS, f"data.path={self.data}", f"runs_dir={self.run.parent}", f"name={self.run.name}")
             sys.argv = ["experiments/compare.py", *settings, f"+logger.file={self.tally}", *arguments]
             if prepare:
@@ -158,7 +160,7 @@ class Trial:
         if code or "Traceback" in self.said():
             raise Failed(f"exit code {code} after the resume: {self.said()[-1500:]}")
 
-    def check(self, undisturbed: "Trial", bound: int, same_weights: bool = True) -> int:
+    def check(self, undisturbed: "Trial", bound: int, same_weights: bool = True) -> tuple[int, int]:
         """Compares with an undisturbed run.
 
         Args:
@@ -167,7 +169,7 @@ class Trial:
             same_weights: whether weights must be the same bit for bit (DDP adds gradients in another order).
 
         Returns:
-            Epochs begun twice.
+            Epochs begun twice, and apart from them those of `damaged`, which may be trained again from its start.
 
         Raises:
             Failed: something is not as it must be.
@@ -184,13 +186,18 @@ class Trial:
         wrong = [name for name, known in manifest["files"].items() if sha256(self.run / name) != known]
         if wrong or manifest["files"].keys() != read_sealed(undisturbed.run / "manifest.json")["files"].keys():
             raise Failed(f"files that the manifest does not describe: {wrong}")
+        kept = {path.relative_to(undisturbed.run) for path in undisturbed.run.rglob("*.epoch-*")}
         litter = [path for name in (*LEFTOVERS, "*.epoch-*") for path in self.run.rglob(name)]
+        litter = [path for path in litter if path.relative_to(self.run) not in kept]
         if litter:
             raise Failed(f"left behind: {litter}")
         lost = repeated(self.tally)
-        if lost > bound:
-            raise Failed(f"{lost} epochs were trained twice, at most {bound} may be")
-        return lost
+        again = lost.pop(self.damaged, 0)
+        if again > EPOCHS:
+            raise Failed(f"{again} epochs of a damaged sub-network were trained twice, at most {EPOCHS} may be")
+        if lost.total() > bound:
+            raise Failed(f"{lost.total()} epochs were trained twice, at most {bound} may be")
+        return lost.total(), again
 
 
 def table(run: Path) -> pd.DataFrame:

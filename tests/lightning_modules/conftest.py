@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from datamodules.class_means import normalise_rows
+from datamodules.cluster_datamodule import ClusterDataModule
 from datamodules.partitioners.base import Partition
 from lightning_modules.scores import Heads, ProbeScores
 
@@ -57,3 +58,10 @@ def make_parts(k=11, m=4, batch=17, dim=6, seed=0, cluster_of=None, extra=None, 
 def parts():
     """`parts(k=, m=, batch=, dim=, seed=, cluster_of=, extra=, rows_per_class=)`: see `Parts`."""
     return make_parts
+
+
+@pytest.fixture
+def data(toy_split):
+    """Batches of 8 samples of five classes, 8-d."""
+    members_C = np.array([0, 2, 3, 7, 8], np.int32)
+    return ClusterDataModule.of_cluster(*toy_split, members_C, batch_size=8, seed=1)

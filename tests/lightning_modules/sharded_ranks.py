@@ -12,11 +12,12 @@ from torch.nn import functional as F
 
 from lightning_modules.active_classes import EveryClass, SampledClasses
 from lightning_modules.active_head import ActiveRowsOptimizer
+from lightning_modules.fused import fused_margin_softmax
 from lightning_modules.losses.arcface import ArcFace
 from lightning_modules.losses.cosface import CosFace
 from lightning_modules.losses.d_softmax import DSoftmax
 from lightning_modules.losses.softmax import Softmax
-from lightning_modules.sharded_head import ShardedHead, gather_batch, gather_rows, shard, sharded_margin_softmax
+from lightning_modules.sharded_head import ShardedHead, ShardedSubNetwork, all_reduce, gather_rows, shard
 
 LOSSES = {"arcface": ArcFace(), "cosface": CosFace(), "d_softmax": DSoftmax(), "softmax": Softmax()}
 BOUNDS = {"whole": 1 << 30, "chunks": 4 * 24 * 2}  # bytes; two classes at a time
@@ -59,21 +60,19 @@ def main(folder: Path, rank: int) -> None:
     for name, loss in LOSSES.items():
         for bound, limit in BOUNDS.items():
             x, w = embedding_BD.clone().requires_grad_(), weight_CD[own].clone().requires_grad_()
-            loss_B = sharded_margin_softmax(x, w, place_B, loss, max_logits_bytes=limit)
+            loss_B = fused_margin_softmax(x, w, place_B, loss, max_logits_bytes=limit, reduce=all_reduce)
             by_x, by_w = torch.autograd.grad((loss_B * weight_B).sum(), (x, w))
             found |= {f"{name}/{bound}/loss": loss_B.detach(), f"{name}/{bound}/by_embedding": by_x}
             found[f"{name}/{bound}/by_weight"] = gather_rows(by_w, CLASSES)
     for name, choice in CHOICES.items():
         head = ShardedHead(weight_CD, choice, 7, rank, world)
         found[f"{name}/losses"] = trained(head, ActiveRowsOptimizer(ADAM(head.parameters()), head), ArcFace(16.0))
-        found[f"{name}/rows"] = head.whole_rows()
+        whole = ShardedSubNetwork(head, ArcFace(16.0)).whole_state()
+        found[f"{name}/rows"] = F.normalize(whole["head.weight_CD"])
     head = ShardedHead(weight_CD, None, 0, rank, world)
     found["best"] = head.best(embedding_BD)
     found["tie"] = ShardedHead(torch.ones(CLASSES, 5), None, 0, rank, world).best(embedding_BD)
     found["few"] = ShardedHead(weight_CD[:1], None, 0, rank, world).best(embedding_BD)  # rank 0 holds no class
-    for together in (1, 2, 5):
-        mine = torch.arange(together)[rank::world]
-        found[f"batch/{together}"] = gather_batch(mine if len(mine) else torch.tensor([99]), together)
     safetensors.torch.save_file({k: v.contiguous() for k, v in found.items()}, folder / f"rank-{rank}.safetensors")
     dist.destroy_process_group()
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lightning_modules.active_classes import EveryClass, SampledClasses
 from lightning_modules.active_head import ActiveHead, ActiveRowsOptimizer
-from lightning_modules.heads import Head
+from lightning_modules.heads.linear import LinearHead
 from lightning_modules.losses.arcface import ArcFace
 from lightning_modules.losses.normface import NormFace
 from lightning_modules.losses.sub_center_arcface import SubCenterArcFace
@@ -98,7 +98,7 @@ def steps(head, optimizer, count=6):
 @pytest.mark.parametrize("make", OPTIMIZERS, ids=lambda x: x.func.__name__)
 def test_where_all_take_part_each_step_the_optimizer_is_the_ordinary_one(make):
     _, weight_CD, _ = problem()
-    plain = Head(weight_CD)
+    plain = LinearHead(weight_CD)
     expected = steps(plain, make(plain.parameters()))
     for active in (EveryClass(), SampledClasses(1.0), AllByNumber()):
         head = ActiveHead(weight_CD, active)

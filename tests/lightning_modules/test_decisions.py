@@ -29,15 +29,6 @@ def test_argmax_takes_the_highest_output_inside_the_routed_clusters(parts, width
         assert float(decided.score_B[b]) == pytest.approx(score, abs=1e-6)
 
 
-def test_equal_outputs_go_to_the_cluster_routed_first_and_inside_it_to_the_lower_identity(parts):
-    made = parts(k=6, m=2, cluster_of=np.array([0, 0, 0, 1, 1, 1]))
-    for rows in made.rows:
-        rows[:] = made.rows[0][0]
-    for first, second, identity in ((0, 1, 0), (1, 0, 3)):
-        decided = Argmax().decide(made.scores(), torch.tensor([[first, second]] * 17))
-        assert decided.identity_B.unique().tolist() == [identity] and decided.cluster_B.unique().tolist() == [first]
-
-
 def test_nearest_mean_is_a_brute_force_search_and_looks_at_no_route(parts):
     made = parts()
     cosines = made.mean_cosines()

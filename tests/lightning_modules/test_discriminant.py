@@ -12,7 +12,8 @@ from datamodules.class_means import class_means
 from datamodules.partitioners.samples import TrainingSamples
 from datamodules.splits import Split
 from lightning_modules.discriminant import DiscriminantInit, within_class_covariance
-from lightning_modules.heads import Head, PrototypeInit, starting_rows
+from lightning_modules.heads.linear import LinearHead
+from lightning_modules.initialisers import PrototypeInit, starting_rows
 
 GENERATOR = torch.Generator()
 
@@ -64,7 +65,7 @@ def test_it_names_unseen_samples_better_than_the_class_means_where_people_vary_a
     probes, truth = torch.from_numpy(x[~first]), torch.from_numpy(y[~first])
 
     def accuracy(init):
-        head = Head(init.fit(samples).rows(means_of(samples), GENERATOR))
+        head = LinearHead(init.fit(samples).rows(means_of(samples), GENERATOR))
         return float((head(probes).argmax(1) == truth).float().mean())
 
     assert accuracy(DiscriminantInit(4.0)) > accuracy(PrototypeInit()) + 0.1

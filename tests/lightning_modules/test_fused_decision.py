@@ -18,6 +18,7 @@ from lightning_modules.decisions.nearest_mean import NearestMean
 from lightning_modules.identifier import Identifier
 from lightning_modules.routers.nearest_class import NearestClass
 from lightning_modules.scores import Heads
+from tests.rounding import rounding
 
 K, D, M = 40, 16, 3
 SMALL = {"directions": 8, "pool": 30, "prior": 20}
@@ -156,7 +157,10 @@ def test_a_fitted_decision_is_saved_and_answers_alike(tmp_path):
     assert "metric" not in (tmp_path / "identifier" / "identifier.json").read_text()
     loaded = Identifier.load(tmp_path / "identifier")
     one, other = fitted.identify(world.test[0]), loaded.identify(world.test[0])
-    assert one.index.tolist() == other.index.tolist() and one.score.tolist() == other.score.tolist()
+    assert one.index.tolist() == other.index.tolist()
+    # A loaded tensor may lie at another alignment, and products then sum in another order. The score has cosines and a
+    # quadratic form of offsets, of length 2 at most, that are differences of cosines.
+    np.testing.assert_allclose(one.score, other.score, rtol=0, atol=4 * rounding(D))
     assert sorted(p.suffix for p in (tmp_path / "identifier").iterdir()) == [".json", ".safetensors"]
 
 

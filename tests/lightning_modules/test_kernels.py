@@ -9,12 +9,11 @@ from torch.nn import functional as F
 
 import lightning_modules.kernels as kernels
 from lightning_modules.fused import fused_margin_softmax
-from lightning_modules.heads import Head
+from lightning_modules.heads.linear import LinearHead
 from lightning_modules.kernels import PLAIN, compiled, has_wide_products, product, wide_product
 from lightning_modules.losses.arcface import ArcFace
 from lightning_modules.losses.softmax import Softmax
-from lightning_modules.sharded_head import sharded_margin_softmax
-from lightning_modules.stacked import stacked_margin_softmax
+from lightning_modules.sharded_head import all_reduce
 
 needs_a_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler on a CPU")
 BACKENDS = ["eager", "aot_eager", pytest.param("inductor", marks=[needs_a_compiler, pytest.mark.slow])]
@@ -47,26 +46,13 @@ def test_compiled_passes_give_loss_and_gradients_of_plain_autograd(backend, loss
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_stack_of_heads_takes_compiled_passes_too(backend):
-    weight = torch.stack([data(seed=i)[0] for i in range(3)])
-    unit, target = (torch.stack([data(seed=i)[k] for i in range(3)]) for k in (1, 2))
-    padding, weights = torch.zeros(3, 9, dtype=torch.bool), torch.full((3, 5), 0.2)
-    plain, fast = (
-        stacked_margin_softmax(unit, weight, target, weights, padding, ArcFace(), "highest", used)
-        for used in (PLAIN, compiled(backend))
-    )
-    for ours, theirs in zip(fast, plain, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("chunks", [1, 3])
 def test_a_sharded_head_takes_compiled_passes_too(backend, chunks):
     weight, unit, target = data()
     weight.requires_grad_(), unit.requires_grad_()
     expected = ArcFace()(unit @ F.normalize(weight).T, target)
     bound = 4 * len(unit) * -(-len(weight) // chunks)
-    found = sharded_margin_softmax(unit, weight, target, ArcFace(), "highest", bound, compiled(backend))
+    found = fused_margin_softmax(unit, weight, target, ArcFace(), "highest", bound, None, compiled(backend), all_reduce)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     theirs = torch.autograd.grad(expected.sum(), (unit, weight))
     for ours, one in zip(torch.autograd.grad(found.sum(), (unit, weight)), theirs, strict=True):
@@ -91,8 +77,8 @@ def test_where_compilation_fails_plain_passes_go_on_after_one_warning(caplog):
 
 
 def test_a_head_that_compiles_is_told_so_and_any_other_is_plain():
-    assert Head(data()[0]).kernels is PLAIN
-    assert Head(data()[0], compiled=True).kernels is compiled()
+    assert LinearHead(data()[0]).kernels is PLAIN
+    assert LinearHead(data()[0], compiled=True).kernels is compiled()
 
 
 @pytest.mark.parametrize("rows", [1, 4, 100])
@@ -111,13 +97,12 @@ def test_the_projection_is_the_derivative_of_a_unit_row_in_blocks_of_any_size(ro
 # Products -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stack", [(), (3,)])
 @pytest.mark.parametrize("precision", ["highest", "high", "medium"])
-def test_a_product_is_that_of_float64_within_its_precision_and_leaves_the_setting(stack, precision):
+def test_a_product_is_that_of_float64_within_its_precision_and_leaves_the_setting(precision):
     generator = torch.Generator().manual_seed(0)
-    left, right = torch.randn(*stack, 5, 64, generator=generator), torch.randn(*stack, 64, 7, generator=generator)
-    before, out = torch.get_float32_matmul_precision(), torch.empty(*stack, 5, 7)
-    transposed = torch.empty(*stack, 7, 5).mT
+    left, right = torch.randn(5, 64, generator=generator), torch.randn(64, 7, generator=generator)
+    before, out = torch.get_float32_matmul_precision(), torch.empty(5, 7)
+    transposed = torch.empty(7, 5).T
     assert product(left, right, precision, out) is out
     assert product(left, right, precision, transposed) is transposed
     tolerance = 1e-5 if precision == "highest" else 0.3  # sums of 64 products of operands of 8 bits
@@ -143,19 +128,18 @@ def emulate(monkeypatch):
         return wide
 
     monkeypatch.setattr(torch, "mm", of(torch.mm))
-    monkeypatch.setattr(torch, "bmm", of(torch.bmm))
     return calls
 
 
-@pytest.mark.parametrize("stack", [(), (3,)])
-def test_wide_products_fill_what_they_are_given_however_it_lies(stack, monkeypatch):
+def test_wide_products_fill_what_they_are_given_however_it_lies(monkeypatch):
     calls = emulate(monkeypatch)
-    left = torch.randn(*stack, 4, 8).bfloat16()
-    right = torch.randn(*stack, 8, 6).bfloat16()
+    left = torch.randn(4, 8).bfloat16()
+    right = torch.randn(8, 6).bfloat16()
     expected = left.float() @ right.float()
-    straight, turned = torch.zeros(*stack, 4, 6), torch.zeros(*stack, 6, 4).mT
-    assert torch.equal(wide_product(left, right), expected)
-    assert wide_product(left, right, straight) is straight and torch.equal(straight, expected)
+    straight, turned = torch.zeros(4, 6), torch.zeros(6, 4).mT
+    torch.testing.assert_close(wide_product(left, right), expected)
+    assert wide_product(left, right, straight) is straight
+    torch.testing.assert_close(straight, expected)
     assert wide_product(left, right, turned) is turned
     torch.testing.assert_close(turned, expected)
     assert len(calls) == 3

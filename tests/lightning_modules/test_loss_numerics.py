@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightning_modules.heads import Head
+from lightning_modules.heads.linear import LinearHead
 from lightning_modules.losses.arcface import ArcFace, ArcFaceValueOnly
 from lightning_modules.losses.base import sine_from_cosine
 from lightning_modules.losses.cosface import CosFace
@@ -155,7 +155,7 @@ def test_head_and_loss_agree_with_pytorch_metric_learning(name, ours):
     theirs = getattr(losses, name)(num_classes=9, embedding_size=6, margin=margin, scale=S)
     with torch.no_grad():
         theirs.W.copy_(weight_CD.T)
-    head = Head(weight_CD)
+    head = LinearHead(weight_CD)
     found, gradients = [], []
     for embedding, loss_of, weight in (
         (embedding_BD.clone(), lambda x: theirs(x, target_B), theirs.W),

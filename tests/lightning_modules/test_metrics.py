@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-from lightning_modules.metrics import IdentificationMetrics
+from lightning_modules.metrics.identification import IdentificationMetrics
 
 answers = st.integers(1, 9).flatmap(
     lambda k: st.tuples(

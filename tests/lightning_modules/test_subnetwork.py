@@ -4,59 +4,26 @@ from functools import partial
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.preprocessing import normalize
 
-from callbacks.epoch_checkpoint import EpochCheckpoint
-from callbacks.epoch_clock import EpochClock
-from callbacks.history import History
-from datamodules.cluster_datamodule import ClusterDataModule
-from lightning_modules import subnetwork
+from callbacks.checkpoints import EpochCheckpoints, SafetensorsIO, epoch_files, newest_checkpoint
 from lightning_modules.baselines.coded import CodeHead
 from lightning_modules.fused import Buffers
-from lightning_modules.heads import Head
+from lightning_modules.heads.linear import LinearHead
 from lightning_modules.losses.arcface import ArcFace
 from lightning_modules.losses.center import CenterSoftmax
 from lightning_modules.losses.normface import NormFace
 from lightning_modules.losses.softmax import Softmax
 from lightning_modules.losses.uniface import UniFace
+from lightning_modules.schedulers import linear
 from lightning_modules.subnetwork import SubNetwork
-
-MEMBERS = np.array([0, 2, 3, 7, 8], np.int32)
-ADAM = partial(torch.optim.Adam, lr=0.01, betas=(0.9, 0.99))
-
-
-@pytest.fixture
-def data(toy_split):
-    return ClusterDataModule(*toy_split, MEMBERS, batch_size=8, seed=1)
-
-
-def head_of(seed=0, **more):
-    return Head(torch.randn(5, 8, generator=torch.Generator().manual_seed(seed)), **more)
-
-
-def fit(data, loss=None, optimizer=ADAM, epochs=3, head=None, schedule="constant", **more):
-    history, network = History(), SubNetwork(head or head_of(), loss or ArcFace(16.0, 0.3), optimizer, schedule)
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=history,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        log_every_n_steps=10**9,
-        **more,
-    )
-    trainer.fit(network, datamodule=data)
-    return network, history.records
+from tests.lightning_modules.small_fits import ADAM, fit, head_of, plain_loop, same_weights
 
 
 def samples(data, split):
-    return data.embedding_set.embeddings[split.rows], split.labels
+    return data.embeddings_ND[split.rows], split.labels
 
 
 def test_logged_values_are_means_over_all_samples(data):
@@ -77,8 +44,8 @@ def test_training_is_plain_adam_over_the_batches_of_each_epoch(data):
     weight = head_of().weight_CD.detach().clone().requires_grad_()
     adam, batches = ADAM([weight]), data.train_dataloader()
     for epoch in range(2):
-        batches.set_epoch(epoch)
-        for x, y, length in batches:
+        batches.epoch = lambda epoch=epoch: epoch
+        for x, y, length, _ in batches:
             cosine = torch.nn.functional.normalize(length[:, None] * x) @ torch.nn.functional.normalize(weight).T
             adam.zero_grad()
             torch.nn.functional.cross_entropy(16 * cosine, y).backward()
@@ -102,37 +69,20 @@ def test_the_same_run_twice_ends_in_the_same_weights_and_validation_does_not_mat
     assert "val/loss" not in records[0] and "train/loss" in records[0]
 
 
-@pytest.mark.parametrize("schedule", ["constant", "linear"])
-def test_how_many_steps_lightning_hands_over_at_once_does_not_matter(toy_split, monkeypatch, schedule):
-    """Weights, logged values and the step that loggers hear of, which is the number of optimiser steps."""
-    data, results, steps = ClusterDataModule(*toy_split, MEMBERS, batch_size=3, seed=1), [], []
-    remember = History.log_metrics
-    monkeypatch.setattr(
-        History, "log_metrics", lambda self, metrics, step=None: steps.append(step) or remember(self, metrics)
-    )
-    for at_once in (1, 2, 3, 100):  # an epoch has several batches; some of these divide them, some do not
-        monkeypatch.setattr(subnetwork, "STEPS_AT_ONCE", at_once)
-        steps.clear()
-        network, records = fit(data, schedule=schedule, callbacks=[EpochClock()])
-        seen = [one["time/samples_per_second"] * one["time/epoch_seconds"] for one in records]
-        assert seen == pytest.approx([len(data.train_split)] * 3)
-        assert network.trainer.global_step == 3 * len(data.train_dataloader())
-        timeless = [{k: v for k, v in one.items() if not k.startswith(("time/", "memory/"))} for one in records]
-        results.append((network.head.weight_CD.detach(), timeless, list(steps)))
-    per_epoch = len(data.train_dataloader())
-    assert per_epoch > 3 and max(results[0][2]) == 3 * per_epoch - 1
-    for weight_CD, *said in results[1:]:
-        assert torch.equal(weight_CD, results[0][0]) and said == list(results[0][1:])
-
-
-def test_a_resumed_fit_goes_on_counting_its_steps(data, tmp_path):
-    checkpoint = lambda: EpochCheckpoint(tmp_path / "job", "key", History(), 1)  # noqa: E731
-    fit(data, epochs=2, callbacks=[checkpoint()])  # leaves the state after its first
-    resumed, records = fit(data, epochs=3, callbacks=[checkpoint()])
-    whole, _ = fit(data, epochs=3)
-    assert [record["epoch"] for record in records] == [1, 2]
-    assert resumed.trainer.global_step == whole.trainer.global_step == 3 * len(data.train_dataloader())
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_a_resumed_fit_goes_on_counting_its_steps(data, tmp_path, at_once):
+    """Weights, moments, history and the number of steps are those of a fit that was never stopped."""
+    more = {"scheduler": linear, "at_once": at_once, "plugins": [SafetensorsIO("key")], "enable_checkpointing": True}
+    whole, all_records = fit(data, callbacks=[EpochCheckpoints(tmp_path / "job")], **more)
+    for file in epoch_files(tmp_path / "job").values():
+        if file.name != "job.epoch-0001.safetensors":
+            file.unlink()
+    newest = newest_checkpoint(tmp_path / "job", "key", 3)
+    resumed, records = fit(data, callbacks=[EpochCheckpoints(tmp_path / "job")], resume=newest, **more)
+    assert newest.name == "job.epoch-0001.safetensors" and records == all_records and len(records) == 3
+    assert resumed.trainer.global_step == whole.trainer.global_step == 3 * -(-len(data.train_split) // 8)
     assert torch.equal(resumed.head.weight_CD, whole.head.weight_CD)
+    assert sorted(epoch_files(tmp_path / "job")) == [1, 2]
 
 
 def test_classes_in_chunks_train_as_classes_at_once(data):
@@ -147,7 +97,7 @@ def test_a_step_in_chunks_of_classes_holds_no_other_matrix_of_all_classes(monkey
     """The weight and its gradient are C x D; what else is taken is of a chunk."""
     shapes, take = [], Buffers.take
     monkeypatch.setattr(Buffers, "take", lambda self, shape, like: shapes.append(shape) or take(self, shape, like))
-    head = Head(torch.randn(1000, 16, generator=torch.Generator().manual_seed(0)), max_logits_bytes=32 * 4 * 100)
+    head = LinearHead(torch.randn(1000, 16, generator=torch.Generator().manual_seed(0)), max_logits_bytes=32 * 4 * 100)
     unit_BD = torch.nn.functional.normalize(torch.randn(32, 16, generator=torch.Generator().manual_seed(1)))
     head.loss(unit_BD, torch.arange(32), ArcFace()).mean().backward()
     assert [tuple(shape) for shape in shapes if math.prod(shape) > 32 * 100] == [(1000, 16)]
@@ -158,11 +108,11 @@ def test_a_step_in_chunks_of_classes_holds_no_other_matrix_of_all_classes(monkey
 )
 def test_a_head_judges_as_its_loss_and_its_outputs_do(loss):
     generator = torch.Generator().manual_seed(0)
-    head = Head(torch.randn(7, 8, generator=generator), unit_rows=loss.unit_rows)
+    head = LinearHead(torch.randn(7, 8, generator=generator), unit_rows=loss.unit_rows)
     unit_BD = torch.nn.functional.normalize(torch.randn(64, 8, generator=generator))
     target_B = torch.randint(7, (64,), generator=generator)
     output_BC = head(unit_BD).detach()
-    loss_B, hit_B = head.judge(unit_BD, target_B, loss, head.rows())
+    loss_B, hit_B = head.judge(unit_BD, target_B, loss)
     torch.testing.assert_close(loss_B, loss(output_BC, target_B).detach(), rtol=1e-5, atol=1e-5)
     assert torch.equal(hit_B, output_BC.argmax(1) == target_B) and 0 < hit_B.sum() < 64
 
@@ -185,15 +135,7 @@ def test_a_head_of_two_parameters_is_trained_as_plain_adam_trains_it(data):
     def make():
         return CodeHead(5, 8, 6, "highest", torch.Generator().manual_seed(2))
 
-    network, _ = fit(data, NormFace(4.0), epochs=3, head=make())
-    head, loss = make(), NormFace(4.0)
-    adam, batches = ADAM(list(head.parameters())), data.train_dataloader()
-    for epoch in range(3):
-        batches.set_epoch(epoch)
-        for x, y, _length in batches:
-            adam.zero_grad()
-            loss(head(x), y).mean().backward()
-            adam.step()
+    network, _ = fit(data, NormFace(4.0), head=make())
+    plain_loop(data, head := make(), NormFace(4.0))
     assert len(list(head.parameters())) == 2
-    for name, value in head.named_parameters():
-        torch.testing.assert_close(network.head.get_parameter(name), value, rtol=1e-5, atol=1e-6)
+    same_weights(network.head, head, rtol=1e-5, atol=1e-6)

@@ -7,10 +7,9 @@ from functools import partial
 
 from datamodules.errors import InputError
 from datamodules.files import disk_error
-from experiments.coordination.job import Job, Stack
+from experiments.coordination.job import Job
 from experiments.coordination.launchers.base import Launcher
 from experiments.coordination.progress import Watcher
-from experiments.coordination.stacking import train
 
 log = logging.getLogger(__name__)
 
@@ -20,19 +19,16 @@ class InProcess(Launcher):
 
     trains_here = True
 
-    def run(self, jobs: Iterable[Job | Stack], progress: Watcher) -> dict[str, str]:
-        """Trains each job in turn; see `Launcher.run`."""
+    def run(self, jobs: Iterable[Job], progress: Watcher) -> dict[str, str]:
         failed = {}
         for job in jobs:
             if job.recipe.trainer["devices"] > 1:
-                raise InputError(
-                    f"trainer.devices = {job.recipe.trainer['devices']} with launcher=in_process",
-                    "one device in one process",
-                    "launcher=processes, whose workers are groups of processes",
-                )
+                got = f"trainer.devices = {job.recipe.trainer['devices']} with launcher=in_process"
+                cure = "launcher=processes, whose workers are groups of processes"
+                raise InputError(got, "one device in one process", cure)
             progress.job_starts(job.title)
             try:
-                train(job, partial(progress.epoch, job.title))
+                job.train(partial(progress.epoch, job.title))
             except Exception as error:
                 if (disk := disk_error(error)) is not None:
                     raise disk from None  # it may be the error itself

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""One worker process per device, or a group of processes that train a sub-network together with DDP."""
+"""One or several worker processes per device, or a group of processes that train a sub-network together with DDP."""
 
 import json
 import logging
 import os
 import queue
-import socket
 import subprocess
 import sys
 import threading
@@ -13,8 +12,10 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from torch.distributed.elastic.utils.distributed import get_free_port
+
 from datamodules.errors import DiskError, InputError
-from experiments.coordination.job import Job, Stack
+from experiments.coordination.job import Job
 from experiments.coordination.launchers.base import Launcher
 from experiments.coordination.launchers.gpus import visible_gpus
 from experiments.coordination.progress import Watcher
@@ -31,23 +32,29 @@ class Processes(Launcher):
     failed after `retries` more deaths.
 
     Args:
-        workers: number of workers; None takes as many as there are GPUs, or CPU cores without, for one device each.
+        workers: number of workers; None takes `per_gpu` for each GPU, or one for each CPU core without a GPU, divided
+            by the devices of a worker.
+        per_gpu: workers that share a GPU, for sub-networks too small to fill it: each worker sees its one GPU and holds
+            its own memory there. Without a GPU, and beside a number of `workers`, it does nothing.
         threads: CPU threads of each process; None divides the cores.
         retries: times a job is tried again after its worker died.
     """
 
-    def __init__(self, workers: int | None = None, threads: int | None = None, retries: int = 2):
-        for name, value, least in (("workers", workers, 1), ("threads", threads, 1), ("retries", retries, 0)):
+    def __init__(self, workers: int | None = None, per_gpu: int = 1, threads: int | None = None, retries: int = 2):
+        self.workers, self.per_gpu, self.threads, self.retries = workers, per_gpu, threads, retries
+        for name, least in (("workers", 1), ("per_gpu", 1), ("threads", 1), ("retries", 0)):
+            value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"launcher.{name} = {value}", f"at least {least}", f"correct launcher.{name}")
-        self.workers, self.threads, self.retries = workers, threads, retries
 
     def at_once(self, devices: int) -> int:
-        """The number of workers; see `Launcher.at_once`."""
-        return self.workers or max(1, (len(visible_gpus()) or os.cpu_count() or 1) // devices)
+        return self.workers or max(1, (len(visible_gpus()) * self.per_gpu or os.cpu_count() or 1) // devices)
 
-    def run(self, jobs: Iterable[Job | Stack], progress: Watcher) -> dict[str, str]:
-        """Hands the jobs to the workers in the order given; see `Launcher.run`."""
+    def on_one_gpu(self, devices: int, jobs: int) -> int:
+        """The workers are dealt to the GPUs in turn; see `Launcher.on_one_gpu`."""
+        return -(-min(self.at_once(devices), jobs) * devices // max(1, len(visible_gpus())))
+
+    def run(self, jobs: Iterable[Job], progress: Watcher) -> dict[str, str]:
         jobs = list(jobs)
         ranks = jobs[0].recipe.trainer["devices"] if jobs else 1
         cores, gpus = os.cpu_count() or 1, visible_gpus()
@@ -77,8 +84,8 @@ class Processes(Launcher):
 class _Work:
     """What the places share: jobs to do, jobs that failed, and who is told."""
 
-    def __init__(self, jobs: list[Job | Stack], retries: int, progress: Watcher):
-        self.waiting: queue.SimpleQueue[tuple[Job | Stack, int]] = queue.SimpleQueue()
+    def __init__(self, jobs: list[Job], retries: int, progress: Watcher):
+        self.waiting: queue.SimpleQueue[tuple[Job, int]] = queue.SimpleQueue()
         for job in jobs:
             self.waiting.put((job, retries))
         self.failed: dict[str, str] = {}
@@ -106,7 +113,7 @@ class _Place(threading.Thread):
         except BaseException as error:  # a thread's exception would be lost
             self.error = error
 
-    def _train(self, job: Job | Stack, tries: int) -> None:
+    def _train(self, job: Job, tries: int) -> None:
         work = self.work
         with work.lock:
             work.progress.job_starts(job.title)
@@ -122,7 +129,7 @@ class _Place(threading.Thread):
                 work.failed[job.identifier] = reason or "the worker died (killed, or out of memory); see log.txt"
             work.progress.job_ends(job.title)
 
-    def _ask(self, job: Job | Stack) -> str | None:
+    def _ask(self, job: Job) -> str | None:
         """Empty where the job is done, why it failed, or None where the worker died."""
         if not self.group or any(process.poll() is not None for process in self.group):
             self.kill()
@@ -159,7 +166,7 @@ class _Place(threading.Thread):
         return False
 
     def _start(self, log_file: Path) -> list[subprocess.Popen]:
-        port = _free_port()
+        port = get_free_port()
         group = []
         for rank in range(self.ranks):
             environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
@@ -173,17 +180,11 @@ class _Place(threading.Thread):
                 }  # fmt: skip
             with open(log_file, "a") as output:
                 # Its own session: Ctrl-C reaches the coordinator alone, which then ends its workers.
-                group.append(
-                    subprocess.Popen(
-                        [sys.executable, "-m", "experiments.coordination.worker"],
-                        stdin=subprocess.PIPE,
-                        stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
-                        stderr=output,
-                        text=True,
-                        env=environment,
-                        start_new_session=True,
-                    )
-                )
+                group.append(subprocess.Popen(
+                    [sys.executable, "-m", "experiments.coordination.worker"], env=environment, text=True,
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL, stderr=output,
+                    start_new_session=True,
+                ))  # fmt: skip
         return group
 
     def _release(self) -> None:
@@ -203,9 +204,3 @@ class _Place(threading.Thread):
             process.kill()
             process.wait()
         self.group = []
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

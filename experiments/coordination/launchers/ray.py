@@ -12,9 +12,9 @@ from collections.abc import Iterable
 
 from datamodules.errors import InputError
 from datamodules.files import disk_error
-from experiments.coordination.job import Job, Stack
+from experiments.coordination.job import Job
 from experiments.coordination.launchers.base import Launcher
-from experiments.coordination.progress import Silent, Watcher
+from experiments.coordination.progress import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +32,17 @@ class Ray(Launcher):
 
     def __init__(self, address: str | None = None, num_gpus: float = 0, num_cpus: int = 1, retries: int = 2):
         if num_gpus < 0 or num_cpus < 1 or retries < 0:
-            raise InputError(
-                f"num_gpus = {num_gpus}, num_cpus = {num_cpus}, retries = {retries}",
-                "num_gpus >= 0, num_cpus >= 1, retries >= 0",
-                "correct the launcher's arguments",
-            )
+            got = f"num_gpus = {num_gpus}, num_cpus = {num_cpus}, retries = {retries}"
+            raise InputError(got, "num_gpus >= 0, num_cpus >= 1, retries >= 0", "correct the launcher's arguments")
         self.address, self.num_gpus, self.num_cpus, self.retries = address, num_gpus, num_cpus, retries
 
     def at_once(self, devices: int) -> int:
         """As many as this machine has cores for; other nodes of a cluster are not looked at. See `Launcher.at_once`."""
         return max(1, (os.cpu_count() or 1) // self.num_cpus)
+
+    def on_one_gpu(self, devices: int, jobs: int) -> int:
+        """As many as their shares allow; Ray fills one GPU before the next. See `Launcher.on_one_gpu`."""
+        return min(jobs, int(1 / self.num_gpus)) if 0 < self.num_gpus < 1 else 1
 
     def _refuse_what_never_starts(self, cluster: dict[str, float]) -> None:
         for name, wanted in (("GPU", self.num_gpus), ("CPU", self.num_cpus)):
@@ -51,7 +52,7 @@ class Ray(Launcher):
                     f"a smaller launcher.num_{name.lower()}s, or the address of a cluster",
                 )  # fmt: skip
 
-    def run(self, jobs: Iterable[Job | Stack], progress: Watcher) -> dict[str, str]:
+    def run(self, jobs: Iterable[Job], progress: Watcher) -> dict[str, str]:
         """Submits every job and waits; see `Launcher.run`. Progress is told per sub-network, not per epoch."""
         try:
             import ray
@@ -65,12 +66,9 @@ class Ray(Launcher):
             environment = {"PYTHONPATH": path, "OMP_NUM_THREADS": str(self.num_cpus)}
             on_term = signal.getsignal(signal.SIGTERM)
             ray.init(
-                address=self.address,
-                log_to_driver=False,
-                include_dashboard=False,
+                address=self.address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR,
                 runtime_env={"env_vars": environment},
-                logging_level=logging.ERROR,
-            )
+            )  # fmt: skip
             if on_term is not None and threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, on_term)  # Ray has put one in its place that aborts the process
         try:
@@ -102,14 +100,13 @@ class Ray(Launcher):
 def _train(text: str) -> str:
     # An exception of ours is an answer, not a lost worker: Ray must not try it again.
     from experiments.coordination.launchers.processes import Processes
-    from experiments.coordination.stacking import train
 
     job = Job.from_json(text)
     try:
         if job.recipe.trainer["devices"] > 1:  # a group of processes on the task's node, with the task's GPUs
-            failed = Processes(workers=1, retries=0).run([job], Silent())
+            failed = Processes(workers=1, retries=0).run([job], Watcher())
             return failed.get(job.identifier, "")
-        train(job)
+        job.train()
     except Exception as error:
         if (disk := disk_error(error)) is not None:
             raise disk from None  # it may be the error itself

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Damage to any one file of a finished run costs no training, and the results stay the same."""
+"""Damage to any one file of a finished run costs one sub-network at most, and the results stay the same."""
 
 import errno
 import json
@@ -11,11 +11,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from callbacks.epoch_checkpoint import write_checkpoint
+from callbacks.checkpoints import SafetensorsIO, epoch_files
 from datamodules.errors import DiskError
 from datamodules.files import sha256
 from experiments.coordination.job import Job, Recipe
-from experiments.coordination.launchers import in_process
 
 ARGUMENTS = ("name=run", "seeds=1", "scenarios=[knn,clustered_nearest]")
 
@@ -51,11 +50,9 @@ def shape(folder):
         "details/history.csv", "manifest.json", "config.yaml",
     ],
 )  # fmt: skip
-def test_a_damaged_file_is_mended_without_training(tmp_path, finished, again, monkeypatch, pattern, damage):
-    def train(job, report=None):
-        raise AssertionError(f"{job.title} is trained again")
-
-    monkeypatch.setattr(in_process, "train", train)
+def test_a_damaged_file_costs_its_own_sub_network_or_nothing(tmp_path, finished, again, monkeypatch, pattern, damage):
+    train, trained = Job.train, []
+    monkeypatch.setattr(Job, "train", lambda job, report=None: (trained.append(job.cluster), train(job, report)))
     (file,) = (tmp_path / "run").glob(pattern)
     content = file.read_bytes()
     if damage == "missing":
@@ -67,6 +64,7 @@ def test_a_damaged_file_is_mended_without_training(tmp_path, finished, again, mo
         file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
     ended = again()
     assert ended.code == 0, ended.out + ended.err
+    assert trained == ([1] if pattern.startswith("subnetworks/") else [])
     measured = [name for name in pd.read_csv(finished / "results.csv") if "seconds" in name or "memory" in name]
     ours, theirs = (pd.read_csv(run / "results.csv").drop(columns=measured) for run in (tmp_path / "run", finished))
     pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
@@ -77,13 +75,6 @@ def test_a_damaged_file_is_mended_without_training(tmp_path, finished, again, mo
         assert sha256(tmp_path / "run" / name) == known
 
 
-def test_a_damaged_copy_costs_nothing_while_the_weights_are_whole(tmp_path, again, monkeypatch):
-    for file in (tmp_path / "run").glob("copies/*/*"):
-        file.write_bytes(b"")
-    monkeypatch.setattr(in_process, "train", lambda job, report=None: pytest.fail("trained"))
-    assert again().code == 0
-
-
 def test_the_manifest_says_what_the_issue_of_a_resume_needs(finished):
     manifest = json.loads((finished / "manifest.json").read_text())
     assert {"config_hash", "data_fingerprint", "partitions", "subnetworks", "files"} <= manifest.keys()
@@ -92,20 +83,20 @@ def test_the_manifest_says_what_the_issue_of_a_resume_needs(finished):
     assert len(manifest["subnetworks"]) == 2
     for name, about in manifest["subnetworks"].items():
         assert about["state"] == "done" and about["seed"] == 0 and about["partition"] == partition.name
-        for file in (f"subnetworks/{name}.safetensors", f"subnetworks/{name}.json", f"copies/{name}.safetensors"):
+        for file in (f"subnetworks/{name}.safetensors", f"subnetworks/{name}.json"):
             assert manifest["files"][file] == sha256(finished / file)
 
 
 def test_states_are_pending_training_and_done_as_it_goes_on(tmp_path, again, monkeypatch):
     shutil.rmtree(tmp_path / "run")
-    train, seen = in_process.train, []
+    train, seen = Job.train, []
 
     def watched(job, report=None):
         manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
         seen.append({name[-5:]: about["state"] for name, about in manifest["subnetworks"].items()})
         train(job, report)
 
-    monkeypatch.setattr(in_process, "train", watched)
+    monkeypatch.setattr(Job, "train", watched)
     monkeypatch.setattr("experiments.coordination.run_folder.SECONDS_BETWEEN_NOTES", -1.0)
     assert again().code == 0
     assert seen == [{"00000": "training", "00001": "pending"}, {"00000": "done", "00001": "training"}]
@@ -120,7 +111,7 @@ def test_a_disk_that_refuses_stops_the_run_in_one_line_and_not_every_sub_network
         tried.append(job.cluster)
         raise OSError(number, os.strerror(number), "/somewhere")
 
-    monkeypatch.setattr(in_process, "train", train)
+    monkeypatch.setattr(Job, "train", train)
     again().assert_refused(os.strerror(number), "/somewhere", "repeat the command")
     assert tried == [0]
 
@@ -134,40 +125,29 @@ def job(tmp_path):
 WEIGHTS = {"rows": torch.arange(12, dtype=torch.float32).reshape(4, 3)}
 
 
-def test_a_job_is_finished_once_its_record_is_there_and_can_be_restored_before(job, monkeypatch):
-    steps, real = [], Job._keep
-
-    def keep(*arguments):
-        steps.append(job.copy.is_file())
+@pytest.mark.parametrize("step", ["safetensors.torch.save_file", "experiments.coordination.job.write_sealed"])
+def test_a_job_is_finished_once_its_record_is_there_and_keeps_its_checkpoints_until_then(job, monkeypatch, step):
+    def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Job, "_keep", keep)
-    with pytest.raises(KeyboardInterrupt):
-        job.finish(WEIGHTS, {"epochs": 2})
-    assert steps == [True] and job.record() is None
-    monkeypatch.setattr(Job, "_keep", real)
-    assert job.restore()["epochs"] == 2 and job.record() == job.restore()
+    SafetensorsIO("key").save_checkpoint({"epoch": 1, **WEIGHTS}, job.stem.with_suffix(".epoch-0001.safetensors"))
+    with monkeypatch.context() as patch:
+        patch.setattr(step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            job.finish(WEIGHTS, {"epochs": 2})
+    assert job.record() is None and epoch_files(job.stem)
+    finished = job.finish(WEIGHTS, {"epochs": 2})
+    assert job.record() == finished and finished["epochs"] == 2 and not epoch_files(job.stem)
     assert torch.equal(safetensors.torch.load_file(job.stem.with_suffix(".safetensors"))["rows"], WEIGHTS["rows"])
 
 
 def test_finishing_removes_the_checkpoints_and_a_record_that_is_no_json_is_refused_before_anything(job):
-    write_checkpoint(job.stem.with_suffix(".epoch-0001.safetensors"), WEIGHTS, {"key": "key"})
+    SafetensorsIO("key").save_checkpoint({"epoch": 1, **WEIGHTS}, job.stem.with_suffix(".epoch-0001.safetensors"))
     with pytest.raises(ValueError):
         job.finish(WEIGHTS, {"loss": float("nan")})
-    assert not job.copy.exists() and len(list(job.stem.parent.iterdir())) == 1
+    assert len(list(job.stem.parent.iterdir())) == 1
     job.finish(WEIGHTS, {})
     assert sorted(file.name for file in job.stem.parent.iterdir()) == ["00003.json", "00003.safetensors"]
-
-
-def test_a_copy_that_is_damaged_or_of_another_key_restores_nothing(job, tmp_path):
-    assert job.restore() is None
-    job.finish(WEIGHTS, {})
-    other = Job("run", str(tmp_path), "data", {}, "partition", 3, job.recipe, "other", "title", {}, {})
-    other.copy.parent.mkdir()
-    shutil.copy(job.copy, other.copy)
-    assert other.restore() is None
-    job.copy.write_bytes(job.copy.read_bytes()[:-1])
-    assert job.restore() is None
 
 
 def test_an_error_of_the_disk_from_deep_inside_is_one_line_too(tmp_path, again, monkeypatch):
@@ -177,7 +157,7 @@ def test_an_error_of_the_disk_from_deep_inside_is_one_line_too(tmp_path, again, 
         raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)  # of the first checkpoint
-    again().assert_refused("No space left", ".epoch-0001", "make room")
+    again().assert_refused("No space left", ".epoch-0000", "make room")
 
 
 def test_weights_that_cannot_be_written_are_the_disks_fault(job, monkeypatch):

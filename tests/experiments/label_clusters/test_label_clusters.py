@@ -13,13 +13,14 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from datamodules.errors import InputError
+from datamodules.files import sha256
 from datamodules.multilabel import MultiLabelSet
 from datamodules.partitioners.random import RandomPartitioner
 from datamodules.partitioners.single import SinglePartitioner
 from experiments.coordination.launchers.in_process import InProcess
 from experiments.coordination.launchers.processes import Processes
 from experiments.coordination.run_folder import RunFolder
-from experiments.label_clusters.config import ChangedSettings, FitConfig, RowSplitConfig, Settings, settings_of
+from experiments.label_clusters.config import ChangedSettings, RowSplitConfig, Settings, settings_of
 from experiments.label_clusters.figures import f1_figure, gain_figure
 from experiments.label_clusters.methods import LabelClusters, SeparateNetworks
 from experiments.label_clusters.progress import MethodProgress
@@ -29,6 +30,7 @@ from experiments.label_clusters.task import Task
 from experiments.label_clusters.training import NetworksFailed, Wanted, train_networks
 from lightning_modules.baselines.multilabel_linear import BinaryRelevance, LabelPowerset
 from lightning_modules.multilabel_metrics import all_metrics, own_clusters
+from tests.rounding import rounding
 
 NO_TRACKING = {"_target_": "experiments.coordination.tracking.NoTracking"}
 
@@ -57,13 +59,22 @@ def task(tmp_path):
             0,
             RandomPartitioner(),
             run,
-            FitConfig(threads=1),
+            {"accelerator": "cpu", "threads": 1},
             NO_TRACKING,
             progress,
             launcher or InProcess(),
         )
 
     return make
+
+
+def assert_alike(scores_NL, others_NL):
+    """Equal but for rounding: the sigmoid, of slope 1/4, of sums of 8 products of vectors whose lengths are below 4."""
+    np.testing.assert_allclose(scores_NL, others_NL, rtol=0, atol=4 * rounding(8))
+
+
+def weights_of(task):
+    return {file: sha256(file) for file in task.run.path.glob("subnetworks/*/*.safetensors")}
 
 
 def plain_node(**content):
@@ -109,7 +120,7 @@ def test_settings_that_cannot_be_used_are_refused_in_one_line(values, words):
 def test_one_cluster_with_all_rows_is_one_network_whatever_the_partitioner(task):
     one = LabelClusters(SinglePartitioner(), clusters=1, drop_rows=False).run(task())
     other = LabelClusters(RandomPartitioner(), clusters=1, drop_rows=False).run(task())
-    np.testing.assert_array_equal(one.scores, other.scores)
+    assert_alike(one.scores, other.scores)
     assert one.facts["networks"] == 1
 
 
@@ -157,7 +168,7 @@ def test_features_are_added_up_by_cluster(task):
     assert made.inputs.shape == (120, 3)
     torch.testing.assert_close(made.inputs.sum(dim=1), torch.from_numpy(np.log1p(data_set().features)).sum(dim=1))
     by_share = LabelClusters(RandomPartitioner(), feature_share=0.375).run(task())
-    np.testing.assert_array_equal(by_share.scores, LabelClusters(RandomPartitioner()).run(made).scores)
+    assert_alike(by_share.scores, LabelClusters(RandomPartitioner()).run(made).scores)
 
 
 @pytest.mark.parametrize("layers, patience", [(1, 2), (2, 2), (1, None)])
@@ -184,7 +195,7 @@ def test_no_test_or_validation_label_reaches_the_training(task):
     other = MultiLabelSet("made", data.features, labels, data.feature_names, data.label_names)
     for method in (LabelClusters(RandomPartitioner(), gate=True), SeparateNetworks()):
         one, two = method.run(made), method.run(task(other))
-        np.testing.assert_array_equal(one.scores, two.scores)
+        assert_alike(one.scores, two.scores)
 
 
 # Results --------------------------------------------------------------------------------------------------------------
@@ -233,26 +244,25 @@ def test_networks_on_disk_are_not_trained_again_and_damaged_ones_are(task, monke
     first = method.run(task()).scores
     file = sorted(task().run.path.glob("subnetworks/*/*.safetensors"))[0]
     file.write_bytes(file.read_bytes()[:-3])
-    for copy in task().run.path.glob("copies/*/*"):
-        copy.unlink()
     trained = []
     monkeypatch.setattr("experiments.label_clusters.networks.train", lambda job, _: trained.append(job.stem) or 1 / 0)
     with pytest.raises(NetworksFailed, match="division by zero"):
         method.run(task())
     assert [stem.with_suffix(".safetensors") for stem in trained] == [file]
     monkeypatch.undo()
-    np.testing.assert_array_equal(method.run(task()).scores, first)
+    assert_alike(method.run(task()).scores, first)
     record = json.loads(file.with_suffix(".json").read_text())
     assert record["best_epoch"] <= record["epochs"] <= 12 and record["history"][0]["val/loss"] > 0
 
 
 def test_processes_train_the_same_networks_as_this_one_alone(task):
     method = LabelClusters(RandomPartitioner(), gate=True)
-    here = method.run(task())
+    here, weights = method.run(task()), weights_of(task())
     shutil.rmtree(task().run.path)
     made = task(launcher=Processes(workers=2, threads=1))
     there = method.run(made)
-    np.testing.assert_array_equal(there.scores, here.scores)
+    assert weights_of(made) == weights and len(weights) == 3
+    assert_alike(there.scores, here.scores)
     assert there.facts["networks"] == 3 and not (made.run.path / "rows").exists()
     assert [each["state"] for each in made.run.manifest["subnetworks"].values()] == ["done"] * 3
 

@@ -9,6 +9,7 @@ from scipy import stats
 from sklearn.manifold import trustworthiness
 
 from experiments.coordination.cluster_map import plane
+from experiments.reporting.columns import ADDED, Column
 from experiments.reporting.map_figure import map_pictures, partitions_table
 from experiments.reporting.methods import label_methods, scenario_title
 from experiments.reporting.runs import unique_rows
@@ -46,6 +47,15 @@ def test_scores_of_a_sweep_are_means_with_student_s_interval():
     f1 = frame.loc[(frame["scenario"] == "ism") & (frame["n_subnets"] == 4), "f1"]
     low, high = stats.t.interval(0.95, len(f1) - 1, f1.mean(), stats.sem(f1))
     assert row[table.columns.index("F1")].text == f"{f1.mean():.2f} [{low:.2f}, {high:.2f}]"
+
+
+def test_a_further_metric_is_a_column_of_the_sweep_with_its_unit_and_digits():
+    frame = merged("n_subnets", [2, 4]).assign(entropy=lambda rows: rows["seed"] + rows["n_subnets"] / 10)
+    frame.attrs[ADDED] = (Column("entropy", "metric", "bits", "Entropy", 3),)
+    table, _ = sweep_section(frame).blocks
+    row = next(r for r in table.rows if r[0].text.startswith("ISM") and r[1].text == "4")
+    half = 4.302653 / 3**0.5  # seeds 0, 1, 2: deviation 1, Student's t with two degrees of freedom
+    assert row[table.columns.index("Entropy (bits)")].text == f"1.400 [−{half - 1.4:.3f}, {1.4 + half:.3f}]"
 
 
 def test_one_run_and_runs_that_differ_in_nothing_are_no_sweep():

@@ -74,6 +74,6 @@ def test_the_overview_has_units_in_its_names_and_the_numbers_of_pandas(make_run)
     half = 4.302653 * gain.std() / 3**0.5  # Student's t with two degrees of freedom, 97.5 %
     assert table.loc["clustered_nearest", "f1_minus_ism_high_points"] == pytest.approx(gain.mean() + half, rel=1e-6)
     assert pd.isna(table.loc["ism", "f1_minus_ism_points"])
-    units = ("_percent", "_points", "_seconds", "_microseconds", "_serial", "_parallel", "_mib", "_times")
+    units = ("_percent", "_points", "_seconds", "_microseconds", "_serial", "_parallel", "_mb", "_times")
     plain = {"data", "n_identities", "method", "n_subnets", "seeds"}
     assert [name for name in table if name not in plain and not name.endswith(units)] == []

@@ -9,7 +9,7 @@ from datamodules.class_means import class_means, normalise_rows
 from datamodules.partitioners.samples import TrainingSamples
 from datamodules.splits import Split
 from lightning_modules.baselines.base import Task
-from lightning_modules.heads import PrototypeInit
+from lightning_modules.initialisers import PrototypeInit
 from lightning_modules.losses.normface import NormFace
 
 

@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: MIT
 """The class pool against a list that is kept by hand; the losses against their definition."""
 
+import math
+
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
+from datamodules.cluster_datamodule import Batch
 from lightning_modules.baselines.base import unit_rows
 from lightning_modules.baselines.f2c import F2C, ClassPool, F2CNetwork
 from lightning_modules.losses.normface import NormFace
@@ -73,13 +78,23 @@ def test_pairs_are_two_images_of_one_identity():
             assert places == set((labels == who).nonzero()[:, 0].tolist())
 
 
+def step(one, rows, labels):
+    """One step of Lightning on one batch, at the learning rate of `network`."""
+    loader = DataLoader([Batch(rows, labels, torch.ones(20))], batch_size=None)
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0,
+    )  # fmt: skip
+    trainer.fit(one, loader)
+    return float(trainer.callback_metrics["train/loss"])
+
+
 def test_the_average_follows_the_projection():
-    one, _, _ = network()
+    one, rows, labels = network()
     start = one.average.weight_CD.clone()
-    with torch.no_grad():
-        one.head.weight_CD.add_(1.0)
-    one.after_step()
-    torch.testing.assert_close(one.average.weight_CD, start + 0.1)
+    step(one, rows, labels)
+    torch.testing.assert_close(one.average.weight_CD, 0.9 * start + 0.1 * one.head.weight_CD.detach())
+    assert float((one.average.weight_CD - start).abs().max()) > 5e-4  # a first step of Adam moves by lr = 0.01
 
 
 def test_before_any_training_it_is_the_nearest_class_mean(task):
@@ -95,7 +110,6 @@ def test_before_any_training_it_is_the_nearest_class_mean(task):
 @pytest.mark.parametrize("slots", [3, 10])
 def test_a_step_gives_the_projection_a_gradient_and_the_average_none(slots):
     one, rows, labels = network(slots)
-    loss = one.batch_loss((rows, labels, torch.ones(20)), 0)
-    loss.backward()
-    assert torch.isfinite(loss) and float(one.head.weight_CD.grad.abs().sum()) > 0
+    loss = step(one, rows, labels)
+    assert math.isfinite(loss) and float(one.head.weight_CD.grad.abs().sum()) > 0
     assert one.average.weight_CD.grad is None and len(one.pool.slot_of) == min(slots, 10)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from lightning_modules.baselines.base import Infeasible
 from lightning_modules.baselines.hf_softmax import ActiveClassHead, HFSoftmax, build_index
-from lightning_modules.heads import Head
+from lightning_modules.heads.linear import LinearHead
 from lightning_modules.losses.arcface import ArcFace
 from lightning_modules.losses.normface import NormFace
 from lightning_modules.losses.sub_center_arcface import SubCenterArcFace
@@ -17,7 +17,7 @@ from lightning_modules.losses.uniface import UniFace
 
 
 def head(rows, negatives, seed=0, rebuild=100):
-    return ActiveClassHead(rows, True, "highest", 1 << 30, negatives, rebuild, torch.Generator().manual_seed(seed))
+    return ActiveClassHead(rows, negatives, rebuild, torch.Generator().manual_seed(seed))
 
 
 def problem(classes=40, dim=10, batch=6):
@@ -29,7 +29,7 @@ def problem(classes=40, dim=10, batch=6):
 @pytest.mark.parametrize("loss", [ArcFace(), NormFace(), UniFace()], ids=lambda loss: type(loss).__name__)
 def test_with_every_class_active_loss_and_gradient_are_those_of_the_full_head(loss):
     rows, x, target = problem()
-    ours, full = head(rows, 40), Head(rows)
+    ours, full = head(rows, 40), LinearHead(rows)
     for one in (ours, full):
         one.loss(x, target, loss).mean().backward()
     torch.testing.assert_close(ours.weight_CD.grad, full.weight_CD.grad, rtol=1e-4, atol=1e-6)

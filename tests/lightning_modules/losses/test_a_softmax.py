@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightning_modules.heads import Head
+from lightning_modules.heads.linear import LinearHead
 from lightning_modules.losses.a_softmax import ASoftmax, psi
 from lightning_modules.losses.normface import NormFace
 
@@ -76,7 +76,7 @@ def test_head_and_loss_agree_with_pytorch_metric_learning():
     theirs = losses.SphereFaceLoss(num_classes=7, embedding_size=6, margin=4, scale=20)
     with torch.no_grad():
         theirs.W.copy_(rows_CD.T)
-    head, ours = Head(rows_CD), ASoftmax(20.0, 4.0, 0.0)
+    head, ours = LinearHead(rows_CD), ASoftmax(20.0, 4.0, 0.0)
     expected = theirs(embedding_BD, target_B)
     found = head.loss(embedding_BD, target_B, ours).mean()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

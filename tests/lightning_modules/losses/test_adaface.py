@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightning_modules.heads import Head
+from lightning_modules.heads.linear import LinearHead
 from lightning_modules.losses.adaface import AdaFace
 from lightning_modules.losses.arcface import ArcFace
 from lightning_modules.losses.cosface import CosFace
@@ -79,7 +79,7 @@ def test_running_statistics_follow_training_batches_only():
 def test_the_fused_path_agrees_with_the_plain_one_for_every_quality():
     generator = torch.Generator().manual_seed(0)
     embedding_BD = F.normalize(torch.randn(16, 5, generator=generator))
-    head, target_B = Head(torch.randn(7, 5, generator=generator)), torch.arange(16) % 7
+    head, target_B = LinearHead(torch.randn(7, 5, generator=generator)), torch.arange(16) % 7
     bound = of_statistics(20.0, 5.0).for_lengths(torch.linspace(1, 60, 16))
     fused_B, plain_B = head.loss(embedding_BD, target_B, bound), bound(head(embedding_BD), target_B)
     torch.testing.assert_close(fused_B, plain_B, rtol=1e-5, atol=1e-5)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightning_modules.heads import Head
+from lightning_modules.heads.linear import LinearHead
 from lightning_modules.losses.center import CenterSoftmax
 from lightning_modules.losses.normface import NormFace
 
@@ -18,7 +18,7 @@ def problem():
 
 def test_the_fused_path_is_softmax_plus_half_the_squared_distance_to_the_row():
     embedding_BD, rows_CD, target_B = problem()
-    head = Head(rows_CD)
+    head = LinearHead(rows_CD)
     found_B = head.loss(embedding_BD, target_B, CenterSoftmax(12.0, 0.7))
     weight_CD = rows_CD.clone().requires_grad_()
     unit_CD = F.normalize(weight_CD)
@@ -32,13 +32,13 @@ def test_the_fused_path_is_softmax_plus_half_the_squared_distance_to_the_row():
 
 def test_the_general_form_agrees_with_the_fused_one():
     embedding_BD, rows_CD, target_B = problem()
-    head, loss = Head(rows_CD), CenterSoftmax()
+    head, loss = LinearHead(rows_CD), CenterSoftmax()
     torch.testing.assert_close(head.loss(embedding_BD, target_B, loss), loss(head(embedding_BD), target_B))
 
 
 def test_a_heavy_weight_leads_the_rows_to_the_class_means():
     embedding_BD, rows_CD, target_B = problem()
-    head, loss = Head(F.normalize(rows_CD)), CenterSoftmax(1.0, 1000.0)
+    head, loss = LinearHead(F.normalize(rows_CD)), CenterSoftmax(1.0, 1000.0)
     optimizer = torch.optim.SGD(head.parameters(), lr=3e-3)
     for _ in range(300):
         optimizer.zero_grad()
@@ -50,7 +50,7 @@ def test_a_heavy_weight_leads_the_rows_to_the_class_means():
 
 def test_weight_zero_is_normface():
     embedding_BD, rows_CD, target_B = problem()
-    head = Head(rows_CD)
+    head = LinearHead(rows_CD)
     torch.testing.assert_close(
         head.loss(embedding_BD, target_B, CenterSoftmax(20.0, 0.0)), head.loss(embedding_BD, target_B, NormFace(20.0))
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightning_modules.heads import Head
+from lightning_modules.heads.linear import LinearHead
 from lightning_modules.losses.d_softmax import DSoftmax
 
 
@@ -29,7 +29,7 @@ def test_the_fused_path_gives_the_value_and_gradients_of_the_formula():
     embedding_BD = F.normalize(torch.randn(10, 4, generator=generator)).requires_grad_()
     rows_CD, target_B = torch.randn(6, 4, generator=generator), torch.arange(10) % 6
     for most in (1 << 30, 80):  # all classes at once, and two at a time
-        head = Head(rows_CD, max_logits_bytes=most)
+        head = LinearHead(rows_CD, max_logits_bytes=most)
         loss_B = head.loss(embedding_BD, target_B, DSoftmax())
         found = torch.autograd.grad(loss_B.sum(), (embedding_BD, head.weight_CD))
         with torch.enable_grad():

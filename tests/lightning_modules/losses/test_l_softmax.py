@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightning_modules.heads import Head
+from lightning_modules.heads.linear import LinearHead
 from lightning_modules.losses.a_softmax import ASoftmax
 from lightning_modules.losses.l_softmax import LSoftmax
 from lightning_modules.losses.softmax import Softmax
@@ -51,7 +51,7 @@ def test_head_and_loss_agree_with_pytorch_metric_learning():
     theirs = losses.LargeMarginSoftmaxLoss(num_classes=6, embedding_size=5, margin=4, scale=1)
     with torch.no_grad():
         theirs.W.copy_(rows_CD.T)
-    head, ours = Head(rows_CD, unit_rows=False), LSoftmax(4, 0.0)
+    head, ours = LinearHead(rows_CD, unit_rows=False), LSoftmax(4, 0.0)
     bound = ours.for_lengths(embedding_BD.norm(dim=1), head.weight_CD.norm(dim=1))
     found, expected = head.loss(embedding_BD, target_B, bound).mean(), theirs(embedding_BD, target_B)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

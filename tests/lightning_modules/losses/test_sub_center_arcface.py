@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from datamodules.partitioners.base import Partition
-from lightning_modules.heads import Head, PrototypeInit, RandomInit, starting_rows
+from lightning_modules.heads.linear import LinearHead
+from lightning_modules.initialisers import PrototypeInit, RandomInit, starting_rows
 from lightning_modules.losses.arcface import ArcFace
 from lightning_modules.losses.sub_center_arcface import SubCenterArcFace
 from lightning_modules.scores import Heads, ProbeScores
@@ -28,7 +29,7 @@ def test_head_and_loss_agree_with_pytorch_metric_learning():
     with torch.no_grad():
         theirs.W.copy_(rows_SD.T)
     ours = SubCenterArcFace(16.0, 0.5, sub_centers=3)
-    head = Head(rows_SD, rows_per_class=ours.rows_per_class)
+    head = LinearHead(rows_SD, rows_per_class=ours.rows_per_class)
     found, expected = head.loss(embedding_BD, target_B, ours).mean(), theirs(embedding_BD, target_B)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     (by_ours,) = torch.autograd.grad(found, head.weight_CD)
@@ -39,13 +40,13 @@ def test_head_and_loss_agree_with_pytorch_metric_learning():
 def test_one_sub_centre_is_arcface_on_the_fused_path():
     embedding_BD, rows_CD, target_B = problem(sub_centers=1)
     ours, plain = SubCenterArcFace(sub_centers=1), ArcFace()
-    head = Head(rows_CD, rows_per_class=ours.rows_per_class)
+    head = LinearHead(rows_CD, rows_per_class=ours.rows_per_class)
     assert torch.equal(head.loss(embedding_BD, target_B, ours), head.loss(embedding_BD, target_B, plain))
 
 
 def test_only_the_closest_row_of_a_class_gets_the_gradient_of_a_sample():
     embedding_BD, rows_SD, _ = problem(batch=1)
-    head = Head(rows_SD, rows_per_class=3)
+    head = LinearHead(rows_SD, rows_per_class=3)
     (gradient_SD,) = torch.autograd.grad(
         head.loss(embedding_BD, torch.tensor([2]), SubCenterArcFace(8.0)).sum(), head.weight_CD
     )

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""One function builds the Trainer for everything that is trained."""
+
+import inspect
+import logging
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from pytorch_lightning import Callback, LightningDataModule, LightningModule
+from pytorch_lightning.callbacks import StochasticWeightAveraging
+from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment, TorchElasticEnvironment
+
+from callbacks.checkpoints import EpochCheckpoints, SafetensorsIO, newest_checkpoint
+from callbacks.epoch_clock import EpochClock
+from callbacks.finite import StopOnNonFinite
+from callbacks.history import History
+from callbacks.reporting import ReportEpoch
+from datamodules.cluster_datamodule import ClusterDataModule
+from experiments.coordination.job import EpochReport, Job
+from experiments.training.arguments import OURS
+from lightning_modules.bundled_steps import bundle
+from lightning_modules.sharded_head import ModelParallel
+from lightning_modules.subnetwork import SubNetwork
+
+log = logging.getLogger(__name__)
+
+STEPS_PER_CALL = 16
+# Arguments of a Trainer under which a bundle of steps does what single steps do. Any other makes steps single.
+HARMLESS = (
+    "max_epochs", "accelerator", "devices", "check_val_every_n_epoch", "enable_progress_bar", "enable_model_summary",
+    "enable_checkpointing", "num_sanity_val_steps", "deterministic", "benchmark", "default_root_dir", "logger",
+)  # fmt: skip
+STEP_HOOKS = (
+    "on_train_batch_start", "on_train_batch_end", "on_before_zero_grad", "on_before_backward", "on_after_backward",
+    "on_before_optimizer_step",
+)  # fmt: skip
+MODULE_HOOKS = (*STEP_HOOKS, "configure_gradient_clipping", "optimizer_step", "lr_scheduler_step")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit leaves beside the weights in its module.
+
+    Attributes:
+        history: logged values, one record per epoch.
+        seconds: wall clock.
+        is_global_zero: whether this process is the one that writes.
+    """
+
+    history: list[dict[str, float]]
+    seconds: float
+    is_global_zero: bool
+
+    @property
+    def peak_memory_mb(self) -> float:
+        """Largest memory of an epoch in MiB, see `callbacks.epoch_clock`."""
+        return max((record.get("memory/peak_mb", 0.0) for record in self.history), default=0.0)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the record of a finished job says of the fit."""
+        about = {"epochs": len(self.history), "seconds": self.seconds, "peak_memory_mb": self.peak_memory_mb}
+        return {**about, "history": self.history}
+
+
+def fit(
+    job: Job, module: LightningModule, data: LightningDataModule, report: EpochReport | None = None,
+    callbacks: Sequence[Callback] = (), resume: bool = True,
+) -> Fitted:  # fmt: skip
+    """Trains a module by Lightning.
+
+    `job.recipe.trainer` holds arguments of `pl.Trainer` by their names, and keys of our own (`OURS`);
+    `job.recipe.callbacks` holds nodes of callbacks.
+
+    Args:
+        job: names the settings, the tracking, and where checkpoints lie.
+        resume: whether to keep checkpoints and to go on from the newest.
+
+    Raises:
+        DivergenceError: the loss became NaN or infinite.
+    """
+    settings, started = job.recipe.trainer, time.perf_counter()
+    if settings.get("threads"):
+        torch.set_num_threads(settings["threads"])
+    arguments = {name: value for name, value in settings.items() if name not in OURS}
+    if tried := int(arguments.pop("fast_dev_run", 0) or 0):
+        # Lightning's own would also take away the loggers, of which one is the record of this fit.
+        arguments |= {"max_epochs": 1, "limit_train_batches": tried, "limit_val_batches": tried}
+        resume = False
+    if isinstance(data, ClusterDataModule) and not len(data.val_split):
+        arguments["limit_val_batches"] = 0
+    # Lightning sets it to 1. Torch's optimisers ask before each step whether there is a GPU: 0.2 ms instead of 2 us.
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+    own = [instantiate(node) for node in job.recipe.callbacks.values()]
+    steps = _steps_per_call(module, settings.get("steps_per_call", "auto"), arguments, own)
+    if steps > 1 and isinstance(data, ClusterDataModule):
+        bundle(module, data, steps, arguments.pop("limit_train_batches", None))
+    # Under torchrun, rank 0 trains the networks of baselines alone.
+    here = environment() if settings.get("devices", 1) > 1 else LightningEnvironment()
+    tracking, history = instantiate(job.tracking), History()
+    tracker = tracking.open(job) if here.global_rank() == 0 and not tried else None
+    always: list[Callback] = [history, EpochClock(), StopOnNonFinite()] + ([ReportEpoch(report)] if report else [])
+    resume = resume and arguments.pop("enable_checkpointing", True) is not False
+    if resume:
+        always.append(EpochCheckpoints(job.stem, settings.get("checkpoint_every_n_epochs", 1)))
+    try:
+        trainer = pl.Trainer(
+            **{
+                "num_sanity_val_steps": 0, "enable_progress_bar": False, "enable_model_summary": False, **arguments,
+                **_devices(settings),
+            },
+            logger=[history] + ([tracker] if tracker else []),
+            callbacks=[*callbacks, *own, *always],
+            plugins=[here, SafetensorsIO(job.lineage)],
+            enable_checkpointing=resume,
+            use_distributed_sampler=False,  # IndexBatches deals to the ranks itself
+        )  # fmt: skip
+        # Callbacks may change the weights when a fit ends: then its last epoch is trained again.
+        epochs = settings["max_epochs"] - bool(own)
+        newest = newest_checkpoint(job.stem, job.lineage, epochs) if resume else None
+        if newest is not None:
+            log.info("%s goes on from %s", job.title, newest.name)
+        trainer.fit(module, datamodule=data, ckpt_path=newest)
+    except SystemExit:  # Lightning's way to answer Ctrl-C; it also leaves further ones ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from None
+    finally:
+        tracking.close()
+    fitted = Fitted(history.records, time.perf_counter() - started, trainer.is_global_zero)
+    # A Trainer and what it trained refer to each other, and Python looks for such circles too seldom: hundreds of fits
+    # in one process would hold gigabytes.
+    for optimizer in trainer.optimizers:
+        optimizer.state.clear()
+    return fitted
+
+
+def environment() -> ClusterEnvironment:
+    """Which process of how many this is: torchrun's variables, or one process alone.
+
+    It is named to Lightning, which would otherwise take the variables of a SLURM allocation for those of the fit.
+    """
+    return TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()
+
+
+def sharded(settings: dict[str, Any]) -> bool:
+    """Whether the classes of one head are spread over devices."""
+    return settings.get("strategy") == "model_parallel" and settings.get("devices", 1) > 1
+
+
+def _devices(settings: dict[str, Any]) -> dict[str, Any]:
+    if (devices := settings.get("devices", 1)) == 1:
+        return {"devices": 1, "strategy": "auto"}
+    nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1))
+    strategy = ModelParallel() if sharded(settings) else settings.get("strategy", "auto")
+    return {"devices": devices // nodes, "num_nodes": nodes, "strategy": strategy}
+
+
+def _steps_per_call(module: LightningModule, asked: Any, arguments: dict[str, Any], callbacks: list[Callback]) -> int:
+    if not isinstance(module, SubNetwork) or asked == 1:
+        return 1
+    if (reason := _why_single(module, arguments, callbacks)) is not None:
+        log.info("one optimiser step per call of Lightning: %s", reason)
+        return 1
+    return STEPS_PER_CALL if asked == "auto" else int(asked)
+
+
+def _why_single(module: SubNetwork, arguments: dict[str, Any], callbacks: list[Callback]) -> str | None:
+    standard = inspect.signature(pl.Trainer).parameters
+    for name, value in arguments.items():
+        if name == "limit_train_batches" and isinstance(value, int):
+            continue  # `bundle` counts steps
+        if name not in HARMLESS and value != standard[name].default and (name, value) != ("limit_val_batches", 0):
+            return f"trainer.{name} = {value}"
+    if arguments.get("devices", 1) != 1:
+        return "several devices"
+    for callback in callbacks:
+        kind = type(callback)
+        looks = [hook for hook in STEP_HOOKS if getattr(kind, hook) is not getattr(Callback, hook)]
+        if looks or isinstance(callback, StochasticWeightAveraging):  # which exchanges the scheduler
+            return f"callback {kind.__name__}"
+    for hook in MODULE_HOOKS:
+        if getattr(type(module), hook) is not getattr(SubNetwork, hook):
+            return f"{type(module).__name__}.{hook}"
+    scheduler = module.make_scheduler
+    if scheduler is not None and "total_steps" not in inspect.signature(scheduler).parameters:
+        return "a scheduler that counts epochs"
+    return None
