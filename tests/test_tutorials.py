@@ -155,7 +155,9 @@ def check_scenario(results: list[dict], project: Path) -> None:
 def check_parts(results: list[dict], project: Path) -> None:
     check(results)
     assert "two_layers" in (project / "runs/two_layers/identifier/identifier.json").read_text(encoding="utf-8")
-    for record in (project / "runs/gradients/subnetworks").glob("*/*.json"):
+    records = list((project / "runs/gradient_norm/subnetworks").glob("*/*.json"))
+    assert records
+    for record in records:
         history = json.loads(record.read_text(encoding="utf-8"))["history"]
         assert all(epoch["gradient/norm"] > 0 for epoch in history)
     with (project / "runs/rmsprop/results.csv").open(encoding="utf-8") as stream:
