@@ -19,10 +19,10 @@ demo: $(READY)  ## install, compare the scenarios on synthetic identities, say w
 	WANDB_MODE=offline $(BIN)/python -m experiments.compare name=demo n_identities=[500,1000] seeds=3 trainer.max_epochs=30 logger=csv
 
 test: $(READY)  ## install, run the default test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(READY)  ## the slow tests as well
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ""
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m ""
 
 lint: $(READY)  ## check style and types
 	$(BIN)/ruff check .

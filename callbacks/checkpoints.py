@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Lightning's checkpoints as safetensors files: no pickle, and a digest that finds damage.
 
-Lightning's ModelCheckpoint decides when; `SafetensorsIO` writes and reads. Weights and batch order depend on (seed,
-sub-network, epoch), so a fit that goes on from a checkpoint ends with the weights of one that was never stopped.
+Weights and batch order depend on (seed, sub-network, epoch), so a fit that goes on from a checkpoint ends with the
+weights of one that was never stopped.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from datamodules.files import make_folder, replace_file
 log = logging.getLogger(__name__)
 
 KEPT = 2  # the newest may be damaged; the one before it then costs one epoch more
-UNSYNCED_SECONDS = 1.0  # waiting for the disk costs some 10 ms: nothing beside a long epoch, much beside a short one
+UNSYNCED_SECONDS = 1.0  # waiting for the disk costs some 10 ms, a quarter of an epoch of 500 identities
 
 
 class SafetensorsIO(CheckpointIO):
@@ -37,19 +37,16 @@ class SafetensorsIO(CheckpointIO):
     """
 
     def __init__(self, lineage: str):
-        self.lineage, self._last = lineage, time.monotonic()
+        self.lineage, self._synced = lineage, time.monotonic()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Writes the file, whole or not at all. It waits for the disk if the last time is a second ago or longer.
+        """Writes the file, whole or not at all. It waits for the disk at most once a second.
 
-        Args:
-            checkpoint: tensors, numbers, strings, None; lists, tuples and dictionaries of these.
-
-        Raises:
-            TypeError: any other value.
+        Raises TypeError: a value that is no tensor, number, string or None, nor a list, tuple or dictionary of these.
         """
         now = time.monotonic()
-        sync, self._last = now - self._last > UNSYNCED_SECONDS, now
+        if sync := now - self._synced > UNSYNCED_SECONDS:
+            self._synced = now
         tensors: dict[str, Tensor] = {}
         content = json.dumps(_plain(checkpoint, "", tensors))
         facts = {"lineage": self.lineage, "epoch": str(checkpoint["epoch"]), "content": content}
@@ -58,11 +55,7 @@ class SafetensorsIO(CheckpointIO):
             safetensors.torch.save_file(tensors, temporary, {**facts, "sha256": _digest(tensors, content)})
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Reads a file, tensors on the CPU.
-
-        Raises:
-            InputError: truncated, altered, or of another lineage.
-        """
+        """Reads a file, tensors on the CPU. Raises InputError: truncated, altered, or of another lineage."""
         cure = "nothing, the checkpoint before it is used"
         try:
             with safetensors.safe_open(path, framework="pt") as stream:
@@ -124,7 +117,7 @@ def _digest(tensors: dict[str, Tensor], text: str) -> str:
 
 
 class EpochCheckpoints(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, set to keep the two newest epochs as `<stem>.epoch-0000.safetensors` and so on."""
+    """Keeps the two newest epochs as `<stem>.epoch-0000.safetensors` and so on."""
 
     FILE_EXTENSION = ".safetensors"
 
@@ -144,14 +137,9 @@ def epoch_files(stem: Path) -> dict[int, Path]:
 
 
 def newest_checkpoint(stem: Path, lineage: str, max_epochs: int) -> Path | None:
-    """The newest intact checkpoint that a fit can go on from; None if there is none. Damaged ones of `stem` go.
+    """The newest intact checkpoint of at most `max_epochs` epochs; None if there is none. Damaged ones are removed.
 
-    A finished sub-network of the same lineage and fewer epochs, beside the folder of `stem`, counts as well.
-
-    Args:
-        stem: path of the job's files without suffix.
-        lineage: see `SafetensorsIO`.
-        max_epochs: the checkpoint holds so many epochs at most.
+    A finished sub-network of the same lineage, beside the folder of `stem`, counts as well. `stem` has no suffix.
     """
     reader = SafetensorsIO(lineage)
     stems = [stem, *(folder / stem.name for folder in stem.parent.parent.glob("*") if folder != stem.parent)]

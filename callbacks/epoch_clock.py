@@ -13,9 +13,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 class EpochClock(Callback):
     """Logs `time/epoch_seconds`, `time/samples_per_second` and `memory/peak_mb` once per training epoch.
 
-    The clock runs from the first batch to the end of the last optimiser step, waits for the device, and leaves
-    validation out. Peak memory is that of the process since the epoch began (Linux's high-water mark, reset where
-    the kernel allows it), or of the CUDA allocator on a GPU; in MiB.
+    The clock runs from the first batch to the end of the last optimiser step on the device, without validation. Peak
+    memory, in MiB, is that of the process since the epoch began, or of the CUDA allocator on a GPU.
     """
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -26,28 +25,24 @@ class EpochClock(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
-        """Counts samples, those a module says it has seen or those of the batch; stops the clock after the last."""
         seen = outputs["samples"] if isinstance(outputs, dict) and "samples" in outputs else len(batch[1])
         self._samples += seen * trainer.world_size
         if trainer.is_last_batch:
             wait(module.device)
             seconds = time.perf_counter() - self._start
-            values = {
-                "time/epoch_seconds": seconds,
-                "time/samples_per_second": self._samples / seconds,
-                "memory/peak_mb": peak_memory_mb(module.device),
-            }
+            values = {"time/epoch_seconds": seconds, "time/samples_per_second": self._samples / seconds}
+            values["memory/peak_mb"] = peak_memory_mb(module.device)
             module.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
 
 
 def wait(device: torch.device) -> None:
-    """Waits until a GPU has done what it was told."""
+    """Waits until a GPU has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def reset_peak_memory(device: torch.device | str = "cpu") -> None:
-    """Starts a new measurement of peak memory; without effect where the kernel does not allow it."""
+    """Starts a new measurement of peak memory, if the kernel allows it."""
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -67,7 +62,7 @@ def peak_memory_mb(device: torch.device | str = "cpu") -> float:
 
 
 def kernel_bytes(name: str, file: str = "/proc/self/status") -> int | None:
-    """Bytes that Linux states under a name in a file of /proc; None where it does not."""
+    """Bytes that a file of /proc states under a name; None if it does not."""
     with suppress(OSError):
         for line in Path(file).read_text().splitlines():
             if line.startswith(f"{name}:"):

@@ -14,7 +14,6 @@ class StopOnNonFinite(Callback):
     """Raises `DivergenceError` after an epoch whose mean loss is not finite."""
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Looks at `train/loss`, which the module logs with its last batch."""
         loss = trainer.callback_metrics.get("train/loss")
         if loss is not None and (error := divergence(float(loss), trainer.current_epoch)):
             raise error
@@ -22,9 +21,6 @@ class StopOnNonFinite(Callback):
 
 def divergence(loss: float, epoch: int) -> DivergenceError | None:
     """The error of a loss that is not finite; None for one that is."""
-    if math.isfinite(loss):
-        return None
-    return DivergenceError(
-        f"got a training loss of {loss} in epoch {epoch}; expected a finite one; "
-        "cure: a lower learning rate, a smaller scale or margin, or look for broken embeddings"
-    )
+    cure = "a lower learning rate, a smaller scale or margin, or look for broken embeddings"
+    message = f"got a training loss of {loss} in epoch {epoch}; expected a finite one; cure: {cure}"
+    return None if math.isfinite(loss) else DivergenceError(message)

@@ -8,38 +8,35 @@ from pytorch_lightning.loggers.logger import Logger
 
 
 class History(Logger, Callback):
-    """A logger that only remembers. As a callback of the same fit, it keeps its records in the checkpoints.
+    """A logger that only remembers: `records` has a dict per epoch, keys as logged and `epoch` from 0.
 
-    A logger sees the values of modules and of all callbacks, whatever the order in which those ran.
-
-    Attributes:
-        records: one dict per epoch in order, keys as logged and `epoch` from 0.
+    As a callback of the same fit, it keeps its records in the checkpoints. A logger sees the values of modules and of
+    all callbacks, whatever the order in which those ran.
     """
+
+    name = "history"
+    version = 0
 
     def __init__(self):
         super().__init__()
         self._by_epoch: dict[int, dict[str, float]] = {}
         self._validated = False
 
-    name = "history"
-    version = 0
-
     @property
     def records(self) -> list[dict[str, float]]:
         return [self._by_epoch[epoch] for epoch in sorted(self._by_epoch)]
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Adds values to the record of their epoch; Lightning sends the epoch along."""
+        """Adds values to the record of their epoch, which is one of them."""
         if "epoch" in metrics:
             record = self._by_epoch.setdefault(int(metrics["epoch"]), {"epoch": int(metrics["epoch"])})
             record.update({key: float(value) for key, value in metrics.items() if key != "epoch"})
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run folder holds the configuration."""
+        """Does nothing: the run folder holds the configuration."""
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Lightning still shows the validation values of an earlier epoch; they are not those of this one."""
-        self._validated = False
+        self._validated = False  # Lightning still shows the values of an earlier validation
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         self._validated = True

@@ -9,14 +9,10 @@ from torch import Tensor
 
 
 class KeepBest(Callback):
-    """Remembers, in memory, the weights of the epoch with the lowest value, and puts them back when the fit ends.
+    """Keeps the weights of the epoch with the lowest `monitor` in memory, and puts them back when the fit ends.
 
-    Attributes:
-        best_epoch: its number from 0, None before the first.
-
-    Args:
-        monitor: name of a logged validation value; lower is better, the first of equal ones wins.
-        patience: epochs without a lower value after which the fit stops.
+    The fit stops after `patience` epochs without a lower value. `best_epoch` counts from 0, of equal values the first;
+    None before the first validation.
     """
 
     def __init__(self, monitor: str = "val/loss", patience: int = 5):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tells whoever watches how far a fit is."""
+"""Reports how far a fit is."""
 
 from collections.abc import Callable
 
@@ -7,11 +7,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 
 class ReportEpoch(Callback):
-    """Calls a function after every training epoch.
-
-    Args:
-        report: called with epochs done, epochs in all, and the values logged so far.
-    """
+    """Calls a function after every training epoch: epochs done, epochs in all, and the values logged so far."""
 
     def __init__(self, report: Callable[[int, int, dict[str, float]], None]):
         self.report = report

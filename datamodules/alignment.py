@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """From a picture to square face crops.
 
-Axes: H, W height and width of a picture, S side of a crop in pixels. Pictures are (H, W, 3) and crops (S, S, 3), both
-uint8 RGB. Points are (x, y) in pixels, (0, 0) the centre of the
-upper left pixel.
+Axes: H, W height and width of a picture, S side of a crop in pixels. Pictures are (H, W, 3) and crops (S, S, 3) uint8
+RGB. Points are (x, y) in pixels; (0, 0) is the centre of the upper left pixel.
 """
 
 import math
@@ -17,8 +16,7 @@ from PIL import Image
 from datamodules.errors import InputError
 from datamodules.images import RejectedImage
 
-# Left eye, right eye, nose, left and right corner of the mouth (as seen) in the 112 x 112 crops on which ArcFace
-# and its successors are trained.
+# Left eye, right eye, nose, left and right corner of the mouth (as seen) in the 112 x 112 crops of ArcFace.
 ARCFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
@@ -27,15 +25,10 @@ ARCFACE_SIZE = 112
 
 @dataclass(frozen=True)
 class Face:
-    """A face found in a picture.
+    """A face found in a picture."""
 
-    Attributes:
-        box: (4,) float32: left, top, right, bottom in pixels of the picture given.
-        score: the detector's confidence; the scale is the detector's own.
-    """
-
-    box: np.ndarray
-    score: float
+    box: np.ndarray  # (4,) float32: left, top, right, bottom in pixels of the picture
+    score: float  # the detector's confidence, on its own scale
     crop_SSC: np.ndarray
 
 
@@ -53,13 +46,11 @@ class Aligner(ABC):
 
     @abstractmethod
     def faces(self, picture_HWC: np.ndarray) -> list[Face]:
-        """All faces of a picture in the detector's order, perhaps none."""
+        """All faces of a picture, in the detector's order."""
 
     def main_face(self, picture_HWC: np.ndarray) -> Face:
-        """The one face of a picture that is said to show one person: large and near the centre.
-
-        Of several faces the one with the greatest box area minus twice the squared distance of its centre from the
-        picture's, the rule of davidsandberg/facenet (src/align/align_dataset_mtcnn.py).
+        """The face of a picture of one person: the greatest box area minus twice the squared distance from its centre
+        to the picture's, as in davidsandberg/facenet (src/align/align_dataset_mtcnn.py).
 
         Raises:
             RejectedImage: no face found.
@@ -80,13 +71,11 @@ class Aligner(ABC):
 
 
 class Resize(Aligner):
-    """No detection: the whole picture, for aligned faces and for pictures of anything else.
-
-    The shorter side is brought to image_size / fraction, and the centre is cut out.
+    """No detection: the centre square of the picture, for aligned faces and for other pictures.
 
     Args:
         image_size: side S of the crops in pixels.
-        fraction: share of the shorter side that is kept, in (0, 1]; ImageNet networks are evaluated at 0.875.
+        fraction: side of the square as a share of the shorter side, in (0, 1]; 0.875 for ImageNet networks.
     """
 
     def __init__(self, image_size: int, fraction: float = 1.0):
@@ -106,27 +95,22 @@ class Resize(Aligner):
 
 
 class MTCNNAligner(Aligner):
-    """Faces by MTCNN (Zhang et al. 2016, facenet-pytorch's, whose weights come with the package).
+    """Faces by MTCNN (Zhang et al. 2016), with the weights in the package facenet-pytorch.
 
     Args:
         image_size: side S of the crops in pixels.
-        crop: "template": five landmarks are brought onto the ArcFace template by a similarity transform;
-            "box": the detector's box with a margin, stretched to a square, as facenet-pytorch's networks expect.
-        margin: for "box": how much of the crop's side is added around the box (0.2: 32 of 160 pixels).
+        crop: "template": a similarity transform brings five landmarks onto the ArcFace template; "box": the detector's
+            box with a margin, stretched to a square, as facenet-pytorch's networks expect.
+        margin: share of the crop's side around the box (0.2: 32 of 160 pixels).
         min_face: smallest face to search for, in pixels.
         min_side: pictures with a shorter side below this many pixels are enlarged to it for the search.
         thresholds: of the three stages, each in (0, 1).
     """
 
     def __init__(
-        self,
-        image_size: int = ARCFACE_SIZE,
-        crop: str = "template",
-        margin: float = 0.2,
-        min_face: int = 20,
-        min_side: int = 160,
-        thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
-    ):
+        self, image_size: int = ARCFACE_SIZE, crop: str = "template", margin: float = 0.2, min_face: int = 20,
+        min_side: int = 160, thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
+    ):  # fmt: skip
         super().__init__(image_size)
         if crop not in ("template", "box"):
             raise InputError(f"alignment.crop = {crop!r}", "template or box", "choose one of them")
@@ -138,15 +122,10 @@ class MTCNNAligner(Aligner):
         self._detector: MTCNN | None = None
 
     def __getstate__(self) -> dict:
-        # Each worker process builds its own detector, so that none has to travel.
-        return {**vars(self), "_detector": None}
+        return {**vars(self), "_detector": None}  # each worker process builds its own
 
     def detect(self, picture_HWC: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Boxes, confidences and landmarks of all faces.
-
-        Returns:
-            (F, 4) boxes, (F,) confidences, (F, 5, 2) landmarks, in pixels of the picture; the largest face first.
-        """
+        """(F, 4) boxes, (F,) confidences, (F, 5, 2) landmarks in pixels of the picture; the largest face is first."""
         if self._detector is None:
             self._detector = MTCNN(keep_all=True, min_face_size=self.min_face, thresholds=list(self.thresholds))
         image = Image.fromarray(picture_HWC)
@@ -155,8 +134,7 @@ class MTCNNAligner(Aligner):
         try:
             boxes, scores, points = self._detector.detect(image, landmarks=True)
         except (RuntimeError, IndexError, ValueError):
-            # The detector raises on candidates that lie wholly outside of the picture, and on some empty stages.
-            boxes = None
+            boxes = None  # raised for candidates outside of the picture, and for some empty stages
         if boxes is None:
             return np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2))
         boxes = boxes.astype(np.float64) / zoom
@@ -178,20 +156,12 @@ class MTCNNAligner(Aligner):
 
 
 def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The rotation, uniform scale and shift, without reflection, that brings points nearest to others.
+    """The (2, 3) matrix M, a rotation, uniform scale and shift, with least squares of target - M @ (x, y, 1).
 
-    With points as complex numbers z -> w = a z + b, least squares gives a = sum conj(z') w' / sum |z'|^2 over centred
-    points: Umeyama (1991), equations 40 to 42, in two dimensions.
+    `source` and `target` are (P, 2) points; raises `RejectedImage` if the source points coincide.
 
-    Args:
-        source: (P, 2) points.
-        target: (P, 2) where they should go.
-
-    Returns:
-        (2, 3) matrix M with target ~ M @ (x, y, 1).
-
-    Raises:
-        RejectedImage: the source points coincide.
+    Umeyama (1991), equations 40 to 42, in two dimensions: for points as complex numbers and w = a z + b,
+    a = sum conj(z') w' / sum |z'|^2 over centred points.
     """
     z, w = (np.asarray(points, np.float64) @ np.array([1, 1j]) for points in (source, target))
     centred = z - z.mean()
@@ -204,23 +174,23 @@ def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def crop_to_template(picture_HWC: np.ndarray, points: np.ndarray, image_size: int = ARCFACE_SIZE) -> np.ndarray:
-    """Warps a face so that its five landmarks lie on the ArcFace template; black outside of the picture.
+    """Warps a face so that its five landmarks match the ArcFace template; black outside of the picture.
 
     Args:
         points: (5, 2) left eye, right eye, nose, left and right corner of the mouth.
-        image_size: side S of the crop in pixels; the template is scaled from 112.
+        image_size: side S of the crop in pixels.
     """
-    # Sizes scale about the corner of the picture, which lies half a pixel before the first pixel's centre.
+    # Sizes scale about the picture's corner, half a pixel before the first pixel's centre.
     target = (ARCFACE_TEMPLATE + 0.5) * (image_size / ARCFACE_SIZE) - 0.5
     matrix = similarity_transform(points, target)
     image = Image.fromarray(picture_HWC)
-    # A large face is first averaged down: bilinear sampling alone would skip most of its pixels.
+    # Bilinear sampling alone would skip most pixels of a large face.
     factor = max(1, math.floor(1 / math.hypot(matrix[0, 0], matrix[1, 0])))
     if factor > 1:
         image = image.reduce(factor)
         matrix = similarity_transform((np.asarray(points) + 0.5) / factor - 0.5, target)
     full = np.vstack([matrix, [0, 0, 1]])
-    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # Pillow counts from the corner, not from the centre
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # Pillow counts from the corner
     back = half @ np.linalg.inv(full) @ np.linalg.inv(half)
     size = (image_size, image_size)
     warped = image.transform(size, Image.Transform.AFFINE, back[:2].ravel().tolist(), Image.Resampling.BILINEAR)
@@ -228,7 +198,7 @@ def crop_to_template(picture_HWC: np.ndarray, points: np.ndarray, image_size: in
 
 
 def crop_box(picture_HWC: np.ndarray, box: np.ndarray, image_size: int) -> np.ndarray:
-    """Cuts out a box and brings it to a square, anti-aliased: (S, S, 3).
+    """Cuts out a box and scales it, anti-aliased: (S, S, 3).
 
     Args:
         box: (4,) left, top, right, bottom in pixels, inside of the picture.

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""The data of one network, labelled by the classes of its cluster.
+"""The data of one sub-network, labelled by the classes of its cluster.
 
-Axes: N samples of the cluster, B samples of a batch that one process takes, D embedding dimension, C classes of the
-cluster.
+Axes: N samples of the cluster, B samples of a batch on one process, D embedding dimension, C classes of the cluster.
 """
 
+import mmap
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -16,68 +16,47 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
+from datamodules.class_means import moderate_rows
 from datamodules.embedding_set import CHUNK_ROWS, EmbeddingSet
-from datamodules.files import scattered_reads
 from datamodules.splits import Split, Splits, local_split
 
-RESIDENT_BYTES = 2 << 30  # a cluster up to this size is read once and kept; a larger one stays memory-mapped
+RESIDENT_BYTES = 2 << 30  # a cluster up to this size is kept in memory; a larger one stays memory-mapped
 
 
 class Batch(NamedTuple):
-    """Samples of one step.
+    """Samples of one step."""
 
-    Attributes:
-        unit_BD: (B, D) float32 embeddings divided by their length.
-        target_B: (B,) int64 local labels.
-        length_B: (B,) float32 lengths of the stored embeddings; some losses read image quality from them.
-        weight: factor of this rank's mean loss, so that the mean over ranks is the mean over the whole batch: its
-            samples times ranks over samples of the whole batch. 1 if the ranks share evenly, 0 if nothing is left
-            for this rank, which then repeats a sample of another.
-    """
-
-    unit_BD: Tensor
-    target_B: Tensor
-    length_B: Tensor
+    unit_BD: Tensor  # (B, D) float32 embeddings divided by their length
+    target_B: Tensor  # (B,) int64 local labels
+    length_B: Tensor  # (B,) float32 lengths of the stored embeddings; some losses read image quality from them
+    # Factor of this rank's mean loss that makes the mean over ranks the mean over the whole batch: its samples times
+    # ranks over samples of the whole batch; 0 for a rank that repeats a sample of another.
     weight: float = 1.0
 
 
 class IndexBatches:
-    """Batches gathered by index, no Python per sample; Lightning takes it as a data loader.
+    """Batches gathered by index, without Python code per sample; Lightning takes it as a data loader.
 
-    The order of a shuffled epoch depends on (seed, stream, epoch) alone: not on what ran before, so that a resumed
-    or moved job sees the same batches. Of w processes each takes every w-th sample of a batch, so that a step sees
-    the same samples on any number of devices.
+    The order of a shuffled epoch depends on (seed, stream, epoch) alone, so a resumed or moved job sees the same
+    batches. Each of w processes takes every w-th sample of a batch: a step sees the same samples on any number of them.
 
-    Rows that fit are read and divided by their length once and stay on the device that trains; of a larger set a
-    second thread reads the next batch while this one trains.
+    Rows that fit are read and normalised once and stay on the device that trains. Otherwise a second thread reads the
+    next batch while this one trains.
 
     Args:
-        embeddings_ND: all rows of the embedding set, memory-mapped or not.
         split: the rows to serve and their local labels.
         batch_size: samples per step, shared by all processes.
-        seed: of the order.
-        stream: number of the sub-network, so that two sub-networks of a run have different orders.
-        shuffle: whether to shuffle each epoch; otherwise the rows come in order.
-        rank, world_size: which process of how many this is.
-        resident_bytes: up to this size (as float32) the rows are kept; None: `RESIDENT_BYTES`, or half of what is
-            free on a GPU.
-        epoch: tells the number of the epoch when a pass begins.
+        stream: number of the sub-network: sub-networks of a run have different orders.
+        resident_bytes: size in bytes, as float32, up to which the rows are kept; None: `RESIDENT_BYTES`, or half of the
+            free memory of a GPU.
+        epoch: called at the start of a pass for the number of the epoch.
     """
 
     def __init__(
-        self,
-        embeddings_ND: np.ndarray,
-        split: Split,
-        batch_size: int,
-        seed: int = 0,
-        stream: int = 0,
-        shuffle: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-        resident_bytes: int | None = None,
-        device: torch.device | str = "cpu",
-        epoch: Callable[[], int] = lambda: 0,
-    ):
+        self, embeddings_ND: np.ndarray, split: Split, batch_size: int, seed: int = 0, stream: int = 0,
+        shuffle: bool = False, rank: int = 0, world_size: int = 1, resident_bytes: int | None = None,
+        device: torch.device | str = "cpu", epoch: Callable[[], int] = lambda: 0,
+    ):  # fmt: skip
         self.embeddings_ND, self.rows, self.device = embeddings_ND, split.rows, torch.device(device)
         self.target_N = torch.from_numpy(split.labels.astype(np.int64))
         self.batch_size, self.seed, self.stream, self.shuffle = batch_size, seed, stream, shuffle
@@ -109,33 +88,31 @@ class IndexBatches:
             return
         with ThreadPoolExecutor(1) as reader:
             coming = None
-            for index_B, weight in shares:
-                ready, coming = coming, reader.submit(self._read, index_B.numpy(), weight)
+            for share in [*shares, None]:
+                ready, coming = coming, share and reader.submit(self._read, share[0].numpy(), share[1])
                 if ready:
                     yield ready.result()
-            if coming:
-                yield coming.result()
 
     def _share(self, index_B: Tensor) -> tuple[Tensor, float]:
         if self.world_size == 1:
             return index_B, 1.0
         mine = range(self.rank, len(index_B), self.world_size)
-        # An empty batch would have a NaN mean: a rank for which nothing is left repeats a sample with weight 0.
+        # The mean loss of an empty batch is NaN: a rank without a sample repeats one with weight 0.
         place = torch.arange(self.rank, max(len(index_B), self.world_size), self.world_size)
         return index_B[place % len(index_B)], len(mine) * self.world_size / len(index_B)
 
     def _read(self, index: np.ndarray, weight: float = 1.0) -> Batch:
         rows = self.rows[index]
-        unit_BD = torch.empty((len(rows), self.embeddings_ND.shape[1]))
-        length_B = torch.empty(len(rows))
-        order = np.argsort(rows)  # ascending reads: a memory map on a disk wants them so
+        unit_BD, length_B = torch.empty((len(rows), self.embeddings_ND.shape[1])), torch.empty(len(rows))
+        order = np.argsort(rows)  # a disk is read fastest in ascending order
         sparse = len(rows) > 0 and len(rows) * 8 < int(rows[order[-1]]) - int(rows[order[0]])
         with scattered_reads(self.embeddings_ND) if sparse else nullcontext():
             for start in range(0, len(rows), CHUNK_ROWS):
                 chunk = order[start : start + CHUNK_ROWS]
-                read = torch.from_numpy(np.asarray(self.embeddings_ND[rows[chunk]], dtype=np.float32))
-                length = torch.linalg.vector_norm(read, dim=1)
-                length_B[chunk], unit_BD[chunk] = length, read / length.clamp_min(1e-12)[:, None]
+                read, power = moderate_rows(self.embeddings_ND[rows[chunk]])
+                length = torch.linalg.vector_norm(torch.from_numpy(read), dim=1)
+                unit_BD[chunk] = torch.from_numpy(read) / length.clamp_min(1e-12)[:, None]
+                length_B[chunk] = torch.ldexp(length, torch.from_numpy(power)).clamp_max(torch.finfo().max)
         target_B = self.target_N[torch.from_numpy(index)]
         if self.device.type == "cuda":
             unit_BD, target_B, length_B = (
@@ -144,14 +121,27 @@ class IndexBatches:
         return Batch(unit_BD, target_B, length_B, weight)
 
 
-class Bundles:
-    """Several batches as one, for `lightning_modules.bundled_steps`.
+@contextmanager
+def scattered_reads(rows_ND: np.ndarray) -> Iterator[None]:
+    """Reads few rows of a memory map from the disk without the rows between them.
 
-    Args:
-        batches: a loader with a length.
-        size: batches of a bundle; the last bundle of an epoch may be smaller.
-        limit: batches of an epoch, at most.
+    Linux reads 128 KiB around a row that is not in memory: for a 200th of the rows, 65 times the bytes needed.
     """
+    mapped: Any = rows_ND
+    while isinstance(mapped, np.ndarray):
+        mapped = mapped.base
+    advise = getattr(mapped, "madvise", None)  # not on Windows
+    try:
+        if advise:
+            advise(mmap.MADV_RANDOM)
+        yield
+    finally:
+        if advise:
+            advise(mmap.MADV_NORMAL)
+
+
+class Bundles:
+    """Lists of `size` batches, for `lightning_modules.bundled_steps`; at most `limit` batches of an epoch."""
 
     def __init__(self, batches: IndexBatches, size: int, limit: int | None = None):
         self.batches, self.size = batches, size
@@ -167,18 +157,12 @@ class Bundles:
 
 
 class ClusterDataModule(LightningDataModule):
-    """Training and validation batches of some identities.
+    """Training and validation batches of some identities; see `IndexBatches` for the arguments.
 
     Attributes:
-        steps_per_call: batches that a training batch bundles, see `lightning_modules.bundled_steps`.
-        steps_per_epoch: batches of an epoch where they are bundled; None is all.
-        shared: whether the ranks share each batch; otherwise every rank takes all of it, as sharded heads need.
-
-    Args:
-        embeddings_ND: all rows of the embedding set, memory-mapped or not.
-        train, val: the rows to serve and their local labels.
-        batch_size: samples per step, shared by all processes.
-        seed: of the batch order.
+        steps_per_call: batches in a bundle, see `lightning_modules.bundled_steps`; 1 serves single batches.
+        steps_per_epoch: batches of an epoch if they are bundled; None is all.
+        shared: whether the ranks share each batch; if not, every rank takes all of it, as sharded heads need.
     """
 
     def __init__(
@@ -195,11 +179,7 @@ class ClusterDataModule(LightningDataModule):
     def of_cluster(
         cls, embedding_set: EmbeddingSet, splits: Splits, members_C: np.ndarray, **more: int
     ) -> "ClusterDataModule":
-        """The batches of one cluster, labelled by the place of an identity in it.
-
-        Args:
-            members_C: (C,) identities of the cluster, ascending.
-        """
+        """The batches of the identities `members_C`, ascending, labelled by their place among them."""
         train, val = local_split(splits.train, members_C), local_split(splits.val, members_C)
         return cls(embedding_set.embeddings, train, val, **more)
 
@@ -215,19 +195,17 @@ class ClusterDataModule(LightningDataModule):
         return batches
 
     def train_dataloader(self) -> IndexBatches | Bundles:
-        """Shuffled training batches."""
         batches = self._batches(self.train_split, self.batch_size, shuffle=True)
         return batches if self.steps_per_call == 1 else Bundles(batches, self.steps_per_call, self.steps_per_epoch)
 
     def val_dataloader(self) -> IndexBatches:
-        """Validation batches in order."""
         return self._batches(self.val_split, max(self.batch_size, 1024), shuffle=False)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """The batch as it is: `IndexBatches` serves it on the device that trains."""
+        """The batch itself: `IndexBatches` serves it on the device that trains."""
         return batch
 
     def release(self) -> None:
-        """Frees the rows that its batches keep; none of them may be used any more."""
+        """Frees the rows that its batches keep; they cannot be used afterwards."""
         while self._served:
             self._served.pop().resident = None

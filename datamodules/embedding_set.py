@@ -5,6 +5,8 @@ Axes: N samples, D embedding dimension, K identities.
 """
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,51 +16,40 @@ import numpy as np
 from datamodules.errors import InputError
 from datamodules.files import atomic_folder, open_npy, read_json, write_json
 
-CHUNK_ROWS = 65_536  # rows read at a time where a whole set is streamed: 128 MiB of float32 at D = 512
+CHUNK_ROWS = 65_536  # rows that a pass over a whole set reads at a time: 128 MiB of float32 at D = 512
+DTYPES = ("float16", "float32")
 
 
 @dataclass(frozen=True)
 class EmbeddingSet:
-    """Embeddings of N samples of K identities, rows sorted by label.
+    """Embeddings of N samples of K identities, rows sorted by label."""
 
-    Attributes:
-        embeddings: (N, D) float16 or float32, memory-mapped, not necessarily normalised.
-        labels: (N,) int32 in [0, K), non-decreasing, every label present.
-        identities: K names; the place in the list is the label.
-        files: N names of the source images, or an empty tuple.
-        meta: what `meta.json` says: source, extractor fingerprint and whatever else the maker stated.
-        path: the folder, or None for a set that lives in memory only.
-    """
-
-    embeddings: np.ndarray
-    labels: np.ndarray
-    identities: tuple[str, ...]
-    files: tuple[str, ...] = ()
-    meta: dict[str, Any] = field(default_factory=dict)
-    path: Path | None = None
+    embeddings: np.ndarray  # (N, D) float16 or float32, memory-mapped, not necessarily normalised
+    labels: np.ndarray  # (N,) int32 in [0, K), non-decreasing, every label present
+    identities: tuple[str, ...]  # K names, in the order of the labels
+    files: tuple[str, ...] = ()  # N names of the source images, or an empty tuple
+    meta: dict[str, Any] = field(default_factory=dict)  # content of `meta.json`: source, extractor fingerprint, ...
+    path: Path | None = None  # the folder, or None for a set that is in memory only
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def dim(self) -> int:
-        """D, the embedding dimension."""
         return self.embeddings.shape[1]
 
     @property
     def n_identities(self) -> int:
-        """K, the number of identities."""
         return len(self.identities)
 
     def sample_counts(self) -> np.ndarray:
-        """Number of samples of each identity: (K,) int64."""
+        """(K,) int64 samples of each identity."""
         return np.bincount(self.labels, minlength=self.n_identities)
 
     def fingerprint(self) -> str:
-        """A hash that changes when the data change: of shape, dtype, labels, names and 4,096 evenly spaced rows.
+        """A hash of shape, dtype, labels, names and 4,096 evenly spaced rows.
 
-        Rows are sampled so that a set of hundreds of gigabytes is recognised at once; it guards against mix-ups,
-        not against forgery.
+        A sample of the rows is enough against mix-ups, and quick for hundreds of gigabytes. It is none against forgery.
         """
         digest = hashlib.sha256(f"{self.embeddings.shape}{self.embeddings.dtype}".encode())
         digest.update(np.ascontiguousarray(self.labels).tobytes())
@@ -69,22 +60,19 @@ class EmbeddingSet:
 
     @classmethod
     def open(cls, path: Path | str, check_values: bool = True) -> "EmbeddingSet":
-        """Opens a folder as EmbeddingSet.
+        """Opens a folder with embeddings.npy, labels.npy, identities.txt, meta.json and, optionally, files.txt.
 
-        Args:
-            path: the folder with embeddings.npy, labels.npy, identities.txt, meta.json and perhaps files.txt.
-            check_values: also stream through the embeddings and refuse NaN, infinity and zero rows.
+        Arrays of other numbers or byte order are converted in memory.
 
         Raises:
             InputError: a file is missing, damaged, or does not match the others.
         """
         folder = Path(path)
         if not folder.is_dir():
-            raise InputError(
-                f"no folder {folder}", "an EmbeddingSet folder", "check data.path, or make one with experiments.prepare"
-            )
+            cure = "check data.path, or make one with experiments.prepare"
+            raise InputError(f"no folder {folder}", "an EmbeddingSet folder", cure)
         meta = read_json(folder / "meta.json")
-        embeddings = open_npy(folder / "embeddings.npy", ("float16", "float32"), ndim=2)
+        embeddings = open_npy(folder / "embeddings.npy", DTYPES, ndim=2)
         labels = np.asarray(open_npy(folder / "labels.npy", ("int32",), ndim=1))
         identities = _read_lines(folder / "identities.txt")
         files = _read_lines(folder / "files.txt") if (folder / "files.txt").exists() else ()
@@ -100,30 +88,25 @@ class EmbeddingSet:
 
     @classmethod
     def write(
-        cls,
-        path: Path | str,
-        embeddings: np.ndarray,
-        labels: np.ndarray,
-        identities: list[str] | tuple[str, ...],
-        files: list[str] | tuple[str, ...] = (),
-        **meta: Any,
-    ) -> "EmbeddingSet":
+        cls, path: Path | str, embeddings: np.ndarray, labels: np.ndarray, identities: Sequence[str],
+        files: Sequence[str] = (), **meta: Any,
+    ) -> "EmbeddingSet":  # fmt: skip
         """Writes a set as a new folder, whole or not at all, and opens it.
 
         Args:
-            embeddings: (N, D) float16 or float32.
-            labels: (N,) integers in [0, K), in any order: rows are sorted by label, stably, as they are written.
-            identities: K names, without line breaks.
-            files: N names of source images, or nothing.
+            embeddings: (N, D) numbers; all but float16 are stored as float32.
+            labels: (N,) integers in [0, K), in any order: rows are stored in the order of the labels, stably.
+            identities: K names without line breaks.
             **meta: further facts for meta.json: source, extractor fingerprint, ...
 
         Raises:
-            InputError: shapes that do not match, labels with gaps, NaN, infinity or zero rows, or a folder that exists.
+            InputError: shapes that do not match, labels with gaps, rows or names that `open` refuses, meta that states
+                a fact of the arrays, or a folder that exists.
         """
         embeddings, labels = np.asarray(embeddings), np.asarray(labels)
-        if embeddings.ndim != 2 or embeddings.dtype.name not in ("float16", "float32"):
+        if embeddings.ndim != 2 or embeddings.dtype.kind not in "fiu":
             got = f"embeddings of shape {embeddings.shape}, {embeddings.dtype}"
-            raise InputError(got, "(N, D), float16 or float32", "convert them")
+            raise InputError(got, "(N, D) numbers", "pass one row per sample")
         if labels.shape != (len(embeddings),) or labels.dtype.kind not in "iu":
             got = f"labels of shape {labels.shape}, {labels.dtype}"
             raise InputError(got, f"({len(embeddings)},) integers", "one label per embedding")
@@ -133,16 +116,20 @@ class EmbeddingSet:
         broken = [name for name in (*identities, *files) if "\n" in name or "\r" in name]
         if broken:
             raise InputError(f"{broken[0]!r}, a name with a line break", "one line per name", "rename it")
+        dtype = embeddings.dtype.name if embeddings.dtype.name in DTYPES else "float32"
+        facts = {"count": len(labels), "identities": len(identities), "dim": embeddings.shape[1], "dtype": dtype}
+        if stated := facts.keys() & meta:
+            cure = "leave it out; for another dtype pass embeddings.astype(...)"
+            raise InputError(f"{' and '.join(sorted(stated))} in meta", "facts that the arrays do not state", cure)
         order = np.argsort(labels, kind="stable")
         names = tuple(files[i] for i in order) if len(files) == len(labels) else tuple(files)
         in_order = bool((order == np.arange(len(order))).all())
         made = cls(embeddings, labels[order].astype(np.int32), tuple(identities), names)
         made._check_structure()
-        with atomic_folder(path) as folder:
-            # Sorted in chunks into the map, so that a set larger than memory can be written from another map.
-            target = np.lib.format.open_memmap(
-                folder / "embeddings.npy", mode="w+", dtype=embeddings.dtype, shape=embeddings.shape
-            )
+        with atomic_folder(path) as folder, np.errstate(over="ignore"):  # infinite values are refused below
+            # Sorted in chunks into the map: a set larger than memory can be written from another map.
+            file = folder / "embeddings.npy"
+            target = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=embeddings.shape)
             for start in range(0, len(order), CHUNK_ROWS):
                 chunk = slice(start, start + CHUNK_ROWS)
                 target[chunk] = embeddings[chunk] if in_order else embeddings[order[chunk]]
@@ -153,8 +140,7 @@ class EmbeddingSet:
             for name, lines in (("identities.txt", made.identities), ("files.txt", made.files)):
                 if lines:
                     (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-            facts = {"count": len(labels), "identities": len(identities), "dim": embeddings.shape[1]}
-            write_json(folder / "meta.json", {**facts, "dtype": embeddings.dtype.name, "normalised": False, **meta})
+            write_json(folder / "meta.json", {**facts, "normalised": False, **meta})
         return cls.open(path, check_values=False)
 
     def _check_structure(self) -> None:
@@ -163,14 +149,9 @@ class EmbeddingSet:
         if n == 0 or k == 0 or self.dim == 0:
             got = f"{name} with {n} embeddings of {k} identities, {self.dim}-d"
             raise InputError(got, "at least one of each", "check how it was made")
-        if len(self.labels) != n:
-            raise InputError(
-                f"{name}: {len(self.labels)} labels for {n} embeddings", "one label per row", "write labels.npy again"
-            )
-        if self.files and len(self.files) != n:
-            raise InputError(
-                f"{name}: {len(self.files)} file names for {n} embeddings", "one name per row", "write files.txt again"
-            )
+        for what, count in (("labels", len(self.labels)), ("file names", len(self.files) or n)):
+            if count != n:
+                raise InputError(f"{name}: {count} {what} for {n} embeddings", "one per row", "write the set again")
         drops = self.labels[1:] < self.labels[:-1]
         if drops.any():
             row = int(np.argmax(drops)) + 1
@@ -185,25 +166,42 @@ class EmbeddingSet:
             got += f"(first: label {missing[0]}, {self.identities[missing[0]]!r})"
             cure = "leave out identities without samples and renumber"
             raise InputError(got, "every label from 0 to K - 1 at least once", cure)
+        check_names(self.identities, str(name), "rename one, in identities.txt or where the set is made")
 
     def check_values(self) -> None:
-        """Streams through the embeddings once; an N x D of any size in constant memory.
+        """Reads all embeddings once, a chunk at a time.
 
         Raises:
-            InputError: NaN, infinity or zero rows, with how many and where the first is.
+            InputError: rows of NaN, infinity or zeros only, with how many and which is first; or several identities
+                whose embeddings are all the same row, which nothing can tell apart.
         """
-        checks = {"not finite": lambda rows: np.isfinite(rows).all(axis=1), "all zero": lambda rows: rows.any(axis=1)}
-        for kind, good in checks.items():
-            count, first = 0, -1
-            for start in range(0, len(self), CHUNK_ROWS):
-                rows = np.flatnonzero(np.logical_not(good(self.embeddings[start : start + CHUNK_ROWS])))
-                first = start + int(rows[0]) if first < 0 and len(rows) else first
-                count += len(rows)
-            if count:
-                where = f"row {first}, identity {self.identities[self.labels[first]]!r}"
-                where += f", {self.files[first]}" if self.files else ""
-                got = f"{self.path or 'the set'}: {count} of {len(self)} embeddings are {kind} (first: {where})"
+        wrong: dict[str, list[np.ndarray]] = {"not finite": [], "all zero": []}
+        alike = self.n_identities > 1
+        for start in range(0, len(self), CHUNK_ROWS):
+            rows_ND = self.embeddings[start : start + CHUNK_ROWS]
+            wrong["not finite"].append(start + np.flatnonzero(~np.isfinite(rows_ND).all(axis=1)))
+            wrong["all zero"].append(start + np.flatnonzero(~rows_ND.any(axis=1)))
+            alike = alike and bool((rows_ND == self.embeddings[0]).all())
+        for kind, parts in wrong.items():
+            if len(rows := np.concatenate(parts)):
+                where = f"row {rows[0]}, identity {self.identities[self.labels[rows[0]]]!r}"
+                where += f", {self.files[rows[0]]}" if self.files else ""
+                got = f"{self.path or 'the set'}: {len(rows)} of {len(self)} embeddings are {kind} (first: {where})"
                 raise InputError(got, "finite vectors with a direction", "remove those rows or extract them again")
+        if alike:
+            got = f"{self.path or 'the set'}: all {len(self)} embeddings are equal"
+            raise InputError(got, f"embeddings that tell {self.n_identities} identities apart", "check the extractor")
+
+
+def check_names(identities: Iterable[str], where: str, cure: str) -> None:
+    """Refuses names of identities with which an answer would be ambiguous: one twice, or the word for nobody."""
+    counts = Counter(identities)
+    name, count = counts.most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{where}: {count} identities called {name!r}", "each name once", cure)
+    if "unknown" in counts:
+        expected = "another name: 'unknown' is the answer for people who are not enrolled"
+        raise InputError(f"{where}: an identity called 'unknown'", expected, cure)
 
 
 def _read_lines(path: Path) -> tuple[str, ...]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The exceptions for what a user can mend: a single line with got, expected and cure."""
+"""Errors that a user can mend: one line with got, expected and cure."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -7,14 +7,12 @@ from difflib import get_close_matches
 
 
 class InputError(ValueError):
-    """Something that the user gave cannot be used.
-
-    The commands print it as one line on standard error and leave with exit code 2.
+    """The user's input cannot be used. Commands print it as one line on standard error and exit with code 2.
 
     Args:
-        got: what was found, with its numbers ("labels.npy has 990 rows").
-        expected: what would have been right ("1000, one per embedding").
-        cure: what to do about it ("write the set again with EmbeddingSet.write").
+        got: the fault, with its numbers ("labels.npy has 990 rows").
+        expected: the right input ("1000, one per embedding").
+        cure: how to mend it ("write the set again with EmbeddingSet.write").
 
     >>> print(InputError("m = 5", "at most 3 identities' worth", "lower n_subnets"))
     got m = 5; expected at most 3 identities' worth; cure: lower n_subnets
@@ -25,32 +23,30 @@ class InputError(ValueError):
         self.got, self.expected, self.cure = got, expected, cure
 
     def __reduce__(self):
-        # Three arguments, one message: the default would rebuild it from the message alone, and a launcher
-        # that sends exceptions between processes would fail on the exception itself.
+        # The default passes the message alone, which fails where launchers send exceptions between processes.
         return type(self), (self.got, self.expected, self.cure)
 
 
 class DiskError(InputError):
-    """The disk does not take what is to be written, or may not be used: full, read-only, or broken.
-
-    Whoever works through many parts stops at it, since the next part would meet the same disk.
-    """
+    """The disk is full, read-only or broken. A loop over many parts stops at it: the next part meets the same disk."""
 
 
 @contextmanager
 def needed_package(name: str, expected: str, cure: str) -> Iterator[None]:
-    """Imports of an optional package stand inside; where it is missing, they are refused with an `InputError`."""
+    """Refuses a missing optional package, imported inside, with an `InputError`."""
     try:
         yield
     except ImportError:
         raise InputError(f"no package {name}", expected, cure) from None
 
 
-def nearest(name: str, known: Iterable[str], cure: str) -> str:
-    """The cure for a misspelt name: the known name most like it, where one is.
+def one_line(error: BaseException, most: int = 160) -> str:
+    """The text of an error without line breaks, or its type if it has none."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
 
-    Args:
-        cure: what else to do, and all to say where no known name is like it.
+
+def nearest(name: str, known: Iterable[str], cure: str) -> str:
+    """The cure for a misspelt name, with the known name that is most like it, if any is.
 
     >>> nearest("cosfase", ["arcface", "cosface"], "correct the name")
     'correct the name; did you mean cosface?'

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Writing files so that a reader sees the old one or the new one, never half of it; reading them back with bounds."""
+"""Atomic writing of files and folders; reading of JSON and .npy files that checks what it reads."""
 
 import ctypes
 import errno
 import hashlib
 import json
-import mmap
 import os
 import re
 import shutil
@@ -26,25 +25,22 @@ _DISK = {
     errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EROFS: _RIGHT, errno.EACCES: _RIGHT, errno.EPERM: _RIGHT,
     errno.EIO: ("a disk that works", "look after the disk"),
 }  # fmt: skip
-LEFTOVERS = (".*.tmp", ".tmp??????")  # names of ours, and of safetensors, for what was not finished
+LEFTOVERS = (".*.tmp", ".tmp??????")  # our names, and those of safetensors, for unfinished files
 
 
-def disk_error(error: BaseException) -> DiskError | None:
-    """The error that a user can mend where the disk is full, read-only or broken; None for any other.
-
-    safetensors hides the number of an operating-system error in its text.
-    """
+def disk_error(error: BaseException, path: Path | str = "a file") -> DiskError | None:
+    """The `DiskError` for a disk that is full, read-only or broken; None for any other error."""
     if isinstance(error, DiskError):
         return error
-    number, file = getattr(error, "errno", None), getattr(error, "filename", None)
-    if type(error).__module__.startswith("safetensors"):
+    number = getattr(error, "errno", None)
+    if type(error).__module__.startswith("safetensors"):  # the number is in its text only
         named = re.search(r"\(os error (\d+)\)", str(error))
         number = int(named[1]) if named else None
     if not isinstance(number, int) or number not in _DISK:
         return None
     expected, cure = _DISK[number]
-    cure = f"{cure}, then repeat the command: what is finished is kept"
-    return DiskError(f"{file or 'a file'} ({os.strerror(number)})", expected, cure)
+    got = f"{getattr(error, 'filename', None) or path} ({os.strerror(number)})"
+    return DiskError(got, expected, f"{cure}, then repeat the command: what is finished is kept")
 
 
 @contextmanager
@@ -52,15 +48,14 @@ def _named_disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        found = disk_error(error)
+        found = disk_error(error, path)
         if found is None or found is error:
             raise
-        found = DiskError(found.got.replace("a file", str(path)), found.expected, found.cure)
         raise found from None
 
 
 def _sync(path: Path) -> None:
-    """Waits until the disk has a file, or the names in a folder."""
+    """Waits until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -75,20 +70,17 @@ def _umask() -> int:
 
 
 def atomic_file(path: Path | str) -> AbstractContextManager[Path]:
-    """`replace_file` that survives a crash of the machine too."""
+    """`replace_file` whose result survives a crash of the machine."""
     return replace_file(path, sync=True)
 
 
 @contextmanager
 def replace_file(path: Path | str, sync: bool = False) -> Iterator[Path]:
-    """Gives a temporary path beside `path`, whose folder must exist; on success it is renamed over `path`, on error
-    removed.
-
-    Write, flush, fsync, replace, fsync of the folder: the order that survives a crash at any point
-    (Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014).
+    """Gives a temporary path beside `path`; on success it is renamed to `path`, on error removed.
 
     Args:
-        sync: whether to wait until the disk has it; if not, the file survives the death of the process only.
+        sync: write, fsync, rename, fsync of the folder: the order that survives a crash at any point (Pillai et al.,
+            "All File Systems Are Not Created Equal", OSDI 2014). Without it the file survives the death of the process.
     """
     path = Path(path)
     with _named_disk_errors(path):
@@ -104,18 +96,14 @@ def replace_file(path: Path | str, sync: bool = False) -> Iterator[Path]:
             if sync:
                 _sync(path.parent)
         except BaseException:
-            with suppress(OSError):  # a disk that has become read-only must not hide why
+            with suppress(OSError):  # the first error matters
                 temporary.unlink(missing_ok=True)
             raise
 
 
 @contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Like `atomic_file` for a folder that does not exist yet.
-
-    Raises:
-        InputError: the folder is there already and is not empty.
-    """
+    """Like `atomic_file` for a folder; refuses one that is there already and is not empty."""
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path}, which exists", "a new folder", "name another one or remove it")
@@ -140,11 +128,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
 
 def make_folder(path: Path | str) -> Path:
-    """Makes a folder and those above it, where missing, and syncs the names of the new ones; gives the folder.
-
-    Raises:
-        DiskError: the disk does not take it.
-    """
+    """Makes a folder and its missing parents, syncs their names, and returns the folder."""
     path = Path(path)
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     with _named_disk_errors(path):
@@ -155,7 +139,7 @@ def make_folder(path: Path | str) -> Path:
 
 
 def remove_leftovers(folder: Path | str, depth: int = 3) -> list[Path]:
-    """Removes what writers that were killed left unfinished; gives the paths of what was removed."""
+    """Removes unfinished files and folders of killed writers, and returns their paths."""
     found = [p for level in range(depth) for name in LEFTOVERS for p in Path(folder).glob("*/" * level + name)]
     for path in found:
         with suppress(OSError):
@@ -164,14 +148,10 @@ def remove_leftovers(folder: Path | str, depth: int = 3) -> list[Path]:
 
 
 def replace_folder(new: Path | str, path: Path | str) -> None:
-    """Puts a finished folder in the place of another, which goes.
+    """Replaces a folder, if there is one, by a complete folder beside it.
 
-    Linux exchanges the two in one step, so that a reader finds the old or the new at any moment. Elsewhere there is a
-    short time without either; a process that dies within it leaves the old folder as `.<name>.old`.
-
-    Args:
-        new: a folder beside `path`, complete.
-        path: need not exist.
+    Linux exchanges the two in one step: a reader finds the old or the new. Elsewhere there is a short time without
+    either; a process that dies in it leaves the old folder as `.<name>.old`.
     """
     new, path = Path(new), Path(path)
     if not path.exists():
@@ -188,7 +168,7 @@ def replace_folder(new: Path | str, path: Path | str) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    # renameat2(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE): no Python function stands for it.
+    # renameat2(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE), which Python does not offer.
     rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
     here, exchange = -100, 2
     return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
@@ -206,17 +186,13 @@ def write_json(path: Path | str, content: Any) -> None:
 
 
 def write_sealed(path: Path | str, content: dict[str, Any]) -> None:
-    """Writes a JSON object without a key `digest`, and a digest of it by which `read_sealed` notices any damage."""
+    """Writes a JSON object with a key `digest`, by which `read_sealed` notices any damage."""
     content = json.loads(json.dumps(content, allow_nan=False))  # tuples become lists, as they are read back
     write_json(path, {**content, "digest": _digest(content)})
 
 
 def read_sealed(path: Path | str, cure: str = "restore the file or make it anew") -> dict[str, Any]:
-    """Reads what `write_sealed` wrote, without the digest.
-
-    Raises:
-        InputError: as of `read_json`, or the content is not what the digest was made of.
-    """
+    """Reads what `write_sealed` wrote, without the digest; refuses what `read_json` does, and another digest."""
     content = read_json(path, cure)
     if content.pop("digest", None) != _digest(content):
         raise InputError(f"{path}, altered", "the content its digest was made of", cure)
@@ -228,11 +204,7 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def read_json(path: Path | str, cure: str = "restore the file or make it anew") -> dict:
-    """Reads a JSON object.
-
-    Raises:
-        InputError: no such file, not UTF-8, not JSON, or not an object.
-    """
+    """Reads a JSON object; refuses a file that is missing or holds anything else."""
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -246,59 +218,46 @@ def read_json(path: Path | str, cure: str = "restore the file or make it anew") 
 
 
 def open_npy(path: Path | str, dtypes: tuple[str, ...], ndim: int) -> np.ndarray:
-    """Memory-maps an .npy file read-only, without pickle, after checking that it holds what its header promises.
+    """Memory-maps an .npy file read-only, without pickle; numbers that are not stored as asked are converted in memory.
 
     Args:
-        dtypes: names of the dtypes allowed, such as ("float16", "float32").
+        dtypes: names of dtypes of one kind, such as ("float16", "float32"). Other integers, and for a floating dtype
+            other floating numbers too, become the last of them; another byte order becomes this machine's.
 
     Returns:
-        A read-only array of any shape with `ndim` axes, backed by the file (an ordinary empty array where it holds no
-        element).
+        A read-only array of any shape with `ndim` axes.
 
     Raises:
-        InputError: no such file, not an .npy file, another dtype or shape, or a truncated file.
+        InputError: no such file, not an .npy file, truncated, another shape, or numbers that cannot be converted.
     """
     path = Path(path)
     cure = "write the file again with numpy.save"
     expected = f"a {ndim}-d .npy file of {' or '.join(dtypes)}"
     if not path.is_file():
         raise InputError(f"no file {path}", expected, "check the path")
+    with open(path, "rb") as stream:
+        start = stream.read(6)
+    if start != np.lib.format.MAGIC_PREFIX:
+        cure = "numpy.save the array; for a table of text numpy.save(FILE, numpy.loadtxt(TEXT, delimiter=','))"
+        raise InputError(f"{path}, which is no .npy file (it begins with {start!r})", expected, cure)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy raises ValueError, OSError, EOFError, SyntaxError by the kind of damage
-        raise InputError(f"{path}, unreadable ({error})", expected, cure) from None
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path}, which is no .npy array", expected, cure)
-    if array.ndim != ndim or array.dtype.name not in dtypes or not array.dtype.isnative:
+        raise InputError(f"{path}, unreadable ({' '.join(str(error).split())})", expected, cure) from None
+    if array.ndim != ndim or array.dtype.kind not in {"f": "fiu", "i": "iu"}.get(np.dtype(dtypes[-1]).kind, "b"):
         raise InputError(f"{path} with shape {array.shape} of {array.dtype}", expected, cure)
-    return array
+    if array.dtype.name in dtypes and array.dtype.isnative:
+        return array
+    target = array.dtype.name if array.dtype.name in dtypes else dtypes[-1]
+    with np.errstate(over="ignore"):
+        converted = array.astype(target)
+    if converted.dtype.kind == "i" and not np.array_equal(converted, array):
+        raise InputError(f"{path} with numbers up to {array.max()} or down to {array.min()}", expected, cure)
+    converted.flags.writeable = False
+    return converted
 
 
 def sha256(path: Path | str) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@contextmanager
-def scattered_reads(array: np.ndarray) -> Iterator[None]:
-    """Reads few rows from all over a memory map without what lies between them, for a while.
-
-    The kernel reads 128 KiB around each row that it has not in memory, as it should where rows follow each other. The
-    rows of one cluster lie far apart: of a set larger than memory that would be twenty times what is needed.
-
-    Args:
-        array: (N, D) memory map; with any other array nothing happens.
-    """
-    mapped: object = array
-    while isinstance(mapped, np.ndarray):
-        mapped = mapped.base
-    advise = getattr(mapped, "madvise", None)  # not on Windows
-    if advise is None:
-        yield
-        return
-    advise(mmap.MADV_RANDOM)
-    try:
-        yield
-    finally:
-        advise(mmap.MADV_NORMAL)

@@ -21,15 +21,12 @@ from datamodules.sources.base import Listing, Source, apply_mark, original_of
 
 
 class IdentityBatches:
-    """Batch sampler: every epoch visits each identity of two or more samples once, with some of its samples.
-
-    The order depends on (seed, epoch) alone. Identities are spread evenly over the batches, so that the last one is not
-    small.
+    """Batch sampler: an epoch visits each identity with two or more samples once. The order depends on (seed, epoch).
 
     Args:
         labels_N: label of each sample of the data set.
-        identities_per_batch: identities of a batch at most, at least 2.
-        images_per_identity: samples of an identity at most, at least 2, drawn anew each epoch; all where it has fewer.
+        identities_per_batch: at most, and at least 2; batches are of about equal size.
+        images_per_identity: at most, and at least 2, drawn anew each epoch.
 
     Raises:
         InputError: numbers below 2, or fewer than two identities with two or more samples.
@@ -46,22 +43,20 @@ class IdentityBatches:
         _, starts = np.unique(labels_N[order], return_index=True)
         self.groups = [group for group in np.split(order, starts[1:]) if len(group) > 1]
         if len(self.groups) < 2:
-            raise InputError(
-                f"{len(self.groups)} identities with two or more training images", "at least two", "give more data"
-            )
+            got = f"{len(self.groups)} identities with two or more training images"
+            raise InputError(got, "at least two", "give more data")
         self.seed, self.epoch = seed, 0
 
     @property
     def sampler(self) -> "IdentityBatches":
-        """Lightning announces each epoch to `batch_sampler.sampler`."""
+        """Lightning calls `batch_sampler.sampler.set_epoch`."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the next pass; called by Lightning before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        # Rounded down where a batch would otherwise hold a single identity, from which there is no negative.
+        # Fewer, if a batch would hold a single identity, which has no negative.
         return max(1, min(-(-len(self.groups) // self.identities_per_batch), len(self.groups) // 2))
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -72,11 +67,7 @@ class IdentityBatches:
 
 
 class EmbeddingRows(Dataset):
-    """Rows of an EmbeddingSet with their labels.
-
-    Args:
-        rows_N: which rows, ascending.
-    """
+    """Ascending rows of an EmbeddingSet with their labels."""
 
     kind = "embeddings"
 
@@ -90,7 +81,7 @@ class EmbeddingRows(Dataset):
     def __getitems__(self, places: Sequence[int]) -> tuple[Tensor, Tensor]:
         """A batch at once: (B, D) float32, (B,) int64 labels."""
         rows = np.asarray(self.embedding_set.embeddings[self.rows_N[places]], np.float32)
-        # A copy: torch aligns its memory alike each time, and products by batches then round alike in every run.
+        # A copy: torch's memory is aligned alike in every run, so that products round alike.
         return torch.tensor(rows), torch.from_numpy(self.labels_N[places].astype(np.int64))
 
     @staticmethod
@@ -100,11 +91,9 @@ class EmbeddingRows(Dataset):
 
 
 class ImageRows(Dataset):
-    """Images of a listing with their labels, decoded and cropped when they are asked for.
+    """Images of a listing with their labels, decoded and cropped on access.
 
-    Args:
-        source: where the images are.
-        flip: whether to mirror half of the crops at random, as FaceNet's training does.
+    `flip` mirrors half of the crops at random, as FaceNet's training does.
     """
 
     kind = "images"
@@ -119,7 +108,7 @@ class ImageRows(Dataset):
         return len(self.names)
 
     def __getitem__(self, place: int) -> tuple[Tensor, int] | None:
-        """(S, S, 3) uint8 RGB and its label; None where the image cannot be used."""
+        """(S, S, 3) uint8 RGB and its label; None if the image cannot be used."""
         name = str(self.names[place])
         try:
             picture = decode(self.source.read(original_of(name))).pixels_HWC
@@ -132,7 +121,7 @@ class ImageRows(Dataset):
 
     @staticmethod
     def collate(items: list[tuple[Tensor, int] | None]) -> tuple[Tensor, Tensor]:
-        """(B, S, S, 3) uint8 and (B,) int64 labels of those that could be used; refuses a batch in which none could."""
+        """(B, S, S, 3) uint8 and (B,) int64 labels of the usable images; refuses a batch without any."""
         usable = [item for item in items if item is not None]
         if not usable:
             raise InputError(f"a batch of {len(items)} images, none usable", "pictures", "check source and alignment")
@@ -143,23 +132,16 @@ Rows = EmbeddingRows | ImageRows
 
 
 class IdentityDataModule(LightningDataModule):
-    """Training batches by identity, and the held-out samples in order.
-
-    Args:
-        batches: the sampler over `train`.
-        num_workers: processes that load; 0 loads in this one.
-    """
+    """Training batches by identity, drawn by the sampler `batches`, and the held-out samples in order."""
 
     def __init__(self, train: Rows, test: Rows, batches: IdentityBatches, num_workers: int = 0):
         super().__init__()
         self.train, self.test, self.batches, self.num_workers = train, test, batches, num_workers
 
     def train_dataloader(self) -> DataLoader:
-        """Batches by identity."""
         return self._loader(self.train, batch_sampler=self.batches)
 
     def predict_dataloader(self) -> DataLoader:
-        """The held-out samples in order."""
         return self._loader(self.test, batch_size=256)
 
     def _loader(self, dataset: Rows, **how) -> DataLoader:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""From the bytes of a picture, whatever its kind, to 8-bit RGB pixels; or a reason why not.
+"""Decoding of pictures to 8-bit RGB pixels, or a reason why not.
 
-Pictures are untrusted input: sizes are checked before anything is decoded, and only formats that Pillow decodes
-by itself are tried (PostScript would start another program).
+Pictures are untrusted: sizes are checked before decoding, and only formats that Pillow decodes by itself are tried
+(PostScript would start another program).
 """
 
 import io
@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, JpegImagePlugin
 
+from datamodules.errors import one_line
+
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP", "JPEG2000", "AVIF")
-# HEIC is not decoded but listed, so that it is rejected with a reason instead of vanishing without a word.
+# HEIC is not decoded, but listed, so that it is rejected with a reason.
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .ppm .pgm .pbm .pnm .bmp .gif .tif .tiff .webp .jp2 .avif .heic .heif".split()
 )
@@ -25,11 +27,7 @@ MAX_JPEG_PIXELS = 400_000_000  # 20,000 x 20,000; a baseline JPEG is decoded at 
 
 
 class RejectedImage(Exception):
-    """An image that cannot be used. A run goes on without it and notes the reason.
-
-    Args:
-        reason: one line for `rejected.csv`.
-    """
+    """An image that cannot be used; `reason` is one line for `rejected.csv`. A run continues without it."""
 
     def __init__(self, reason: str):
         super().__init__(reason)
@@ -38,26 +36,17 @@ class RejectedImage(Exception):
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """Pixels, upright, and how much smaller than the original they are.
+    """An upright image."""
 
-    Attributes:
-        pixels_HWC: (H, W, 3) uint8 RGB.
-        scale: pixels per pixel of the original (upright) image, at most 1.
-    """
-
-    pixels_HWC: np.ndarray
-    scale: float
+    pixels_HWC: np.ndarray  # (H, W, 3) uint8 RGB
+    scale: float  # pixels per pixel of the original (upright) image, at most 1
 
 
 def read_bytes(path: Path | str) -> bytes:
-    """Reads an image file.
-
-    Raises:
-        RejectedImage: it is no file, cannot be read, or is larger than MAX_FILE_BYTES.
-    """
+    """Reads an image file; raises `RejectedImage` if it is no file, cannot be read, or is too large."""
     path = Path(path)
     try:
-        if not path.is_file():  # a pipe or a device would block for ever
+        if not path.is_file():  # reading a pipe or a device would block
             raise RejectedImage("no such file")
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
             raise RejectedImage(f"file of {size:,} bytes, over the limit of {MAX_FILE_BYTES:,}")
@@ -67,14 +56,10 @@ def read_bytes(path: Path | str) -> bytes:
 
 
 def decode(content: bytes, max_side: int = 2048) -> DecodedImage:
-    """Decodes a picture by its content; the name of its file plays no part.
-
-    Turned upright by its EXIF orientation; 16-bit values scaled to 8 bits; greyscale, palette and CMYK converted;
-    transparent parts laid on white; of several frames the first.
+    """Decodes the bytes of a file: upright by its EXIF orientation, 8 bits, RGB, transparent parts white, first frame.
 
     Args:
-        content: the bytes of the file.
-        max_side: longer side in pixels beyond which the picture is shrunk, by area averaging.
+        max_side: longer side in pixels; larger pictures are shrunk to it by area averaging.
 
     Raises:
         RejectedImage: empty, truncated, no picture, too many pixels, or a value range that is not defined.
@@ -101,9 +86,8 @@ def decode(content: bytes, max_side: int = 2048) -> DecodedImage:
         raise
     except Image.UnidentifiedImageError:
         raise RejectedImage("not an image of a known format") from None
-    except Exception as error:  # damaged files make the decoders raise nearly every exception there is
-        detail = " ".join(str(error).split())[:120]
-        raise RejectedImage(f"damaged image: {detail or type(error).__name__}") from None
+    except Exception as error:  # decoders raise nearly every exception for damaged files
+        raise RejectedImage(f"damaged image: {one_line(error, 120)}") from None
 
 
 def _open(content: bytes) -> Image.Image:

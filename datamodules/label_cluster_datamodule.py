@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The data of one label cluster: rows in memory, batches gathered by index.
-
-Axes: N rows, B rows of a batch, K inputs, L labels of the cluster.
-"""
+"""The data of one label cluster, in memory. Axes: N rows, B rows of a batch, K inputs, L labels of the cluster."""
 
 from collections.abc import Callable, Iterator
 
@@ -16,28 +13,18 @@ from datamodules.multilabel import RowSplit
 
 
 class RowBatches:
-    """Batches of inputs and labels; Lightning takes it as a data loader. No Python per row.
-
-    The order of a shuffled epoch depends on (seed, stream, epoch) alone.
+    """Batches of inputs and labels, without Python code per row; Lightning takes it as a data loader.
 
     Args:
-        inputs_NK: float32.
-        labels_NL: float32, 0 or 1.
-        batch_size: rows of a batch; None puts all rows into one.
-        seed: of the order; None keeps the order of the rows.
-        stream: number of the network, so that two networks have different orders.
-        epoch: tells the number of the epoch when a pass begins.
+        batch_size: rows of a batch; None takes all.
+        seed: None keeps the order of the rows; otherwise it depends on (seed, stream, epoch) alone.
+        stream: number of the network: networks of a run have different orders.
     """
 
     def __init__(
-        self,
-        inputs_NK: Tensor,
-        labels_NL: Tensor,
-        batch_size: int | None,
-        seed: int | None = None,
-        stream: int = 0,
+        self, inputs_NK: Tensor, labels_NL: Tensor, batch_size: int | None, seed: int | None = None, stream: int = 0,
         epoch: Callable[[], int] = lambda: 0,
-    ):
+    ):  # fmt: skip
         self.inputs_NK, self.labels_NL, self.epoch = inputs_NK, labels_NL, epoch
         self.batch_size, self.seed, self.stream = batch_size or len(inputs_NK), seed, stream
 
@@ -55,41 +42,29 @@ class RowBatches:
 
 
 class LabelClusterDataModule(LightningDataModule):
-    """Training and validation batches of one label cluster.
+    """Training and validation batches of one label cluster; refuses one without a training row.
 
     Args:
         inputs_NK: (N, K) float32, all rows of the data set.
         labels_NL: (N, L) bool, the columns of the cluster only.
-        drop_rows: leave out rows that have no label of the cluster, in training and validation alike (Nasiri &
-            Daneshpour, step 3); validation keeps all its rows if none of them has one.
-        batch_size: rows of a training step; None takes all at once.
-        seed: of the batch order.
-
-    Raises:
-        InputError: no training row has a label of the cluster, though rows are dropped.
+        drop_rows: leaves out rows without a label of the cluster (Nasiri & Daneshpour, step 3); validation keeps its
+            rows if none has one.
+        batch_size: rows of a training step; None takes all.
     """
 
     def __init__(
-        self,
-        inputs_NK: Tensor,
-        labels_NL: np.ndarray,
-        split: RowSplit,
-        drop_rows: bool = True,
-        batch_size: int | None = 128,
-        seed: int = 0,
-        stream: int = 0,
-    ):
+        self, inputs_NK: Tensor, labels_NL: np.ndarray, split: RowSplit, drop_rows: bool = True,
+        batch_size: int | None = 128, seed: int = 0, stream: int = 0,
+    ):  # fmt: skip
         super().__init__()
         self.batch_size, self.seed, self.stream = batch_size, seed, stream
-        kept_N: np.ndarray = np.asarray(labels_NL.any(axis=1)) if drop_rows else np.ones(len(labels_NL), bool)
+        kept_N = np.logical_or(labels_NL.any(axis=1), not drop_rows)
         train, validation = (rows[kept_N[rows]] for rows in (split.train, split.validation))
         if len(train) == 0:
             raise InputError("a label cluster without a training row", "at least one", "ask for fewer label clusters")
         validation = validation if len(validation) else split.validation
-        self.train, self.validation = (
-            (inputs_NK[torch.from_numpy(rows)], torch.from_numpy(labels_NL[rows]).float())
-            for rows in (train, validation)
-        )
+        labels = torch.from_numpy(labels_NL).float()
+        self.train, self.validation = ((inputs_NK[rows], labels[rows]) for rows in (train, validation))
 
     def train_dataloader(self) -> RowBatches:
         """Shuffled batches: (B, K) inputs, (B, L) labels as 0.0 or 1.0."""
@@ -98,5 +73,4 @@ class LabelClusterDataModule(LightningDataModule):
         return RowBatches(*self.train, self.batch_size, self.seed, self.stream, epoch)
 
     def val_dataloader(self) -> RowBatches:
-        """Validation rows in order."""
         return RowBatches(*self.validation, 1024)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Multi-label data sets: rows with any number of labels; which labels and which features go together; splits.
+"""Multi-label data sets, their splits and scaling, and which labels and features go together.
 
 Axes: N rows, F features, L labels.
 """
@@ -20,21 +20,13 @@ from datamodules.sources.mat import read_mat
 class MultiLabelSet:
     """N rows of F features with any of L labels.
 
-    Attributes:
-        name: what people call it.
-        features: (N, F) float32, finite.
-        labels: (N, L) bool; each label stands in at least one row.
-        feature_names: F names.
-        label_names: L names.
-
     Raises:
-        InputError: labels other than 0 and 1 (or -1 and 1), a label that no row has, values that are not finite, or
-            shapes that do not match.
+        InputError: other labels, a label that no row has, values that are not finite, or shapes that do not match.
     """
 
     name: str
-    features: np.ndarray
-    labels: np.ndarray
+    features: np.ndarray  # (N, F) float32, finite
+    labels: np.ndarray  # (N, L) bool, also taken as 0 and 1, or -1 and 1; at least one row has each label
     feature_names: tuple[str, ...]
     label_names: tuple[str, ...]
 
@@ -45,11 +37,10 @@ class MultiLabelSet:
             got = f"{self.name}: features {features.shape}, labels {labels.shape}, {len(self.feature_names)} and "
             got += f"{len(self.label_names)} names"
             raise InputError(got, "as many rows, and a name per column", "correct the data set")
-        self._refuse_columns(
-            np.logical_not(np.isfinite(features).all(axis=0)), self.feature_names, "feature", "is not finite"
-        )
+        infinite = np.logical_not(np.isfinite(features).all(axis=0))
+        self._refuse_columns(infinite, self.feature_names, "feature", "is not finite")
         if labels.dtype != bool:
-            # {0, 1} or {-1, 1} over the whole matrix: a mixture would be two conventions in one file.
+            # {0, 1} or {-1, 1} in the whole matrix, never both.
             negative = -1 if (labels == -1).any() else 0
             strange = ((labels != 1) & (labels != negative)).any(axis=0)
             self._refuse_columns(strange, self.label_names, "label", f"has values other than {negative} and 1")
@@ -64,21 +55,20 @@ class MultiLabelSet:
             more = f" (and {wrong.sum() - 1} more)" if wrong.sum() > 1 else ""
             got = f"{self.name}: {what} {place}, {names[place]!r}, {why}{more}"
             cure = "correct or remove the column"
-            raise InputError(got, "finite features, and labels 0 or 1 that each stand in a row", cure)
+            raise InputError(got, "finite features, and labels 0 or 1, each in at least one row", cure)
 
     def __len__(self) -> int:
         return len(self.features)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the content."""
         digest = hashlib.sha256(f"{self.features.shape}{self.labels.shape}".encode())
         digest.update(np.ascontiguousarray(self.features).tobytes())
         digest.update(np.packbits(self.labels).tobytes())
         return digest.hexdigest()[:16]
 
     def imbalance_ratios(self) -> np.ndarray:
-        """(L,) how many times rarer each label is than the most frequent one (IRLbl, Charte et al. 2015, eq. 5)."""
+        """(L,) count of the most frequent label over that of each (IRLbl, Charte et al. 2015, eq. 5)."""
         counts = self.labels.sum(axis=0)
         return counts.max() / counts
 
@@ -93,11 +83,11 @@ class MultiLabelSet:
 
 
 def open_multilabel(path: Path | str, xml: Path | str | None = None) -> MultiLabelSet:
-    """Opens a data set; its name is that of the file.
+    """Opens a data set, named like its file.
 
     Args:
         path: `.arff` (Mulan, dense or sparse) or `.mat` (matrices data and target).
-        xml: Mulan's list of labels; None takes the file beside the ARFF file. Not looked at for a .mat file.
+        xml: Mulan's list of labels, for an ARFF file; None takes the file beside it.
 
     Raises:
         InputError: another kind of file, a malformed one, or labels that the ARFF file does not have.
@@ -120,16 +110,15 @@ def open_multilabel(path: Path | str, xml: Path | str | None = None) -> MultiLab
     columns = np.array([place[name] for name in label_names])
     rest = np.setdiff1d(np.arange(len(table.names)), columns)
     if len(rest) == 0:
-        raise InputError(
-            f"{xml}, which names every attribute of {path.name} a label", "features beside them", "correct it"
-        )
+        got = f"{xml}, which names every attribute of {path.name} a label"
+        raise InputError(got, "features beside them", "correct it")
     feature_names = tuple(table.names[column] for column in rest)
     return MultiLabelSet(path.stem, table.values[:, rest], table.values[:, columns], feature_names, label_names)
 
 
 @dataclass(frozen=True)
 class RowSplit:
-    """Rows of a data set by role, each ascending; together all rows, none twice."""
+    """Ascending rows of a data set by role; each row has one."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -156,9 +145,7 @@ def split_rows(n: int, validation: float = 0.1, test: float = 0.2, seed: int = 0
 
 
 def label_affinity(labels_NL: np.ndarray) -> np.ndarray:
-    """Z = Y^T Y with a zeroed diagonal: in how many rows two labels stand together, (L, L) float32, exact below 2^24
-    rows.
-    """
+    """Z = Y^T Y without diagonal, the rows with both of two labels: (L, L) float32, exact below 2^24 rows."""
     counts_NL = labels_NL.astype(np.float32)
     affinity_LL = counts_NL.T @ counts_NL
     np.fill_diagonal(affinity_LL, 0)
@@ -173,32 +160,24 @@ def feature_affinity(scaled_NF: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FeatureScaling:
-    """Brings features to one scale: log(1 + x) for counts, and x' = (x - min) / (max - min) per feature.
+    """Brings features to one scale: log(1 + x) for counts, and x' = (x - min) / (max - min) per feature."""
 
-    Attributes:
-        low, high: (F,) extremes over the training rows, after the logarithm; other rows may leave [0, 1].
-        log_counts: whether logarithms are taken.
-    """
-
+    # (F,) extremes over the training rows, after the logarithm; other rows may leave [0, 1].
     low: np.ndarray
     high: np.ndarray
     log_counts: bool
 
     @classmethod
     def fit(cls, features_NF: np.ndarray, log_counts: bool | None = None) -> "FeatureScaling":
-        """Learns the extremes.
+        """Learns the extremes; refuses log_counts with negative features.
 
         Args:
-            log_counts: whether the features are counts; None: where all are whole numbers from 0 and one exceeds 1.
-
-        Raises:
-            InputError: log_counts with negative features.
+            log_counts: whether the features are counts; None: if all are whole numbers from 0 and one exceeds 1.
         """
         negative = bool((features_NF < 0).any())
         if log_counts and negative:
-            raise InputError(
-                f"log_counts = true, features from {features_NF.min():g}", "counts", "set settings.log_counts=false"
-            )
+            got = f"log_counts = true, features from {features_NF.min():g}"
+            raise InputError(got, "counts", "set settings.log_counts=false")
         if log_counts is None:
             log_counts = not negative and features_NF.max() > 1 and bool((features_NF == np.floor(features_NF)).all())
         values_NF = np.log1p(features_NF) if log_counts else features_NF
@@ -211,9 +190,7 @@ class FeatureScaling:
         return np.where(width_F > 0, scaled_NF, 0).astype(np.float32)
 
     def inputs(self, features_NF: np.ndarray) -> np.ndarray:
-        """What classifiers see, (N, F) float32: logarithms of counts as they are, since their zeros and their common
-        scale mean something; x' of other features.
-        """
+        """Inputs of classifiers, (N, F) float32: x', but logarithms of counts keep their zeros and common scale."""
         return self._values(features_NF) if self.log_counts else self.unit(features_NF)
 
     def _values(self, features_NF: np.ndarray) -> np.ndarray:

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who is enrolled, and which of their images train, validate and test.
-
-Axes: N samples, K enrolled identities.
-"""
+"""Enrolled identities, and their images for training, validation and test. Axes: N samples, K enrolled identities."""
 
 from dataclasses import dataclass, field
 
@@ -15,15 +12,10 @@ from datamodules.sources.base import groups_of, runs
 
 @dataclass(frozen=True)
 class Split:
-    """Samples of one role: rows of an EmbeddingSet and their enrolled identity.
+    """Samples of one role: rows of an EmbeddingSet and their enrolled identity."""
 
-    Attributes:
-        rows: (N,) int64 rows of the set, ascending.
-        labels: (N,) int32 enrolled identity in [0, K); non-decreasing.
-    """
-
-    rows: np.ndarray
-    labels: np.ndarray
+    rows: np.ndarray  # (N,) int64 rows of the set, ascending
+    labels: np.ndarray  # (N,) int32 enrolled identity in [0, K); non-decreasing
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -31,33 +23,23 @@ class Split:
 
 @dataclass(frozen=True)
 class Splits:
-    """Training, validation and test samples of K enrolled identities, and probes of people who are not enrolled.
+    """Training, validation and test samples of K enrolled identities, and probes of people who are not enrolled."""
 
-    Attributes:
-        train, val, test: disjoint samples of the enrolled identities.
-        enrolled: (K,) int32, the set's label of each enrolled identity, ascending.
-        unknown: samples of held-out identities, labelled 0 to (number of held-out identities) - 1.
-    """
-
-    train: Split
+    train: Split  # train, val and test are disjoint
     val: Split
     test: Split
-    enrolled: np.ndarray
+    enrolled: np.ndarray  # (K,) int32, the set's label of each enrolled identity, ascending
+    # Samples of held-out identities, labelled 0 to (number of held-out identities) - 1.
     unknown: Split = field(default_factory=lambda: Split(np.zeros(0, np.int64), np.zeros(0, np.int32)))
 
     @property
     def n_identities(self) -> int:
-        """K, the number of enrolled identities."""
         return len(self.enrolled)
 
 
 def local_split(split: Split, members_C: np.ndarray) -> Split:
-    """Those samples of a split whose identity is among some, labelled by its place among them.
-
-    Args:
-        members_C: (C,) identities, ascending.
-    """
-    # Labels are sorted: C searches find the samples, however many identities there are beside.
+    """The samples of the identities `members_C`, ascending, labelled by the place of the identity among them."""
+    # Labels are sorted: C searches find the samples among any number of others.
     start_C, stop_C = (np.searchsorted(split.labels, members_C, side) for side in ("left", "right"))
     count_C = stop_C - start_C
     inside = runs(start_C, count_C)
@@ -65,17 +47,10 @@ def local_split(split: Split, members_C: np.ndarray) -> Split:
 
 
 def split_sizes(counts_K: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sizes of the training, validation and test share of an identity with so many images.
+    """Numbers of training, validation and test images of identities with `counts_K` images: three (K,) int64 arrays.
 
-    From five images on: 20 % (rounded) test, 20 % validation, the rest (60 %) training. Below five the paper tops
-    up with augmented copies (see `datamodules.sources`); without them: four images give 2 / 1 / 1, three 2 / 0 / 1,
-    two 1 / 0 / 1, and a single image is enrolled but cannot be tested: 1 / 0 / 0.
-
-    Args:
-        counts_K: (K,) images of each identity, at least 1.
-
-    Returns:
-        Three (K,) int64 arrays that sum to `counts_K`.
+    From five images on: 20 % (rounded) test, 20 % validation, the rest (60 %) training. Fewer, without augmented
+    copies: four give 2 / 1 / 1, three 2 / 0 / 1, two 1 / 0 / 1, and one is enrolled but not tested: 1 / 0 / 0.
 
     >>> [tuple(int(size) for size in sizes) for sizes in zip(*split_sizes(np.array([1, 2, 3, 4, 5, 20])))]
     [(1, 0, 0), (1, 0, 1), (2, 0, 1), (2, 1, 1), (3, 1, 1), (12, 4, 4)]
@@ -88,36 +63,29 @@ def split_sizes(counts_K: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def split_identities(
-    embedding_set: EmbeddingSet,
-    n_identities: int | None = None,
-    seed: int = 0,
-    max_test_images: int | None = 5,
-    held_out: float = 0.0,
-    groups_N: np.ndarray | None = None,
-    copies_together: bool = True,
+    embedding_set: EmbeddingSet, n_identities: int | None = None, seed: int = 0, max_test_images: int | None = 5,
+    held_out: float = 0.0, groups_N: np.ndarray | None = None, copies_together: bool = True,
     max_test_probes: int | None = None,
-) -> Splits:
+) -> Splits:  # fmt: skip
     """Draws identities and splits the images of each 60 / 20 / 20.
 
     Args:
-        n_identities: K, how many identities to enrol, drawn at random; None enrols all that are not held out.
-        seed: of the draw and of the shuffle inside each identity; the draw for a larger K contains that for a smaller.
-        max_test_images: of the test share keep at most so many images (the paper: five), so that every identity
-            weighs about the same; None keeps all. What is cut is used nowhere.
-        held_out: share of the identities, in [0, 1), that are kept out as unknown persons. Drawn after the enrolled.
-        groups_N: (N,) integers, equal for images that must stay on one side (augmented copies of one original);
-            None if every image stands for itself. With groups, shares count groups, and only the first image of a
-            group (the original) is used outside training.
-        copies_together: where the set holds augmented copies (its meta says so) and no groups are given, copies and
-            their original are a group.
-        max_test_probes: of all test images together keep at most so many, drawn at random: one in a thousand tells
-            the accuracy of a million as well; None keeps all. What is cut is used nowhere.
+        n_identities: K, identities to enrol, drawn at random; None enrols all that are not held out.
+        seed: of the draw and of the shuffle inside each identity. A larger draw contains the smaller ones.
+        max_test_images: test images of an identity, at most; the others are not used. None keeps all. The paper takes
+            five, so that every identity weighs about the same.
+        held_out: share of the identities, in [0, 1), that are not enrolled but serve as unknown people.
+        groups_N: (N,) integers, equal for images that must stay on one side. Shares then count groups, and only the
+            first image of a group (the original) is used outside training. None: each image is a group.
+        copies_together: if groups_N is None, whether augmented copies, which the meta of a set states, are a group
+            with their original.
+        max_test_probes: test images of all identities together, at most, drawn at random; the others are not used.
 
     Returns:
         The splits; every enrolled identity has at least one training sample.
 
     Raises:
-        InputError: more identities asked for than there are, or shares out of range.
+        InputError: more identities than there are, or numbers out of range.
     """
     available = embedding_set.n_identities
     if not 0 <= held_out < 1:
@@ -140,8 +108,7 @@ def split_identities(
     everything = Split(np.arange(len(embedding_set)), embedding_set.labels)
     chosen = local_split(everything, enrolled)
     rows, labels = chosen.rows, chosen.labels
-    # Ranks within each identity after a shuffle; the random numbers are drawn for the whole set, so that an
-    # identity's split does not depend on who else is enrolled.
+    # Random numbers for the whole set: the split of an identity does not depend on who else is enrolled.
     shuffle = np.random.default_rng([seed, 2]).random(len(embedding_set))
     if groups_N is None:
         rank, count = _rank_within(labels, shuffle[rows], wanted)
@@ -150,11 +117,10 @@ def split_identities(
         rank, count, original = _rank_of_groups(labels, np.asarray(groups_N)[rows], shuffle[rows], wanted)
     train_size, val_size, test_size = split_sizes(count)
     kept_test = test_size if max_test_images is None else np.minimum(test_size, max_test_images)
-    role_train = rank < train_size[labels]
-    role_val = ~role_train & (rank < (train_size + val_size)[labels]) & original
-    role_test = ~role_train & ~role_val & (rank >= (train_size + val_size)[labels]) & original
-    role_test &= rank < (train_size + val_size + kept_test)[labels]
-    train, val, test = (Split(rows[role], labels[role]) for role in (role_train, role_val, role_test))
+    end_train, end_val = train_size[labels], (train_size + val_size)[labels]
+    role_val = (end_train <= rank) & (rank < end_val) & original
+    role_test = (end_val <= rank) & (rank < end_val + kept_test[labels]) & original
+    train, val, test = (Split(rows[role], labels[role]) for role in (rank < end_train, role_val, role_test))
     if max_test_probes is not None and len(test) > max_test_probes:
         kept = np.sort(np.random.default_rng([seed, 3]).choice(len(test), max_test_probes, replace=False))
         test = Split(test.rows[kept], test.labels[kept])
@@ -171,11 +137,7 @@ def _rank_within(labels: np.ndarray, keys: np.ndarray, k: int) -> tuple[np.ndarr
 def _rank_of_groups(
     labels: np.ndarray, groups: np.ndarray, keys: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    pairs, first, group_of = np.unique(
-        np.stack([labels, groups], axis=1), axis=0, return_index=True, return_inverse=True
-    )
-    group_of = group_of.reshape(-1)
+    both = np.stack([labels, groups], axis=1)
+    pairs, first, group_of = np.unique(both, axis=0, return_index=True, return_inverse=True)
     rank_of_group, count = _rank_within(pairs[:, 0].astype(np.int64), keys[first], k)
-    original = np.zeros(len(labels), dtype=bool)
-    original[first] = True
-    return rank_of_group[group_of], count, original
+    return rank_of_group[group_of.reshape(-1)], count, np.isin(np.arange(len(labels)), first)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Synthetic identities: face-like embeddings of any number of people, matched to the paper's figures.
 
-The model, its knobs and the match are described in docs/synthetic.md.
+docs/synthetic.md describes the model and its parameters.
 
 Axes: N samples, K identities of a chunk, L intrinsic dimension, D embedding dimension, F families.
 """
@@ -24,7 +24,7 @@ from datamodules.files import atomic_folder, write_json
 CHUNK_IDENTITIES = 256  # part of the data's definition: another value gives other data for the same seed
 NORM_JITTER = 0.05  # standard deviation of log norm that quality does not explain
 
-# Bounds other than 0 to 1 (shares and spreads) and 1 to 1,000,000 (numbers of something).
+# Bounds other than 0 to 1 (shares and spreads) and 1 to 1,000,000 (counts).
 _LIMITS = {
     "n_identities": (1, 10_000_000),  # seven digits: names of equal width sort like their labels
     "dim": (1, 65_536),
@@ -33,24 +33,18 @@ _LIMITS = {
     "spectrum_decay": (0, 10),
     "noise": (0, 100),
     "bad_noise": (0, 100),
-    "norm": (0.1, 1_000),  # whatever the quality, float16 then neither overflows nor loses the direction
+    "norm": (0.1, 1_000),  # float16 neither overflows nor loses the direction, at any quality
     "seed": (0, 2**32 - 1),
 }
 
-# Every random quantity has its own stream per chunk, drawn row by row: cutting a chunk short then changes nothing
-# of what is kept, which makes the first K identities of a larger set the set of K, up to the rounding of products.
+# Every random quantity has a stream of its own for each chunk, drawn row by row: the first K identities of a larger set
+# are the set of K, up to rounding.
 _POPULATION, _COUNT, _FAMILY, _PERSON, _PERSON_QUALITY = range(5)
 _IMAGE_QUALITY, _KIND, _WRONG_FAMILY, _WRONG_PERSON, _NOISE = range(5, 10)
 
 
 class Chunk(NamedTuple):
-    """Consecutive identities with all their samples.
-
-    Attributes:
-        embeddings: (N, D) float16 or float32, not normalised.
-        labels: (N,) int32, non-decreasing, labels of the whole set.
-        identities: K names.
-    """
+    """Consecutive identities: (N, D) embeddings, (N,) int32 labels in the whole set, non-decreasing, and K names."""
 
     embeddings: np.ndarray
     labels: np.ndarray
@@ -59,63 +53,36 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class SyntheticIdentities:
-    """A population of people from which the first `n_identities` are photographed.
+    """The first `n_identities` people of a random population, with images; the arguments are checked.
 
-    A person's centre is the sum of what a family shares (traits, in few directions common to all people, and a look of
-    its own) and of what is personal, scaled to length 1. An image is the centre plus noise, in all intrinsic
-    directions and more strongly in the nuisance directions that all people share (as pose and illumination), projected
-    back to the unit sphere and stretched to a norm that falls with the noise.
+    A person's centre is the sum of the family's traits (in few directions, common to all people), the family's look and
+    a personal part, scaled to length 1. An image is the centre plus noise, which is stronger in the nuisance directions
+    that all people share (as pose and illumination), scaled to a norm that falls with the noise.
 
-    Nothing of an identity depends on how many others there are. The same seed gives the same data on one machine;
-    other processors may round differently.
-
-    Args:
-        n_identities: people, 1 to 10,000,000.
-        dim: D, embedding dimension.
-        samples_per_identity: mean number of images of a person.
-        samples_spread: standard deviation of the logarithm of that number; 0 gives every person the same number.
-        intrinsic_dim: L, dimension of the subspace the embeddings lie in; at most `dim` is used.
-        n_families: families of similar people in the population, whether or not they appear in the set.
-        trait_dims: directions that traits vary in; at most L are used. They decide how k-means cuts the people up.
-        trait_share: share of a centre's variance due to its family's traits.
-        family_share: share due to its family's own look; the rest is personal.
-        spectrum_decay: exponent of the power law by which variance falls from direction to direction, >= 0.
-        noise: length of the noise of an ordinary image relative to the centre's length.
-        identity_spread: standard deviation of log noise between people (some are harder than others).
-        image_spread: standard deviation of log noise between images of a person.
-        nuisance_share: share of the noise variance that lies in the nuisance directions.
-        nuisance_dims: nuisance directions; at most L are used.
-        bad_share: share of badly captured images, whose noise is multiplied by `bad_noise`.
-        wrong_share: share of images that show a stranger from the same population (label errors).
-        norm: length of the embedding of an ordinary image.
-        norm_exponent: the norm goes with noise to the power of minus this; 0 makes it independent of quality.
-        dtype: "float16" or "float32".
-        seed: of everything, 0 to 2^32 - 1.
-
-    Raises:
-        InputError: a value out of range.
+    An identity does not depend on how many others there are. The same seed gives the same data on one machine; other
+    processors may round differently.
     """
 
     n_identities: int = 10_000
-    dim: int = 512
-    samples_per_identity: float = 30.0
-    samples_spread: float = 0.25
-    intrinsic_dim: int = 128
-    n_families: int = 400
-    trait_dims: int = 10
-    trait_share: float = 0.4
-    family_share: float = 0.43
-    spectrum_decay: float = 0.4
-    noise: float = 0.58
-    identity_spread: float = 0.25
-    image_spread: float = 0.65
-    nuisance_share: float = 0.45
-    nuisance_dims: int = 16
-    bad_share: float = 0.0075
+    dim: int = 512  # D, embedding dimension
+    samples_per_identity: float = 30.0  # mean number of images of a person
+    samples_spread: float = 0.25  # standard deviation of the logarithm of that number
+    intrinsic_dim: int = 128  # L, dimension of the subspace of the embeddings; at most `dim` is used
+    n_families: int = 400  # families of similar people in the population, including those that are not in the set
+    trait_dims: int = 10  # directions of the traits, at most L. They decide how k-means divides the people.
+    trait_share: float = 0.4  # share of a centre's variance due to its family's traits
+    family_share: float = 0.43  # share due to its family's look; the rest is personal
+    spectrum_decay: float = 0.4  # exponent of the power law by which variance falls from direction to direction, >= 0
+    noise: float = 0.58  # length of the noise of an ordinary image, as a multiple of the centre's length
+    identity_spread: float = 0.25  # standard deviation of log noise between people
+    image_spread: float = 0.65  # standard deviation of log noise between images of a person
+    nuisance_share: float = 0.45  # share of the noise variance in the nuisance directions
+    nuisance_dims: int = 16  # nuisance directions, at most L
+    bad_share: float = 0.0075  # share of badly captured images, whose noise is multiplied by `bad_noise`
     bad_noise: float = 3.0
-    wrong_share: float = 0.01
-    norm: float = 20.0
-    norm_exponent: float = 0.3
+    wrong_share: float = 0.01  # share of images of a stranger from the same population (label errors)
+    norm: float = 20.0  # length of the embedding of an ordinary image
+    norm_exponent: float = 0.3  # the norm is proportional to noise to the power of minus this
     dtype: str = "float16"
     seed: int = 0
 
@@ -138,22 +105,17 @@ class SyntheticIdentities:
 
     @property
     def n_chunks(self) -> int:
-        """Number of chunks of `CHUNK_IDENTITIES` people; the last may be shorter."""
         return math.ceil(self.n_identities / CHUNK_IDENTITIES)
 
     def counts(self, c: int) -> np.ndarray:
-        """Images of each person of chunk c: (K,) int64, at least 1, without making them."""
+        """Number of images of each person of chunk c: (K,) int64, at least 1."""
         k = len(self._labels(c))
         # The mean of a log-normal variable is exp(mu + spread^2 / 2).
         log_count = self.samples_spread * self._stream(_COUNT, c).standard_normal(k) - self.samples_spread**2 / 2
         return np.maximum(np.rint(self.samples_per_identity * np.exp(log_count)), 1).astype(np.int64)
 
     def chunk(self, c: int) -> Chunk:
-        """Makes chunk c, which depends on the fields and c alone: chunks may be made in any order, by any process.
-
-        Args:
-            c: 0 to n_chunks - 1.
-        """
+        """Makes chunk c, 0 to n_chunks - 1, which depends on the fields and c alone."""
         labels_K, counts_K = self._labels(c), self.counts(c)
         person_N = np.repeat(np.arange(len(labels_K)), counts_K)
         n = len(person_N)
@@ -182,28 +144,20 @@ class SyntheticIdentities:
         return Chunk(embeddings_ND, labels_K[person_N].astype(np.int32), identities)
 
     def chunks(self) -> Iterator[Chunk]:
-        """All chunks in order, one in memory at a time."""
+        """All chunks in order; one is in memory at a time."""
         return map(self.chunk, range(self.n_chunks))
 
     def generate(self) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-        """The whole set in memory, ready for `EmbeddingSet(*synthetic.generate())`.
-
-        Returns:
-            Embeddings (N, D) of `dtype`, labels (N,) int32, and the names of the identities.
-        """
+        """(N, D) embeddings, (N,) int32 labels and names, for `EmbeddingSet(*synthetic.generate())`."""
         embeddings, labels, identities = zip(*self.chunks(), strict=True)
         return np.concatenate(embeddings), np.concatenate(labels), tuple(chain.from_iterable(identities))
 
     def write(self, path: Path | str) -> EmbeddingSet:
-        """Writes the set as a new EmbeddingSet folder, whole or not at all; one chunk of embeddings is in memory.
-
-        Raises:
-            InputError: the folder exists.
-        """
+        """Writes the set as a new EmbeddingSet folder, whole or not at all; one chunk is in memory at a time."""
         counts_K = np.concatenate([self.counts(c) for c in range(self.n_chunks)])
         n = int(counts_K.sum())
         with atomic_folder(path) as folder:
-            # Plain sequential writing: pages of a written memory map would count as memory until they are flushed.
+            # Not a memory map: its written pages count as memory until they are flushed.
             with open(folder / "embeddings.npy", "wb") as stream, open(folder / "identities.txt", "w") as names:
                 descr = np.lib.format.dtype_to_descr(np.dtype(self.dtype))
                 header = {"descr": descr, "fortran_order": False, "shape": (n, self.dim)}
@@ -239,8 +193,8 @@ class SyntheticIdentities:
     def _noise(self, c: int, n: int) -> torch.Tensor:
         """Standard normal numbers, (N, L) float32; torch draws them twice as fast as numpy."""
         columns = len(self._population.personal_L)
-        # torch draws in blocks of 16 and treats an incomplete last block differently: whole blocks keep the rows
-        # the same however many follow. Its generator takes 32 bits of seed, so a running number keeps chunks apart.
+        # torch draws in blocks of 16, and the last one otherwise if it is incomplete: with whole blocks, rows do not
+        # depend on how many follow. Its generator takes 32 bits of seed: a running number keeps chunks apart.
         first = int(self._stream(_NOISE, 0).integers(2**32))
         generator = torch.Generator().manual_seed((first + c) % 2**32)
         padded = math.ceil(columns / 16) * 16
@@ -248,19 +202,12 @@ class SyntheticIdentities:
 
 
 class _Population(NamedTuple):
-    """What all people of a population share.
+    """Parameters of a population, float32."""
 
-    Attributes:
-        families_FL: (F, L) float32, sum of traits and look of each family.
-        personal_L: (L,) float32, standard deviation of what is personal.
-        noise_L: (L,) float32, relative standard deviation of the noise; its squares sum to 1.
-        map_LD: (L, D) float32 with orthonormal rows.
-    """
-
-    families_FL: np.ndarray
-    personal_L: np.ndarray
-    noise_L: torch.Tensor
-    map_LD: torch.Tensor
+    families_FL: np.ndarray  # sum of traits and look of each family
+    personal_L: np.ndarray  # standard deviation of the personal part
+    noise_L: torch.Tensor  # relative standard deviation of the noise; the squares sum to 1
+    map_LD: torch.Tensor  # orthonormal rows
 
     @classmethod
     def of(cls, knobs: SyntheticIdentities) -> "_Population":
@@ -269,20 +216,19 @@ class _Population(NamedTuple):
         n_traits, n_nuisance = min(knobs.trait_dims, length), min(knobs.nuisance_dims, length)
         look_L, trait_T = _spectrum(length, knobs.spectrum_decay), _spectrum(n_traits, knobs.spectrum_decay)
         families_FL = random.standard_normal((knobs.n_families, length)) * look_L * math.sqrt(knobs.family_share)
-        families_FL[:, :n_traits] += (
-            random.standard_normal((knobs.n_families, n_traits)) * trait_T * math.sqrt(knobs.trait_share)
-        )
+        traits_FT = random.standard_normal((knobs.n_families, n_traits)) * trait_T * math.sqrt(knobs.trait_share)
+        families_FL[:, :n_traits] += traits_FT
         noise_L = np.full(length, (1 - knobs.nuisance_share) / length)
-        # Spread evenly, so that nuisance lies in directions that tell people apart well and in such that hardly do.
+        # Spread evenly over directions that tell people apart well and hardly.
         noise_L[np.linspace(0, length - 1, n_nuisance).astype(int)] += knobs.nuisance_share / n_nuisance
         map_DL, triangle = np.linalg.qr(random.standard_normal((knobs.dim, length)))
-        map_DL *= np.sign(np.diag(triangle))  # makes the map uniformly distributed among orthonormal ones
+        map_DL *= np.sign(np.diag(triangle))  # uniformly distributed among orthonormal maps
         personal_L = look_L * math.sqrt(max(0.0, 1 - knobs.trait_share - knobs.family_share))
         to_torch = [torch.tensor(a, dtype=torch.float32) for a in (np.sqrt(noise_L), map_DL.T)]
         return cls(families_FL.astype(np.float32), personal_L.astype(np.float32), *to_torch)
 
 
 def _spectrum(length: int, decay: float) -> np.ndarray:
-    """Standard deviations whose squares fall as a power of the direction's number and sum to 1: (length,) float64."""
+    """Standard deviations whose squares sum to 1 and fall by the power law k^-decay: (length,) float64."""
     variance = np.arange(1, length + 1, dtype=np.float64) ** -decay
     return np.sqrt(variance / variance.sum())

@@ -1,67 +1,41 @@
 # SPDX-License-Identifier: MIT
 """Clustering of image features under different losses: python -m experiments.cluster_images source.root=FOLDER"""
 
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import Any
 
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING
 
-from datamodules.files import write_text
-from experiments.coordination.command_line import command
-from experiments.extraction.config import build_aligner
-from experiments.image_clustering.config import ClusterImagesConfig
+from datamodules.partitioners.centre_losses import LOSSES
+from experiments.command_line.command import command
+from experiments.extraction.config import DevicesConfig, ExtractionConfig
 
 
-@command(config_name="cluster_images", schema=ClusterImagesConfig)
-def main(cfg: DictConfig) -> None:
-    """Features, one clustering per loss, what they agree on, representatives and feature maps."""
-    import numpy as np
-    import torch
+@dataclass
+class ClusterImagesConfig:
+    """experiments.cluster_images"""
 
-    from experiments.coordination.publishing import publish
-    from experiments.coordination.run_folder import RunFolder, run_name
-    from experiments.extraction.extract import ExtractionSettings, extract
-    from experiments.image_clustering import tables
-    from experiments.image_clustering.clusters import agreement, crops_of
-    from experiments.image_clustering.feature_maps import chosen_layers, feature_maps
-    from experiments.image_clustering.figures import feature_maps_figure, representatives_figure
-    from experiments.image_clustering.fits import check_clusters, estimators_of, fit_losses
+    source: Any = MISSING
+    extractor: Any = MISSING
+    alignment: Any = None  # None: what the extractor was trained with
+    k: int | None = None  # number of clusters; None takes the number of sub-folders
+    losses: list[str] = field(default_factory=lambda: list(LOSSES))
+    delta: float = 1.345  # length of the two Huber losses, times scale
+    sigma: float = 1.0  # kernel width of correntropy, times scale
+    epsilon: float = 0.5  # free zone of epsilon_insensitive, times scale
+    scale: Any = "std"  # a number, or std: the spread of the features
+    n_init: int = 10  # seedings per loss
+    max_iter: int = 300  # most assignments per seeding
+    seed: int = 0  # of the seedings
+    layers: list[str] | None = None  # whose feature maps are drawn; None takes three, from the first to the last
+    extraction: ExtractionConfig = field(default_factory=lambda: ExtractionConfig(dtype="float32"))
+    trainer: DevicesConfig = field(default_factory=DevicesConfig)
+    logger: Any = MISSING
+    name: str | None = None  # run folder <runs_dir>/<name>; None makes one of the settings
+    runs_dir: str = "runs"  # where run folders lie
 
-    source, extractor = instantiate(cfg.source), instantiate(cfg.extractor)
-    aligner, estimators = build_aligner(cfg.alignment, source, extractor), estimators_of(cfg)
-    layers = chosen_layers(extractor, cfg.layers)
-    check_clusters(cfg.k, source)
-    name = source.root.resolve().name
 
-    with RunFolder(Path(cfg.runs_dir) / (cfg.name or run_name("cluster_images", name, cfg)), cfg) as run:
-        settings, trainer = ExtractionSettings(**cfg.extraction), OmegaConf.to_container(cfg.trainer)
-        pictures = extract(source, extractor, aligner, run.path / "features", settings, trainer)
-        if pictures is None:
-            return  # one of several processes that helped to extract
-        fits = fit_losses(pictures.embeddings, cfg.k or pictures.n_identities, estimators)
-
-        first = next(iter(fits.values())).representative_M
-        crops = crops_of(
-            {row for fit in fits.values() for row in fit.representative_M.tolist()}, pictures, source, aligner
-        )
-        maps = feature_maps(extractor.cpu(), torch.from_numpy(np.stack([crops[row] for row in first])), layers)
-
-        frame = tables.results(fits, pictures, dataset=name, extractor=extractor.fingerprint(), seed=cfg.seed)
-        write_text(run.path / "clusters.csv", tables.clusters(fits, pictures).to_csv(index=False))
-        publish(
-            run, frame, title=f"Clusters of the photographs in {name}", verdict=tables.sentence(frame),
-            tables={
-                "Each loss": frame.drop(columns=["dataset", "extractor", "seed"]),
-                "Agreement": agreement(fits, pictures),
-                "Representatives": tables.representatives(fits, pictures),
-            },
-            figures={
-                "Representative photographs": representatives_figure(fits, pictures, crops),
-                "Feature maps": feature_maps_figure([crops[row] for row in first], maps),
-            },
-            shown=["loss", "nmi", "adjusted_rand", "purity", "objective", "fit_seconds"], tracking=cfg.logger,
-        )  # fmt: skip
-
+main = command("cluster_images", ClusterImagesConfig, "experiments.image_clustering.compare_losses.compare_losses")
 
 if __name__ == "__main__":
     main()

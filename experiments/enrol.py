@@ -1,41 +1,35 @@
 # SPDX-License-Identifier: MIT
 """Add people to an Identifier, or take them out: python -m experiments.enrol identifier=DIR images=DIR out=DIR"""
 
-from omegaconf import DictConfig
+from dataclasses import dataclass
+from typing import Any
 
-from experiments.coordination.command_line import command
-from experiments.coordination.screen import LINE, notes, results
-from experiments.enrolment.config import EnrolConfig, check_request
+from omegaconf import MISSING
+
+from experiments.command_line.command import command
 
 
-@command("enrol", EnrolConfig)
-def main(cfg: DictConfig) -> None:
-    """Takes out, adds, trains anew where asked for, compares, saves."""
-    from experiments.enrolment.accuracy import show_accuracy
-    from experiments.enrolment.newcomers import read_newcomers
-    from experiments.enrolment.original import open_original
-    from experiments.enrolment.retraining import check_retrainable, fit_again, retrain_changed
-    from experiments.enrolment.saving import save
-    from lightning_modules.enrolment import with_identities, without_identities
-    from lightning_modules.identifier import Identifier
+@dataclass
+class EnrolConfig:
+    """experiments.enrol"""
 
-    console = notes()
-    leaving, target = check_request(cfg)
-    before = Identifier.load(cfg.identifier, cfg.device)
-    original = open_original(before)
-    if cfg.retrain:
-        check_retrainable(before, original)
-    remaining = without_identities(before, leaving) if leaving else before
-    newcomers = read_newcomers(cfg, remaining)
-    after = with_identities(remaining, list(newcomers.names), newcomers.class_means()) if newcomers else remaining
-    if cfg.retrain:
-        after = retrain_changed(before, after, original, newcomers, console)
-    if after.needs_fit:
-        after = fit_again(after, original, newcomers)
-    show_accuracy(before, after, original, newcomers, results())
-    save(target, after, leaving, newcomers)
-    results().print(f"identifier of {len(after.identities)} people: {target}", **LINE)
+    identifier: str = MISSING  # Identifier folder
+    embeddings: str | None = None  # EmbeddingSet with the people to add
+    images: str | None = None  # folder with a sub-folder of pictures per person to add
+    identities: Any = None  # names to add; None takes all of the set or folder
+    remove: Any = None  # name or names to take out
+    out: str | None = None  # the Identifier folder to make
+    overwrite: bool = False  # without out=: whether the identifier itself may be replaced
+    test: bool = True  # whether a fifth of the pictures of each new person is kept for a test
+    retrain: bool = False  # whether the sub-networks of the clusters that changed are trained anew
+    extractor: Any = None  # of images; None takes the one of the enrolled pictures
+    alignment: Any = None  # of images; None takes the one of the enrolled pictures
+    max_side: int = 2048  # pixels; larger pictures are shrunk before a face is looked for
+    num_workers: int = 2  # processes that decode and look for faces
+    device: str = "cpu"  # where the extractor and the accuracy are computed
 
+
+main = command("enrol", EnrolConfig, "experiments.enrolment.enrol.enrol")
 
 if __name__ == "__main__":
     main()

@@ -1,58 +1,37 @@
 # SPDX-License-Identifier: MIT
 """Name the people behind embeddings, or in pictures."""
 
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
-from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import MISSING
 
-from datamodules.errors import InputError
-from datamodules.files import open_npy, write_text
-from experiments.coordination.command_line import command
-from experiments.coordination.schema import IdentifyConfig
-from experiments.coordination.screen import LINE, results
+from experiments.command_line.command import command
 
 
-@command("identify", IdentifyConfig)
-def main(cfg: DictConfig) -> None:
-    """Reads an Identifier and embeddings, writes a CSV."""
-    import pandas as pd
+@dataclass
+class IdentifyConfig:
+    """experiments.identify"""
 
-    from datamodules.embedding_set import EmbeddingSet
-    from experiments.picture_identification.identify import identify_pictures
-    from lightning_modules.identifier import Identifier
+    identifier: str = MISSING  # Identifier folder
+    embeddings: str | None = None  # an .npy file of embeddings, or an EmbeddingSet folder
+    images: Any = None  # a folder of pictures with all folders below it, or one picture
+    faces: str = "all"  # of each picture; main: each shows one person, who is looked for harder
+    gallery: str | None = None  # EmbeddingSet of the enrolled; None takes the one the identifier was trained on
+    extractor: Any = None  # None takes the one of the enrolled pictures
+    alignment: Any = None  # None takes the one of the enrolled pictures
+    out: str = "identities.csv"  # CSV to write
+    sheet: str | None = None  # contact sheet, a PNG; None writes `out` with that suffix
+    sheet_faces: int = 60  # how many faces the sheet shows
+    threshold: float | None = None  # scores below become unknown; None takes the identifier's own
+    index: Any = None  # how the nearest class means are found; None takes the identifier's own
+    device: str = "cpu"  # where to compute
+    max_side: int = 4096  # pixels; larger pictures are shrunk before faces are looked for
+    num_workers: int = 2  # processes that decode and look for faces
+    overwrite: bool = False  # whether an existing `out` may be replaced
 
-    out = Path(cfg.out)
-    if out.exists() and not cfg.overwrite:
-        raise InputError(f"{out}, which exists", "a new file", "choose another out=, or say overwrite=true")
-    if not out.parent.is_dir():
-        raise InputError(f"no folder {out.parent}", "an existing folder for the CSV", "make it, or choose another out=")
-    if (cfg.embeddings is None) == (cfg.images is None):
-        given = "neither embeddings= nor images=" if cfg.images is None else "both embeddings= and images="
-        raise InputError(given, "one of them", "name an .npy file or EmbeddingSet folder, or a folder of pictures")
-    identifier = Identifier.load(cfg.identifier, cfg.device)
-    if cfg.threshold is not None:
-        identifier = replace(identifier, threshold=cfg.threshold)
-    if cfg.index is not None:
-        identifier = identifier.with_index(instantiate(cfg.index))
-    if cfg.images is not None:
-        identify_pictures(cfg, identifier)
-        return
-    source = Path(cfg.embeddings)
-    if source.is_dir():
-        probes = EmbeddingSet.open(source)
-        embeddings, files = probes.embeddings, probes.files
-    else:
-        embeddings, files = open_npy(source, ("float16", "float32", "float64"), ndim=2), ()
 
-    found = identifier.identify(embeddings)
-    columns = {"identity": found.identity, "score": found.score, "cluster": found.cluster}
-    frame = pd.DataFrame(({"file": files} if files else {}) | {"row": range(len(found.index)), **columns})
-    write_text(out, frame.to_csv(index=False, float_format="%.6f"))
-    unknown = int((found.index < 0).sum())
-    results().print(f"{len(frame)} probes, {unknown} unknown: {out}", **LINE)
-
+main = command("identify", IdentifyConfig, "experiments.picture_identification.identify.identify")
 
 if __name__ == "__main__":
     main()

@@ -1,24 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""What can be chosen, with one line each.
-
-python -m experiments.list
-python -m experiments.list loss partitioner
-"""
+"""The choices of every group of configurations, with one line each: python -m experiments.list [GROUP ...]"""
 
 import sys
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 from rich.table import Table
 
-from datamodules.files import write_text
-from experiments.coordination.screen import FLAGS_HELP, Parser, results, run_plain
-from experiments.listing.choices import choices
+from datamodules.files import make_folder, write_text
+from experiments.command_line.choices import choices
+from experiments.command_line.terminal import FLAGS_HELP, Parser, results, run_plain
 
 HELP = f"""\
 Usage: python -m experiments.list [GROUP ...] [--keys FILE]
 
 Lists the choices of every group of experiments/configs: data sets, sources, extractors, losses, partitioners, inits,
-routers, decisions, scenarios, launchers, loggers, ... The name is what is written behind `group=`.
+routers, decisions, scenarios, launchers, loggers, ... The name goes behind `group=`.
 In a terminal as a table, otherwise as lines of group, name and description with tabs between.
 With --keys a page of all configuration keys with their defaults is written (docs/configuration.md).
 
@@ -36,8 +34,9 @@ def _list(words: list[str]) -> None:
     parser.add_argument("--keys", type=Path)
     arguments = parser.parse_args(words)
     if arguments.keys is not None:
-        from experiments.listing.keys import page  # late: it imports every command
+        from experiments.command_line.keys_page import page  # late: it imports every command
 
+        make_folder(arguments.keys.parent)
         write_text(arguments.keys, page())
         return
     found, console = choices(arguments.groups), results()
@@ -48,10 +47,10 @@ def _list(words: list[str]) -> None:
     table = Table(show_edge=False)
     for title, style in (("group", "dim"), ("name", "bold"), ("what it is", None)):
         table.add_column(title, style=style, no_wrap=title != "what it is")
-    for number, choice in enumerate(found):
-        new = number == 0 or found[number - 1].group != choice.group
-        last = number + 1 == len(found) or found[number + 1].group != choice.group
-        table.add_row(choice.group if new else "", choice.name, choice.about, end_section=last)
+    for group, members in groupby(found, attrgetter("group")):
+        table.add_section()
+        for number, choice in enumerate(members):
+            table.add_row("" if number else group, choice.name, choice.about)
     console.print(table)
 
 

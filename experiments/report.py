@@ -5,12 +5,11 @@ python -m experiments.report runs/a
 python -m experiments.report runs/a runs/b --out runs/merged
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from datamodules.errors import InputError
-from experiments.coordination.screen import FLAGS_HELP, LINE, Parser, notes, results, run_plain
+from experiments.command_line.terminal import FLAGS_HELP, LINE, Parser, notes, results, run_plain
 
 HELP = f"""\
 Usage: python -m experiments.report RUN_FOLDER [RUN_FOLDER ...] [--out FOLDER] [--wandb [--project NAME]]
@@ -29,7 +28,7 @@ Exit codes: 0 done, 2 bad input, 130 stopped.
 EXPECTED = "RUN_FOLDER [RUN_FOLDER ...] [--out FOLDER] [--wandb [--project NAME]]"
 
 
-def _arguments(words: list[str]) -> argparse.Namespace:
+def _draw(words: list[str]) -> None:
     parser = Parser("experiments.report", HELP, EXPECTED)
     parser.add_argument("run_folders", nargs="+", type=Path)
     parser.add_argument("--out", type=Path)
@@ -40,11 +39,6 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         raise InputError(f"{len(arguments.run_folders)} run folders", "--out FOLDER with them", "name a new folder")
     if arguments.project is not None and not arguments.wandb:
         raise InputError("--project", "--wandb with it", "say --wandb too")
-    return arguments
-
-
-def _draw(words: list[str]) -> None:
-    arguments = _arguments(words)
     # Imported late: drawing takes a second to load, and --help should not.
     from experiments.reporting.report import merge_reports, write_report
     from experiments.reporting.runs import read_run
@@ -59,7 +53,7 @@ def _draw(words: list[str]) -> None:
     results().print(terminal_table(read_run(folder).results))
     results().print(f"report: {folder / 'report.html'}", **LINE)
     if arguments.wandb:
-        from experiments.coordination.uploading import upload_report
+        from experiments.runs.uploading import upload_report
 
         results().print(f"Weights & Biases: {upload_report(folder, arguments.project)}", **LINE)
 

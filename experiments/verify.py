@@ -1,45 +1,27 @@
 # SPDX-License-Identifier: MIT
 """Verification: python -m experiments.verify data.path=SET pairs=FILE"""
 
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import Any
 
-from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import MISSING
 
-from experiments.coordination.command_line import command
-from experiments.verification.config import VerifyConfig
+from experiments.command_line.command import command
 
 
-@command(config_name="verify", schema=VerifyConfig)
-def main(cfg: DictConfig) -> None:
-    """Distances of the pairs, thresholds from the other folds, one row of results."""
-    import pandas as pd
+@dataclass
+class VerifyConfig:
+    """experiments.verify"""
 
-    from datamodules.sources.pairs import VerificationPairs
-    from experiments.coordination.data import dataset_name
-    from experiments.coordination.publishing import publish
-    from experiments.coordination.run_folder import RunFolder, run_name
-    from experiments.verification.figures import roc_figure
-    from experiments.verification.tables import folds_table, results_row, sentence
-    from lightning_modules.verification import squared_distances, verify
+    data: Any = MISSING
+    pairs: str = MISSING  # file in the format of LFW's pairs.txt; images are those of the set's files.txt
+    fars: list[float] = field(default_factory=lambda: [1e-3])  # false accept rates at which VAL is wanted
+    logger: Any = MISSING
+    name: str | None = None  # run folder <runs_dir>/<name>; None makes one of the settings
+    runs_dir: str = "runs"  # where run folders lie
 
-    embedding_set = instantiate(cfg.data)
-    pairs = VerificationPairs.read(cfg.pairs, embedding_set)
-    distance_P = squared_distances(embedding_set.embeddings, pairs.left, pairs.right)
-    result = verify(distance_P, pairs.same, pairs.fold, tuple(cfg.fars))
 
-    name = dataset_name(embedding_set)
-    with RunFolder(Path(cfg.runs_dir) / (cfg.name or run_name("verify", name, cfg)), cfg) as run:
-        run.note(data={"path": str(cfg.data.path), "fingerprint": embedding_set.fingerprint()}, pairs=str(cfg.pairs))
-        frame = pd.DataFrame([results_row(embedding_set, pairs, result)])
-        publish(
-            run, frame, title=f"Verification: {name}", verdict=sentence(frame.iloc[0], result),
-            tables={"Over all folds": frame, "Fold by fold": folds_table(result)},
-            figures={"ROC of all pairs": roc_figure({name: result})},
-            shown=list(frame.columns.drop(["extractor", "folds", "threshold"])),
-            tracking=cfg.logger,
-        )  # fmt: skip
-
+main = command("verify", VerifyConfig, "experiments.verification.verify.verify_set")
 
 if __name__ == "__main__":
     main()

@@ -4,13 +4,11 @@
 Axes: B batch, C classes of the sub-network, A of them active, D embedding dimension.
 """
 
-from abc import ABC, abstractmethod
-
 import torch
 from torch import Tensor
 
 
-class ActiveClasses(ABC):
+class ActiveClasses:
     """Chooses the classes whose rows take part in the softmax of a step. The others are neither read nor changed.
 
     Attributes:
@@ -19,39 +17,31 @@ class ActiveClasses(ABC):
 
     needs_rows: bool = False
 
-    @abstractmethod
     def choose(
         self, classes: int, target_B: Tensor, embedding_BD: Tensor, weight_CD: Tensor, generator: torch.Generator
     ) -> Tensor | None:
-        """The active classes of a step.
+        """The active classes of a step: (A,) int64, ascending, each once; None for all.
 
         Args:
-            target_B: (B,) int64 true classes; they must be among the chosen.
-            embedding_BD: (B, D) float32 of unit length.
-            weight_CD: (C, D) class rows of any length; those of this rank alone where the head is sharded.
-            generator: of everything random, seeded by (seed, sub-network, epoch, step).
-
-        Returns:
-            (A,) int64, ascending, each once; None stands for all.
+            target_B: true classes, which must be among the chosen.
+            embedding_BD: of unit length.
+            weight_CD: class rows of any length; those of this rank alone if the head is sharded.
+            generator: seeded by (seed, sub-network, epoch, step).
         """
+        return None
 
 
 class EveryClass(ActiveClasses):
     """All classes compete in every step."""
 
-    def choose(
-        self, classes: int, target_B: Tensor, embedding_BD: Tensor, weight_CD: Tensor, generator: torch.Generator
-    ) -> None:
-        return None
-
 
 class SampledClasses(ActiveClasses):
     """Partial FC: the batch's own classes and a random share of the others (An et al., CVPR 2022, section 3.2).
 
-    A = int(sample_rate C): each class gets a score from U(0, 1), each true class a score above, and the A highest are
-    active, as in the published code; where the batch has more than A true classes, these alone. The published code
-    draws from each rank's own classes, here all ranks draw the same A of C: any number of ranks trains the same
-    weights, and their loads differ by chance alone.
+    A = int(sample_rate C). Each class gets a score from U(0, 1), each true class a higher one, and the A highest are
+    active, as in the published code. If the batch has more than A true classes, these alone are active. The published
+    code draws from each rank's own classes; here all ranks draw the same A of C, so that any number of ranks trains the
+    same weights, and the loads of the ranks differ by chance.
 
     Args:
         sample_rate: share of the classes in [0, 1]; 1 is the full softmax, 0 leaves only the classes of the batch.

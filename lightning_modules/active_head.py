@@ -22,21 +22,17 @@ from lightning_modules.subnetwork import SubNetwork
 class ActiveHead(LinearHead):
     """A head whose loss sees the rows of a step's active classes only.
 
-    A step works on a copy of the active rows, the leaf of its gradient, so that neither time nor memory of a step
-    grows with the rows that are left out. `ActiveRowsOptimizer` moves the copy and writes it back.
+    A step works on a copy of the active rows: neither time nor memory grows with the other rows.
+    `ActiveRowsOptimizer` moves the copy and writes it back.
     """
 
     def __init__(self, rows_CD: Tensor, active: ActiveClasses, seed: int = 0, **more: Any):
         super().__init__(rows_CD, **more)
         self.active, self.seed, self.step = active, seed, (0, 0)
-        self.chosen: tuple[Tensor, nn.Parameter] | None = None
+        self.chosen: tuple[Tensor, nn.Parameter] | None = None  # places of the active rows, and their copy
 
     def choose(self, embedding_BD: Tensor, target_B: Tensor) -> Tensor | None:
-        """Active classes of the step that `step` = (epoch, batch) names; None stands for all.
-
-        Returns:
-            (A,) int64 ascending, or None.
-        """
+        """Active classes of the step `self.step` = (epoch, batch): (A,) int64 ascending; None for all."""
         seed = np.random.SeedSequence([self.seed, *self.step]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(seed) >> 1)
         return self.active.choose(self.n_classes, target_B, embedding_BD, self.weight_CD.detach(), generator)
@@ -45,9 +41,9 @@ class ActiveHead(LinearHead):
         active_A, self.chosen = self.choose(embedding_BD, target_B), None
         if active_A is None:
             return super().loss(embedding_BD, target_B, loss)
-        place = torch.arange(self.rows_per_class, device=active_A.device)
-        index = (active_A[:, None] * self.rows_per_class + place).flatten()
-        options = ("unit_rows", "precision", "max_logits_bytes", "rows_per_class", "compiled")
+        row_of_class_R = torch.arange(self.rows_per_class, device=active_A.device)
+        index = (active_A[:, None] * self.rows_per_class + row_of_class_R).flatten()
+        options = ("unit_rows", "precision", "max_logits_bytes", "rows_per_class")
         part = LinearHead(self.weight_CD[index], **{name: getattr(self, name) for name in options})
         part.scratch = self.scratch
         self.chosen = index, part.weight_CD
@@ -57,12 +53,11 @@ class ActiveHead(LinearHead):
 class ActiveRowsOptimizer(Optimizer):
     """Lets another optimiser move the active rows of a head, with their part of its state, and nothing else.
 
-    Rows that are not active keep weight and moments as they are (no decay, no momentum), as the first version of
-    Partial FC has it; the counter of steps is that of the whole head.
+    Rows that are not active keep weight and moments (no decay, no momentum), as in the first version of Partial FC.
+    The counter of steps is that of the whole head.
 
     Args:
         inner: optimiser over the parameters of a module that holds `head`.
-        head: whose `chosen` rows the last loss was computed with.
     """
 
     def __init__(self, inner: Optimizer, head: ActiveHead):
@@ -74,7 +69,6 @@ class ActiveRowsOptimizer(Optimizer):
         self.param_groups, self.state = self.inner.param_groups, self.inner.state
 
     def state_dict(self) -> dict[str, Any]:
-        """That of the inner optimiser: of the whole head, in its ordinary form."""
         return self.inner.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -118,12 +112,11 @@ def _of_rows(value: Any, rows: Tensor) -> bool:
 
 
 class ActiveSubNetwork(SubNetwork):
-    """A sub-network with an `ActiveHead`; arguments as of `SubNetwork`. The optimiser moves active rows only."""
+    """A sub-network with an `ActiveHead`, whose optimiser moves active rows only."""
 
     head: ActiveHead
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Tells the head which step this is: its choice depends on nothing else that happened. See `SubNetwork`."""
         self.head.step = (self.current_epoch, batch_index)
         return super().training_step(batch, batch_index)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Several optimiser steps in one call of Lightning, whose own work is a fifth of a small step (0.5 ms on a CPU)."""
+"""Several optimiser steps in one call of Lightning, which costs 0.5 ms on a CPU, a fifth of a small step."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from datamodules.cluster_datamodule import Batch, ClusterDataModule
 
 
 class BundledSteps(LightningModule):
-    """Takes the steps of a bundle of batches, as Lightning's automatic optimisation takes them one by one.
+    """Takes the steps of a bundle of batches as Lightning's automatic optimisation takes single ones.
 
-    A base put before that of a module, by `bundle`. Weights are the same bit for bit and `trainer.global_step` counts
-    every step, but callbacks see one training batch per bundle.
+    Weights are the same bit for bit and `trainer.global_step` counts every step, but callbacks see one training batch
+    per bundle.
     """
 
     steps_per_call: int
@@ -32,16 +32,15 @@ class BundledSteps(LightningModule):
         return {"samples": sum(len(batch.target_B) for batch in batches)}
 
     def total_steps(self) -> int:
-        """Optimiser steps of the whole fit, of which Lightning counts the bundles."""
+        """See `SubNetwork.total_steps`; Lightning would count the bundles."""
         return self.trainer.max_epochs * self.steps_per_epoch
 
 
 def bundle(module: Any, data: ClusterDataModule, steps_per_call: int, limit: int | None = None) -> None:
     """Lets a module and its data work in bundles.
 
-    Args:
-        module: with one optimiser and, at most, a scheduler that moves after every step.
-        limit: batches of an epoch, at most.
+    The module has one optimiser and, at most, a scheduler that moves after every step. An epoch has at most `limit`
+    batches.
     """
     kind = type(module)
     module.__class__ = type(f"Bundled{kind.__name__}", (BundledSteps, kind), {})

@@ -21,17 +21,13 @@ class DiscriminantInit(Initialiser):
 
     row_c = v / |v| with v = (I + a W')^-1 mean_c, W' = W tr(W) / tr(W^2).
 
-    These are the directions of the linear discriminant analysis whose covariance is W + I e / a, with the effective
+    These are the directions of the linear discriminant analysis with covariance W + I e / a and the effective
     eigenvalue e = tr(W^2) / tr(W) (Fisher, Annals of Eugenics 7, 1936; shrinkage to a multiple of I: Friedman, JASA
-    84, 1989). A direction in which samples of one person differ (pose, light, pen) counts less than one in which they
-    agree. There is no intercept: a head has none, its rows have unit length. No row needs training; a single short
-    epoch then suffices (docs/benchmarks.md).
+    84, 1989). A direction in which samples of one person differ (pose, light, pen) counts less. There is no intercept,
+    as rows have unit length. The rows need no training, or one short epoch (docs/benchmarks.md).
 
     Args:
-        strength: a >= 0. 0 gives the class means; 1 halves what a direction of effective variance counts.
-
-    Raises:
-        ValueError: a strength below 0, or none that is finite.
+        strength: a >= 0. 0 gives the class means; 1 halves the weight of a direction of effective variance.
     """
 
     informed = True
@@ -48,7 +44,7 @@ class DiscriminantInit(Initialiser):
         return fitted
 
     def rows(self, class_means_CD: Tensor, generator: torch.Generator) -> Tensor:
-        """Unit rows; the class means where nothing was learned. See `Initialiser.rows`."""
+        """Unit rows; the class means before `fit`. See `Initialiser.rows`."""
         trace = 0.0 if self.within_DD is None else float(self.within_DD.trace())
         if self.within_DD is None or not trace:
             return class_means_CD.clone()
@@ -59,13 +55,10 @@ class DiscriminantInit(Initialiser):
 
 
 def within_class_covariance(samples: TrainingSamples, most: int = MOST_SAMPLES) -> Tensor:
-    """Covariance of unit samples around the mean of their class, pooled over the classes.
+    """Pooled covariance of unit samples around their class means: (D, D) float32; zeros if no class has two samples.
 
     Args:
-        most: samples that are read: as many of each class as that allows, at least two, of evenly drawn classes.
-
-    Returns:
-        (D, D) float32, the sum of scatters over N - J; zeros where no class has two samples.
+        most: samples that are read: equally many of each class, at least two, of evenly drawn classes.
     """
     kept_n = _evenly(samples.split.labels, most)
     # A copy: torch aligns its memory alike each time, and the products then round alike in every run.

@@ -10,16 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datamodules.errors import InputError
+from lightning_modules.kernels import unit_rows
 
 
 class Unchanged(nn.Module):
-    """Given embeddings as they are: what training is compared with."""
+    """Given embeddings as they are, to compare training with."""
 
     takes = "embeddings"
 
     def forward(self, x: Tensor) -> Tensor:
         """From (B, D) embeddings of any length to rows of unit length."""
-        return F.normalize(x.float())
+        return unit_rows(x)
 
 
 class Projection(nn.Module):
@@ -38,7 +39,7 @@ class Projection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """From (B, any dimension) embeddings of any length to (B, D) rows of unit length."""
-        return F.normalize(self.layers(F.normalize(x.float())))
+        return F.normalize(self.layers(unit_rows(x)))
 
 
 class ImageNetwork(nn.Module):
@@ -47,7 +48,7 @@ class ImageNetwork(nn.Module):
     Args:
         network: from (B, 3, S, S) to (B, D).
         image_size: S, in pixels.
-        mean: of the training data, for pixels in [0, 1], red, green, blue.
+        mean, std: of red, green, blue in the training data, for pixels in [0, 1].
     """
 
     takes = "images"
@@ -78,15 +79,12 @@ class InceptionResnet(ImageNetwork):
         from facenet_pytorch import InceptionResnetV1
 
         if weights not in ("random", "vggface2", "casia-webface"):
-            raise InputError(
-                f"network.weights = {weights!r}", "random, vggface2 or casia-webface", "choose one of them"
-            )
+            raise InputError(f"network.weights = {weights!r}", "random, vggface2 or casia-webface", "correct it")
         try:
             network = InceptionResnetV1(pretrained=None if weights == "random" else weights, dropout_prob=dropout)
         except OSError as error:
-            raise InputError(
-                f"no weights {weights} ({error})", "a download by facenet-pytorch", "use network.weights=random"
-            ) from None
+            got, cure = f"no weights {weights} ({error})", "use network.weights=random"
+            raise InputError(got, "a download by facenet-pytorch", cure) from None
         super().__init__(network, 160, mean=[127.5 / 255] * 3, std=[128 / 255] * 3)
 
 
@@ -94,9 +92,7 @@ class TimmNetwork(ImageNetwork):
     """Any network of timm with a linear layer to the embedding.
 
     Args:
-        model: timm's name, such as resnet18.
-        image_size: S in pixels; None takes what timm states.
-        pretrained: whether timm shall download its published weights.
+        image_size: S in pixels; None takes timm's.
     """
 
     def __init__(
@@ -111,9 +107,7 @@ class TimmNetwork(ImageNetwork):
         try:
             network = timm.create_model(model, pretrained=pretrained, num_classes=dim)
         except (OSError, RuntimeError) as error:  # no connection, or no published weights
-            detail = " ".join(str(error).split())[:160]
-            raise InputError(
-                f"{model} without weights ({detail})", "a download by timm", "use network.pretrained=false"
-            ) from None
+            got = f"{model} without weights ({' '.join(str(error).split())[:160]})"
+            raise InputError(got, "a download by timm", "use network.pretrained=false") from None
         stated = timm.data.resolve_model_data_config(network)
         super().__init__(network, image_size or stated["input_size"][-1], stated["mean"], stated["std"])

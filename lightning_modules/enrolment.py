@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Adding people to an Identifier and taking them out, without training.
-
-Axes: Q people to be added, K identities, M clusters, C classes of one sub-network, D embedding dimension.
-"""
+"""Adds people to an Identifier and takes them out. Axes: Q new people, K identities, C classes, D dimension."""
 
 from dataclasses import replace
 from difflib import get_close_matches
@@ -10,7 +7,6 @@ from difflib import get_close_matches
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
@@ -18,34 +14,27 @@ from lightning_modules.heads.base import Head
 from lightning_modules.identifier import Identifier
 from lightning_modules.kernels import matmul_precision
 from lightning_modules.saved_parts import describe
-from lightning_modules.scores import Heads
+from lightning_modules.scores import Heads, unit_probes
 
 
 def with_identities(identifier: Identifier, names: list[str], class_means_QD: Tensor) -> Identifier:
-    """An identifier that knows more people.
+    """An identifier that knows more people, with (Q, D) floating-point class means of any length but zero.
 
-    Each becomes the last class of the cluster to which the identifier itself sends its class mean; its class row is
-    the class mean, scaled to the mean length of that cluster's rows (1 but for losses whose rows keep their length).
-    A router or a decision that is fitted must be fitted again: see `Identifier.needs_fit`.
-
-    Args:
-        names: of the people, none enrolled and none twice.
-        class_means_QD: (Q, D) floating-point class means, of any length but zero.
+    Each becomes the last class of the cluster to which the identifier itself sends its class mean; its class row is the
+    class mean, scaled to the mean length of that cluster's rows (1 but for losses whose rows keep their length). A
+    router or a decision that is fitted must be fitted again: see `Identifier.needs_fit`.
 
     Raises:
         InputError: a name that is enrolled or given twice, another dimension, or means that are not finite or zero.
     """
     known = set(identifier.identities)
     if repeated := [name for name in names if name in known]:
-        raise InputError(
-            f"{repeated[0]!r}, who is enrolled already",
-            "people who are not",
-            "remove them in the same command, or choose others with identities=",
-        )
+        cure = "remove them in the same command, or choose others with identities="
+        raise InputError(f"{repeated[0]!r}, who is enrolled already", "people who are not", cure)
     if len(set(names)) < len(names):
         raise InputError("a name given twice", "each name once", "name each person once")
-    home_Q = home_clusters(identifier, class_means_QD)  # raises where the means do not fit
-    means_QD = F.normalize(class_means_QD.to(identifier.class_means_KD))
+    home_Q = home_clusters(identifier, class_means_QD)  # raises if the means do not fit
+    means_QD = unit_probes(class_means_QD.to(identifier.class_means_KD))
     old = identifier.partition
     partition = Partition(np.concatenate([old.cluster_of, home_Q]), old.n_clusters, old.extra, old.provenance)
     heads = identifier.heads
@@ -57,28 +46,21 @@ def with_identities(identifier: Identifier, names: list[str], class_means_QD: Te
             new_CD = means_QD[torch.from_numpy(home_Q == cluster)] * rows_CD.norm(dim=1).mean()
             rows.append(torch.cat([rows_CD, new_CD.repeat_interleave(heads.rows_per_class, 0)]))
         heads = Heads.pack(partition, rows)
-    made = replace(
-        unfitted(identifier),
-        identities=(*identifier.identities, *names),
-        class_means_KD=torch.cat([identifier.class_means_KD, means_QD]),
-        partition=partition,
-        heads=heads,
-    )
-    return made.with_index(identifier.index)
+    class_means_KD = torch.cat([identifier.class_means_KD, means_QD])
+    return _with_people(identifier, (*identifier.identities, *names), class_means_KD, partition, heads)
 
 
 def home_clusters(identifier: Identifier, class_means_QD: Tensor) -> np.ndarray:
-    """The cluster to which an identifier sends each class mean; the nearest centre where it does not route at all.
+    """The cluster to which an identifier sends each class mean, (Q,) int32; the nearest centre if it does not route.
 
-    Returns:
-        (Q,) int32.
-
-    Raises:
-        InputError: another dimension, or means that are not finite or zero.
+    Raises InputError: another dimension, or means that are not finite or zero.
     """
-    identifier.identify(class_means_QD)  # refuses what is no probe
+    identifier.check_shape(class_means_QD)
     with torch.inference_mode(), matmul_precision("highest"):
         scores = identifier.scores(class_means_QD.to(identifier.class_means_KD))
+        if len(lost := (~scores.probes_BD.any(1)).nonzero()):
+            got = f"{len(lost)} class means that are not finite or all zero (first: row {int(lost[0])})"
+            raise InputError(got, "finite vectors with a direction", "leave those people out")
         if identifier.router is None and identifier.partition.n_clusters > 1:
             cluster_Q = scores.centre_cosine_BM.argmax(1)
         else:
@@ -89,25 +71,19 @@ def home_clusters(identifier: Identifier, class_means_QD: Tensor) -> np.ndarray:
 def without_identities(identifier: Identifier, names: list[str]) -> Identifier:
     """An identifier that no longer knows some people; a cluster that nobody is left in goes as well.
 
-    A router or a decision that is fitted must be fitted again: see `Identifier.needs_fit`.
-
-    Raises:
-        InputError: a name that is not enrolled, or nobody left.
+    What is fitted must be fitted again: see `Identifier.needs_fit`. Raises InputError: a name not enrolled, nobody
+    left.
     """
     known, leaving = set(identifier.identities), set(names)
     for name in names:
         if name not in known:
-            near = get_close_matches(name, identifier.identities, 3)
-            raise InputError(
-                f"{name!r}, who is not enrolled",
-                f"one of {len(identifier.identities)} people" + (f", such as {', '.join(near)}" if near else ""),
-                "correct the name",
-            )
+            near = ", ".join(get_close_matches(name, identifier.identities, 3))
+            expected = f"one of {len(identifier.identities)} people" + (f", such as {near}" if near else "")
+            raise InputError(f"{name!r}, who is not enrolled", expected, "correct the name")
     keep_K = np.array([name not in leaving for name in identifier.identities])
     if not keep_K.any():
-        raise InputError(
-            f"all {len(keep_K)} people to be removed", "at least one who stays", "remove the folder instead"
-        )
+        got = f"all {len(keep_K)} people to be removed"
+        raise InputError(got, "at least one who stays", "remove the folder instead")
     old = identifier.partition
     # A cluster lives by those whose home it is; others in it have a home elsewhere.
     kept_clusters = np.unique(old.cluster_of[keep_K])
@@ -124,13 +100,15 @@ def without_identities(identifier: Identifier, names: list[str]) -> Identifier:
         spans = [slice(heads.starts[cluster], heads.starts[cluster + 1]) for cluster in kept_clusters]
         heads = Heads.pack(partition, [heads.rows_SD[span][stays_S[span]] for span in spans])
     kept = torch.from_numpy(keep_K).to(identifier.class_means_KD.device)
-    made = replace(
-        unfitted(identifier),
-        identities=tuple(name for name in identifier.identities if name not in leaving),
-        class_means_KD=identifier.class_means_KD[kept],
-        partition=partition,
-        heads=heads,
-    )
+    staying = tuple(name for name in identifier.identities if name not in leaving)
+    return _with_people(identifier, staying, identifier.class_means_KD[kept], partition, heads)
+
+
+def _with_people(
+    identifier: Identifier, names: tuple[str, ...], means_KD: Tensor, partition: Partition, heads: Heads | None
+) -> Identifier:
+    bare = unfitted(identifier)
+    made = replace(bare, identities=names, class_means_KD=means_KD, partition=partition, heads=heads)
     return made.with_index(identifier.index)
 
 

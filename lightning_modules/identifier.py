@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Identifier: class means, partition, trained heads, router and decision in one object and one folder.
-
-Axes: B probes, K identities, M clusters, D embedding dimension, S rows of all heads.
-"""
+"""Identifier: all that names a probe. Axes: B probes, K identities, M clusters, D dimension, S rows of all heads."""
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,46 +32,27 @@ PROBES_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Identification:
-    """Answers for B probes.
+    """Answers for B probes."""
 
-    Attributes:
-        index: (B,) int64 identity in [0, K), -1 where the score is under the threshold.
-        identity: B names, "unknown" where the index is -1.
-        score: (B,) float32, higher is more certain.
-        cluster: (B,) int64 cluster in which the answer was found.
-    """
-
-    index: np.ndarray
-    identity: tuple[str, ...]
-    score: np.ndarray
-    cluster: np.ndarray
+    index: np.ndarray  # (B,) int64 identity in [0, K), -1 if the score is under the threshold
+    identity: tuple[str, ...]  # B names, "unknown" if the index is -1
+    score: np.ndarray  # (B,) float32, higher is more certain
+    cluster: np.ndarray  # (B,) int64 cluster in which the answer was found
 
 
 @dataclass(frozen=True)
 class Identifier:
-    """Everything that is needed to name a probe.
-
-    Attributes:
-        identities: K names.
-        class_means_KD: (K, D) float32 unit class means.
-        partition: who belongs to which cluster.
-        decision: the final decision.
-        router: the cluster finder; None where there is one cluster, or where the decision does not need one.
-        heads: trained rows; None where the decision needs none.
-        threshold: scores below it become unknown; None accepts every answer.
-        provenance: facts about how it was trained, as JSON values.
-        index: how the nearest class means are found; None looks at all of them.
-    """
+    """Everything that is needed to name a probe."""
 
     identities: tuple[str, ...]
-    class_means_KD: Tensor
+    class_means_KD: Tensor  # float32, of unit length
     partition: Partition
     decision: Decision
-    router: Router | None = None
-    heads: Heads | None = None
-    threshold: float | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
-    index: ClassIndex | None = None
+    router: Router | None = None  # None if there is one cluster, or if the decision does not need one
+    heads: Heads | None = None  # None if the decision needs none
+    threshold: float | None = None  # scores below it become unknown; None accepts every answer
+    provenance: dict[str, Any] = field(default_factory=dict)  # how it was trained, as JSON values
+    index: ClassIndex | None = None  # how the nearest class means are found; None looks at all of them
 
     def __post_init__(self):
         cure = "save the identifier again with experiments.train"
@@ -97,9 +76,8 @@ class Identifier:
 
     def scores(self, probes_BD: Tensor) -> ProbeScores:
         """The scores of probes (B, D) against everything this identifier holds; they may have any length but zero."""
-        scores = ProbeScores(
-            probes_BD, self.class_means_KD, self.partition, self.heads, lambda: self._centres_MD, self._search
-        )
+        given = probes_BD, self.class_means_KD, self.partition, self.heads
+        scores = ProbeScores(*given, lambda: self._centres_MD, self._search)
         scores.cluster_of_K = self._cluster_of_K  # made once: K numbers are much beside a search for one probe
         return scores
 
@@ -126,7 +104,7 @@ class Identifier:
             return cluster_centres(self.class_means_KD, self.partition)
 
     def route(self, scores: ProbeScores) -> Tensor:
-        """Clusters of each probe: (B, P) int64, best first, -1 where none."""
+        """Clusters of each probe: (B, P) int64, best first, -1 for none."""
         if self.router is None or self.partition.n_clusters == 1:
             return torch.zeros((len(scores), 1), dtype=torch.long, device=scores.probes_BD.device)
         return self.router.route(scores)
@@ -139,15 +117,12 @@ class Identifier:
     def fitted(self, samples: TrainingSamples, val_BD: Tensor, truth_B: Tensor, seed: int) -> "Identifier":
         """This identifier with the fitted parameters of its router, and then of its decision.
 
-        Args:
-            val_BD: (B, D) validation probes of any length; may be none.
-            truth_B: (B,) int64 their identity.
+        Probes (B, D) have any length, and there may be none; `truth_B` is int64.
         """
         made = self
         with matmul_precision("highest"):
             if made.router is not None and made.router.needs_fit:
-                router = made.router.fit(self.class_means_KD, self.partition, samples, seed)
-                made = replace(made, router=router)
+                made = replace(made, router=made.router.fit(self.class_means_KD, self.partition, samples, seed))
             if made.decision.needs_fit:
                 scores = made.scores(val_BD)
                 clusters_BP = made.route(scores) if made.decision.needs_route else None
@@ -157,75 +132,63 @@ class Identifier:
     @torch.inference_mode()
     def decide(self, probes_BD: Tensor) -> Decided:
         """Names probes (B, D) of any length, without threshold, in float32 whatever precision training used."""
+        return self._decided(self.scores(probes_BD))
+
+    def _decided(self, scores: ProbeScores) -> Decided:
         with matmul_precision("highest"):
-            scores = self.scores(probes_BD)
             clusters_BP = self.route(scores) if self.decision.needs_route else None
             return self.decision.decide(scores, clusters_BP)
 
     @torch.inference_mode()
     def rank(self, probes_BD: Tensor, most: int) -> tuple[Ranked, Tensor | None]:
-        """Candidates beyond the answer, at most `most`, of probes (B, D) of any length.
-
-        Returns:
-            The candidates, and the (B, P) clusters looked into; None where the decision looks at all identities.
-        """
+        """At most `most` candidates of probes (B, D) of any length, and the (B, P) clusters or None, if none matter."""
         with matmul_precision("highest"):
             scores = self.scores(probes_BD)
             clusters_BP = self.route(scores) if self.decision.needs_route else None
             return self.decision.rank(scores, clusters_BP, most), clusters_BP
 
     def identify(self, embeddings: np.ndarray | Tensor) -> Identification:
-        """Names probes.
+        """Names probes (B, D) of any length. One with NaN or infinity, or of zeros, is unknown: score NaN, cluster -1.
 
-        Args:
-            embeddings: (B, D) floating point, of any length; memory-mapped arrays are read in blocks.
-
-        Raises:
-            InputError: another dimension, NaN, infinity or zero rows.
+        Memory-mapped arrays are read in blocks. Raises InputError: another dimension.
         """
-        parts = [self.decide(block) for block in self._blocks(embeddings)]
-        if not parts:
-            empty = np.zeros(0, np.int64)
-            return Identification(empty, (), np.zeros(0, np.float32), empty)
-        index, score, cluster = (
-            torch.cat([getattr(part, name) for part in parts]).cpu().numpy()
-            for name in ("identity_B", "score_B", "cluster_B")
-        )
-        if self.threshold is not None:
-            index = np.where(score < self.threshold, -1, index)
-        names = tuple(self.identities[i] if i >= 0 else "unknown" for i in index)
+        self.check_shape(embeddings)
+        starts = range(0, max(1, len(embeddings)), PROBES_AT_ONCE)
+        parts = [self._answers(embeddings[start : start + PROBES_AT_ONCE]) for start in starts]
+        index, score, cluster = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
+        names = tuple(self.identities[i] if i >= 0 else "unknown" for i in index.tolist())
         return Identification(index, names, score, cluster)
 
-    def _blocks(self, embeddings: np.ndarray | Tensor) -> Iterator[Tensor]:
+    @torch.inference_mode()
+    def _answers(self, rows: np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows = rows if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows, dtype=np.float32))
+        scores = self.scores(rows.to(self.class_means_KD.device, torch.float32))
+        if not len(rows):
+            decided = Decided(*torch.zeros(3, 0, dtype=torch.long))
+        elif len(rows) == 1 and self.uses_index:
+            with _one_thread():
+                decided = self._decided(scores)
+        else:
+            decided = self._decided(scores)
+        index, score, cluster = (x.cpu().numpy() for x in (decided.identity_B, decided.score_B, decided.cluster_B))
+        if self.threshold is not None:
+            index = np.where(score < self.threshold, -1, index)
+        if len(lost := (~scores.probes_BD.any(1)).nonzero()):
+            index, score, cluster = index.copy(), score.copy(), cluster.copy()
+            index[lost], score[lost], cluster[lost] = -1, np.nan, -1
+        return index, score, cluster
+
+    def check_shape(self, embeddings: np.ndarray | Tensor) -> None:
+        """Raises InputError if these are no embeddings of dimension D."""
         if embeddings.ndim != 2 or embeddings.shape[1] != self.dim:
-            raise InputError(
-                f"embeddings of shape {tuple(embeddings.shape)}",
-                f"(probes, {self.dim}), as the identifier was trained",
-                "extract the probes with the extractor of the enrolled images",
-            )
-        for start in range(0, len(embeddings), PROBES_AT_ONCE):
-            rows = embeddings[start : start + PROBES_AT_ONCE]
-            rows = rows if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows, dtype=np.float32))
-            rows = rows.to(self.class_means_KD.device, torch.float32)
-            bad = ~(torch.isfinite(rows).all(1) & rows.any(1))
-            if bad.any():
-                first = start + int(bad.nonzero()[0])
-                raise InputError(
-                    f"{int(bad.sum())} probes that are not finite or all zero (first: row {first})",
-                    "finite vectors with a direction",
-                    "leave those rows out",
-                )
-            yield rows
+            cure = "extract the probes with the extractor of the enrolled images"
+            got = f"embeddings of shape {tuple(embeddings.shape)}"
+            raise InputError(got, f"(probes, {self.dim}), as the identifier was trained", cure)
 
     def save(self, path: Path | str) -> None:
-        """Writes identifier.safetensors and identifier.json into a folder, whole or not at all.
-
-        A folder that exists is replaced.
-        """
-        tensors = {
-            "class_means": self.class_means_KD.cpu().contiguous(),
-            "cluster_of": torch.from_numpy(self.partition.cluster_of.copy()),
-        }
+        """Writes identifier.safetensors and identifier.json into a folder, whole or not at all; replaces an old one."""
+        tensors = {"class_means": self.class_means_KD.cpu().contiguous()}
+        tensors["cluster_of"] = torch.from_numpy(self.partition.cluster_of.copy())
         if self.partition.overlapping:
             tensors["extra_memberships"] = torch.from_numpy(self.partition.extra.copy())
         if self.heads is not None and self.heads.rows_SD is not None:
@@ -254,20 +217,15 @@ class Identifier:
 
     @classmethod
     def load(cls, path: Path | str, device: str | torch.device = "cpu") -> "Identifier":
-        """Reads a folder that `save` wrote onto a device; needs no config.
-
-        Raises:
-            InputError: a missing, truncated, altered or foreign file.
-        """
+        """Reads a folder of `save` onto a device. Raises InputError: a missing, truncated, altered or foreign file."""
         folder = Path(path)
         cure = "save the identifier again with experiments.train"
         try:
             torch.zeros(1, device=device)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
-            raise InputError(
-                f"device {str(device)!r} ({reason})", "a device of this machine", "use cpu or cuda"
-            ) from None
+            got = f"device {str(device)!r} ({reason})"
+            raise InputError(got, "a device of this machine", "use cpu or cuda") from None
         if not folder.is_dir():
             raise InputError(f"no folder {folder}", "an Identifier folder", "check the path")
         content = read_json(folder / "identifier.json", cure)
@@ -297,11 +255,8 @@ class Identifier:
         except Exception as error:  # safetensors, KeyError, TypeError: whatever a foreign file provokes
             raise InputError(f"{folder}, unreadable ({type(error).__name__}: {error})", FORMAT, cure) from None
         if len(identities) != len(means) or len(means) != partition.n_identities or decision is None:
-            raise InputError(
-                f"{folder}: {len(identities)} names, {len(means)} class means, partition of {partition.n_identities}",
-                "equal numbers",
-                cure,
-            )
+            got = f"{len(identities)} names, {len(means)} class means, partition of {partition.n_identities}"
+            raise InputError(f"{folder}: {got}", "equal numbers", cure)
         heads = None
         if "head_rows" in tensors:
             rows, sizes = tensors["head_rows"], partition.sizes()
@@ -313,6 +268,17 @@ class Identifier:
             heads = Heads.pack(partition, _head_modules(content["head"], partition, tensors), content["head"])
         facts = content.get("provenance", {})
         return cls(identities, means, partition, decision, router, heads, threshold, facts, index)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    # Products this small take less time than the waiting of several threads for each other, on a busy machine by far.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _head_modules(made_by: dict[str, Any], partition: Partition, tensors: dict[str, Tensor]) -> list[Head]:

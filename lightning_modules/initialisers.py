@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How the class rows of a head start.
-
-Axes: C classes, D embedding dimension, R rows per class.
-"""
+"""How the class rows of a head start. Axes: C classes, D embedding dimension, R rows per class."""
 
 import math
 from abc import ABC, abstractmethod
@@ -14,19 +11,12 @@ from datamodules.partitioners.samples import TrainingSamples
 
 
 class Initialiser(ABC):
-    """How the class rows of a head start.
+    """Makes the rows a head starts from."""
 
-    Attributes:
-        informed: whether rows start where the samples of their class are, so that few steps suffice.
-    """
-
-    informed: bool = False
+    informed: bool = False  # whether rows start near the samples of their class, so that few steps suffice
 
     def fit(self, samples: TrainingSamples) -> "Initialiser":
-        """An initialiser that has seen the samples of the head's classes; this one is left as it is.
-
-        Returns itself unless the rows depend on more than the class means.
-        """
+        """An initialiser that has seen the samples of the head's classes, or this one, which is left as it is."""
         return self
 
     @abstractmethod
@@ -37,15 +27,9 @@ class Initialiser(ABC):
 def starting_rows(
     initialiser: Initialiser, class_means_CD: Tensor, generator: torch.Generator, rows_per_class: int = 1
 ) -> Tensor:
-    """The rows a head starts from.
+    """The rows a head starts from: (C R, D) float32, the R rows of a class in succession.
 
-    Args:
-        class_means_CD: (C, D) float32 unit class means.
-        rows_per_class: R. Rows of one class must not be equal, since equal rows share every gradient for ever: all but
-            the first are moved by noise of a tenth of their length.
-
-    Returns:
-        (C R, D) float32, the R rows of a class in succession.
+    All but the first of a class are moved by noise of a tenth of their length; equal rows would share every gradient.
     """
     rows_RCD = torch.stack([initialiser.rows(class_means_CD, generator) for _ in range(rows_per_class)])
     noise = torch.randn(rows_RCD[1:].shape, generator=generator) / math.sqrt(rows_RCD.shape[2])

@@ -3,11 +3,9 @@
 
 Axes: N samples, K identities, J identities with two or more samples, D embedding dimension, R directions.
 
-Cosine treats all directions alike. Samples of one person differ more in some directions (pose, age, pen), and people
-who resemble each other vary alike, so the covariance of an identity is pooled over those around it and shrunk to that
-of all; distances are then measured in units of it. With one covariance for all this is within-class covariance
-normalisation (Hatch, Kajarekar & Stolcke, Interspeech 2006), with one per class regularised discriminant analysis
-(Friedman, JASA 84, 1989).
+The covariance of an identity is pooled over those around it and shrunk to that of all; distances are measured in units
+of it. With one covariance for all this is within-class covariance normalisation (Hatch, Kajarekar & Stolcke,
+Interspeech 2006), with one per class regularised discriminant analysis (Friedman, JASA 84, 1989).
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,27 +24,19 @@ LEARN_ROWS = 1 << 20  # samples that covariances are learned from; 2 GiB at D = 
 
 @dataclass(frozen=True)
 class LocalCovariance:
-    """Covariance of the samples around their class mean, in the directions of largest variance.
+    """Covariance of the samples around their class mean, in the directions of largest variance."""
 
-    Attributes:
-        basis_DR: orthonormal directions of largest within-class variance.
-        pooled_RR: covariance over all identities in these directions, divided by its effective eigenvalue
-            tr(W^2) / tr(W), so that strengths mean the same for every covariance, data set and R.
-        length: t in (0, 1], length of the mean of infinitely many unit samples of a class: the square root of the mean
-            cosine between two samples of one class. Estimated means come out longer, that of one sample with length 1.
-        centred_NR: samples less their class mean, in the directions.
-        start_K: (K + 1,) int64 where the samples of an identity begin.
-        near_Kj: (K, j) int32 neighbours of each identity, most similar first; -1 fills up.
-        prior: degrees of freedom that the pooled covariance counts for.
-    """
-
-    basis_DR: Tensor
+    basis_DR: Tensor  # orthonormal directions of largest within-class variance
+    # Covariance over all identities in these directions, divided by its effective eigenvalue tr(W^2) / tr(W), so that
+    # strengths mean the same for every covariance, data set and R.
     pooled_RR: Tensor
+    # t in (0, 1], length of the mean of infinitely many unit samples of a class: the square root of the mean cosine
+    # between two samples of one class. Estimated means come out longer, that of one sample with length 1.
     length: float
-    centred_NR: Tensor
-    start_K: Tensor
-    near_Kj: Tensor
-    prior: int
+    centred_NR: Tensor  # samples less their class mean, in the directions
+    start_K: Tensor  # (K + 1,) int64 places where the samples of an identity begin
+    near_Kj: Tensor  # int32 neighbours of each identity, most similar first; -1 fills up
+    prior: int  # degrees of freedom that the pooled covariance counts for
 
     def covariances(self) -> Iterator[tuple[int, Tensor]]:
         """Some identities at a time: the first, and the (k, R, R) covariances, scaled as `pooled_RR` is.
@@ -70,11 +60,10 @@ class LocalCovariance:
 
 
 def metric(covariance_kRR: Tensor, strength: float) -> Tensor:
-    """(I + strength W)^-1 - I, what a covariance W takes from the squared distance: (k, R, R), between -I and 0.
+    """(I + strength W)^-1 - I, the share of the squared distance that a scaled covariance W takes: between -I and 0.
 
-    Args:
-        covariance_kRR: scaled, or (R, R).
-        strength: 0 for the plain distance; 1 halves the squared distance in a direction of effective variance.
+    Of (k, R, R) or (R, R). Strength 0 is the plain distance; 1 halves the squared distance in a direction of effective
+    variance.
     """
     identity = torch.eye(covariance_kRR.shape[-1], device=covariance_kRR.device)
     return torch.linalg.inv(identity + strength * covariance_kRR) - identity
@@ -83,10 +72,8 @@ def metric(covariance_kRR: Tensor, strength: float) -> Tensor:
 def given_back(offset_bTR: Tensor, identity_bT: Tensor, metrics: Iterable[tuple[int, Tensor]]) -> Tensor:
     """-o' M o / 2, half of what the metric takes from the squared distance: (b, T), at least 0.
 
-    Args:
-        identity_bT: (b, T) int64 whose metric applies.
-        metrics: the first identity and the (k, R, R) metrics of it and those that follow, of any floating dtype;
-            identities without a metric get 0.
+    `metrics` are the first identity and the (k, R, R) metrics of it and those that follow, of any floating dtype;
+    identities without a metric get 0.
     """
     offset_NR, identity_N = offset_bTR.flatten(0, 1), identity_bT.flatten()
     sorted_N, order_N = identity_N.sort(stable=True)
@@ -112,16 +99,13 @@ def learn(class_means_KD: Tensor, samples: TrainingSamples, directions: int, poo
     """Learns from training samples, of at most 1,048,576 of them evenly over the identities.
 
     The neighbours of an identity are those with two or more samples whose class means are most similar to its own,
-    itself among them, until they have `pool` degrees of freedom (samples beyond the first of each) together.
+    itself among them, until they have `pool` degrees of freedom (samples beyond the first of each) together. With R = 0
+    and length 1 if no identity has two samples.
 
     Args:
-        class_means_KD: (K, D) float32 unit class means.
-        directions: R at most; there are fewer where there are fewer degrees of freedom.
-        pool: degrees of freedom of a neighbourhood, at least 1.
-        prior: degrees of freedom that the pooled covariance counts for, at least 0.
-
-    Returns:
-        With R = 0 and length 1 where no identity has two samples.
+        class_means_KD: float32, of unit length.
+        directions: R at most; there are fewer if there are fewer degrees of freedom.
+        pool, prior: degrees of freedom, of a neighbourhood at least 1, of the pooled covariance at least 0.
     """
     device, (k, dim) = class_means_KD.device, class_means_KD.shape
     rows, labels = samples.split.rows, samples.split.labels

@@ -25,8 +25,7 @@ class Perceptron(nn.Sequential):
     """A multi-layer perceptron: hidden layers with ReLU and dropout, logits of L labels.
 
     Args:
-        hidden: units of each hidden layer.
-        hidden_layers: how many, at least 1.
+        hidden: units of each of the hidden layers, of which there is at least 1.
         dropout: share of hidden units that a training step leaves out.
     """
 
@@ -41,8 +40,7 @@ class Perceptron(nn.Sequential):
 class LabelNetwork(pl.LightningModule):
     """Trains a network from (B, K) inputs to (B, L) logits; logs train/loss and val/loss in nats per row.
 
-    The loss is the binary cross-entropy summed over labels, mean over rows: labels that share no weight are then
-    trained as if each were alone.
+    The loss is the binary cross-entropy, summed over labels: labels without common weights train as if alone.
     """
 
     def __init__(self, network: nn.Module, learning_rate: float):
@@ -72,10 +70,6 @@ class LabelNetwork(pl.LightningModule):
 
 @torch.no_grad()
 def probabilities(network: nn.Module, inputs_NK: Tensor, rows_at_once: int = 1024) -> Tensor:
-    """Probability of every label for every row: (N, L) float32 on the CPU.
-
-    Args:
-        network: gives logits; left in evaluation mode.
-    """
+    """Probability of every label for every row: (N, L) float32 on the CPU. Leaves the network in evaluation mode."""
     network = network.cpu().eval()
     return torch.cat([torch.sigmoid(network(rows_BK)) for rows_BK in inputs_NK.split(rows_at_once)])

@@ -3,8 +3,8 @@
 
 Axes: N rows, L labels. Y are the true labels of a row, Z the predicted ones.
 
-Empty sets: where Y and Z are both empty, the row counts as right (accuracy, precision and recall 1). Where only Z is
-empty its precision is 0, where only Y is empty its recall is 0. F1 is 0 where precision and recall are.
+Empty sets: if Y and Z are both empty, the row counts as right (accuracy, precision and recall 1). If only Z is empty
+its precision is 0; if only Y is empty its recall is 0.
 """
 
 import numpy as np
@@ -14,14 +14,10 @@ RANKS = (1, 3, 5)  # of precision at k
 
 
 def example_based(true_NL: np.ndarray, predicted_NL: np.ndarray) -> dict[str, float]:
-    """Means over rows, in percent, of Nasiri & Daneshpour (2025).
+    """Means over the rows of (N, L) bool arrays, in percent (Nasiri & Daneshpour, 2025).
 
     accuracy |Y and Z| / |Y or Z|, precision |Y and Z| / |Z|, recall |Y and Z| / |Y|, hamming_loss |Y xor Z| / L;
     f1 = 2 P R / (P + R) of the two means P and R (not the mean of the rows' F1).
-
-    Args:
-        true_NL: bool, at least one row.
-        predicted_NL: bool.
 
     >>> example_based(np.array([[1, 1, 0, 0]], bool), np.array([[1, 0, 0, 0]], bool))["accuracy"]
     50.0
@@ -36,29 +32,18 @@ def _means(both_N: np.ndarray, true_N: np.ndarray, predicted_N: np.ndarray, labe
     accuracy = _ratio(both_N, either_N, either_N == 0)
     precision = _ratio(both_N, predicted_N, either_N == 0)
     recall = _ratio(both_N, true_N, either_N == 0)
-    return {
-        "accuracy": 100 * accuracy,
-        "precision": 100 * precision,
-        "recall": 100 * recall,
-        "f1": 100 * _harmonic(precision, recall),
-        "hamming_loss": 100 * float((either_N - both_N).mean() / labels),
-    }
+    f1 = 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
+    hamming_loss = float((either_N - both_N).mean() / labels)
+    values = {"accuracy": accuracy, "precision": precision, "recall": recall, "f1": f1, "hamming_loss": hamming_loss}
+    return {name: 100 * value for name, value in values.items()}
 
 
 def _ratio(part_N: np.ndarray, whole_N: np.ndarray, right_N: np.ndarray) -> float:
     return float(np.where(right_N, 1.0, part_N / np.maximum(whole_N, 1)).mean())
 
 
-def _harmonic(precision: float, recall: float) -> float:
-    return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
-
-
 def label_based(true_NL: np.ndarray, predicted_NL: np.ndarray) -> dict[str, float]:
-    """Micro and macro F1 in percent.
-
-    Returns:
-        micro_f1, over all cells; macro_f1, the mean over labels, 0 for a label that is neither there nor predicted.
-    """
+    """micro_f1 over all cells and macro_f1, the mean over labels (0 if neither true nor predicted), in percent."""
     both_L = (true_NL & predicted_NL).sum(axis=0)
     sizes_L = true_NL.sum(axis=0) + predicted_NL.sum(axis=0)
     micro = 2 * both_L.sum() / max(sizes_L.sum(), 1)
@@ -66,14 +51,9 @@ def label_based(true_NL: np.ndarray, predicted_NL: np.ndarray) -> dict[str, floa
 
 
 def precision_at(true_NL: np.ndarray, scores_NL: np.ndarray, ranks: tuple[int, ...] = RANKS) -> dict[str, float]:
-    """Share of true labels among the k with the highest scores, in percent; of equal scores the first label wins.
+    """precision_at_<k>: share of true labels among the k with the highest scores, in percent.
 
-    Args:
-        true_NL: bool.
-        ranks: values of k; where there are fewer than k labels the share is still of k.
-
-    Returns:
-        precision_at_<k> for each k.
+    Of equal scores the first label wins. With fewer than k labels the share is still of k.
     """
     most = min(max(ranks), scores_NL.shape[1])
     # A stable sort of everything costs seconds at a thousand labels: sort only what can be among the first.
@@ -89,20 +69,14 @@ def precision_at(true_NL: np.ndarray, scores_NL: np.ndarray, ranks: tuple[int, .
 
 def all_metrics(true_NL: np.ndarray, scores_NL: np.ndarray, threshold: float) -> dict[str, float]:
     """Everything above at one threshold."""
-    predicted_NL = scores_NL >= threshold
-    return {
-        **example_based(true_NL, predicted_NL),
-        **label_based(true_NL, predicted_NL),
-        **precision_at(true_NL, scores_NL),
-    }
+    sets = true_NL, scores_NL >= threshold
+    return example_based(*sets) | label_based(*sets) | precision_at(true_NL, scores_NL)
 
 
 def best_threshold(true_NL: np.ndarray, scores_NL: np.ndarray) -> float:
     """The threshold with the highest example-based F1, of 0.01, 0.02, ... 0.99; of several the highest.
 
-    Args:
-        true_NL: bool, rows that are neither trained nor tested with.
-        scores_NL: in [0, 1].
+    Scores are in [0, 1].
     """
     # bin b holds the scores that are predicted at the thresholds up to THRESHOLDS[b - 1]
     bins_NL = np.searchsorted(THRESHOLDS.astype(scores_NL.dtype), scores_NL, side="right")
@@ -114,9 +88,6 @@ def best_threshold(true_NL: np.ndarray, scores_NL: np.ndarray) -> float:
     true_N = true_NL.sum(axis=1)
     f1 = [_means(both_NB[:, b], true_N, predicted_NB[:, b], true_NL.shape[1])["f1"] for b in range(count - 1)]
     return float(THRESHOLDS[len(f1) - 1 - int(np.argmax(f1[::-1]))])
-
-
-# Leaky readings of the paper
 
 
 def own_clusters(true_NL: np.ndarray, cluster_of_L: np.ndarray) -> np.ndarray:

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Recognition by the nearest neighbours.
-
-Axes: N samples, D dimensions, k neighbours.
-"""
+"""Recognition by the nearest neighbours. Axes: N samples, D dimensions, k neighbours."""
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
@@ -13,15 +10,8 @@ from datamodules.errors import InputError
 def leave_one_out_accuracy(z_ND: np.ndarray, labels_N: np.ndarray, k: int = 1) -> float:
     """Share of samples whose k nearest others vote for their own label, in [0, 1].
 
-    Samples whose label no other sample has are asked for nobody, but stay among the neighbours. Of labels with equally
-    many votes the one with the nearest voter wins.
-
-    Args:
-        z_ND: rows of unit length.
-        k: number of neighbours, 1 <= k < N.
-
-    Raises:
-        InputError: k out of range, or no label with two samples.
+    Samples whose label is unique are not asked about, but stay among the neighbours. Of labels with equally many votes
+    the one with the nearest voter wins. Raises InputError: k outside 1 <= k < N, or no label with two samples.
     """
     if not 1 <= k < len(z_ND):
         raise InputError(f"k = {k} neighbours of {len(z_ND)} samples", f"1 to {len(z_ND) - 1}", "set knn")

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An Identifier as one ONNX file that names embeddings without this project.
-
-Axes: B probes, D embedding dimension.
-"""
+"""An Identifier as one ONNX file that names embeddings without this project."""
 
 import json
 import os
@@ -19,6 +16,7 @@ from lightning_modules.onnx_graph import OPSET, OnnxScores, as_array
 from lightning_modules.scores import cluster_centres
 
 OUTPUTS = ("index", "score", "cluster", "best", "runner_up", "runner_up_cosine")
+FLOATS = ("score", "runner_up_cosine")
 ONE_FILE_BYTES = 1900 << 20  # protobuf stops at 2 GiB; beyond this the weights go into a file of their own
 FORMAT = "clusterface-onnx-1"
 
@@ -26,41 +24,40 @@ FORMAT = "clusterface-onnx-1"
 def export_onnx(identifier: Identifier, path: Path | str, one_file_bytes: int = ONE_FILE_BYTES) -> None:
     """Writes an identifier as ONNX, opset 17.
 
-    Input `embeddings` (batch, D) float32, of any length but zero. Outputs, each (batch,): `index` (int64, -1 under the
+    Input `embeddings` (batch, D) float32 of any length. Outputs, each (batch,): `index` (int64, -1 under the
     threshold), `score` (float32), `cluster` (int64), `best` (int64, the answer before the threshold), `runner_up`
-    (int64, the other person with the nearest class mean, -1 where there is nobody else) and `runner_up_cosine`.
-    The names by index, the threshold and the extractor's fingerprint are in the model's metadata as JSON.
+    (int64, the other person with the nearest class mean, -1 if there is nobody else) and `runner_up_cosine`. A graph
+    cannot raise errors: a probe with NaN or infinity, or of zeros, gets -1 and NaN in all outputs. The names by index,
+    the threshold and the extractor's fingerprint are in the model's metadata as JSON.
 
     Args:
-        path: the file; replaced where it exists. Its folder must exist.
+        path: a file in a folder that exists; it is replaced.
         one_file_bytes: above so many bytes of weights they go into `<path>.data` beside it.
 
     Raises:
         InputError: a router or decision without export, or no package onnx.
     """
-    path = Path(path)
     with torch.inference_mode():
         centres_MD = as_array(cluster_centres(identifier.class_means_KD, identifier.partition))
-    scores = OnnxScores(
-        as_array(identifier.class_means_KD), centres_MD, identifier.partition.cluster_of, identifier.heads
-    )
-    clusters = None
+    means_KD, cluster_of_K = as_array(identifier.class_means_KD), identifier.partition.cluster_of
+    scores, clusters = OnnxScores(means_KD, centres_MD, cluster_of_K, identifier.heads), None
     if identifier.decision.needs_route:
         routed = identifier.router is not None and identifier.partition.n_clusters > 1
         clusters = identifier.router.route_onnx(scores) if routed else [_zeros(scores)]
     best, score, cluster = identifier.decision.decide_onnx(scores, clusters)
-    answers = {"best": best, "score": score, "cluster": cluster, "index": _accepted(scores, best, score, identifier)}
-    answers["runner_up"], answers["runner_up_cosine"] = _runner_up(scores, best, len(identifier.identities))
-    for name in OUTPUTS:
-        scores.nodes.append(scores.onnx.helper.make_node("Identity", [answers[name]], [name]))
-    _write(scores, identifier, path, one_file_bytes)
+    index = best
+    if identifier.threshold is not None:
+        under = scores.add("Less", score, scores.constant(np.float32(identifier.threshold)))
+        index = scores.add("Where", under, scores.constant(np.int64(-1)), best)
+    answers = index, score, cluster, best, *_runner_up(scores, best, len(identifier.identities))
+    for name, answer in zip(OUTPUTS, answers, strict=True):
+        nobody = scores.constant(np.float32(np.nan) if name in FLOATS else np.int64(-1))
+        scores.nodes.append(scores.onnx.helper.make_node("Where", [scores.valid_B, answer, nobody], [name]))
+    _write(scores, identifier, Path(path), one_file_bytes)
 
 
 def largest_difference(identifier: Identifier, path: Path | str, probes_BD: np.ndarray) -> tuple[int, float]:
-    """Compares a file with the identifier that it was made from, through onnxruntime.
-
-    Args:
-        probes_BD: (B, D) float32.
+    """Compares a file, run by onnxruntime, with the identifier that it was made from on (B, D) float32 probes.
 
     Returns:
         How many probes get another answer or cluster, and the largest difference of a score.
@@ -80,11 +77,7 @@ def largest_difference(identifier: Identifier, path: Path | str, probes_BD: np.n
 
 
 def likely_probes(identifier: Identifier, number: int = 256, seed: int = 0) -> np.ndarray:
-    """Probes near class means drawn at random: a cosine of about 0.7 with them.
-
-    Returns:
-        (B, D) float32.
-    """
+    """(B, D) float32 probes near class means drawn at random: a cosine of about 0.7 with them."""
     random = np.random.default_rng(seed)
     means_BD = as_array(identifier.class_means_KD)[random.integers(len(identifier.identities), size=number)]
     return means_BD + random.standard_normal(means_BD.shape, np.float32) / np.sqrt(identifier.dim, dtype=np.float32)
@@ -93,13 +86,6 @@ def likely_probes(identifier: Identifier, number: int = 256, seed: int = 0) -> n
 def _zeros(scores: OnnxScores) -> str:
     zero = scores.onnx.numpy_helper.from_array(np.zeros(1, np.int64))
     return scores.add("ConstantOfShape", scores.add("Shape", "embeddings", start=0, end=1), value=zero)  # (B,) int64
-
-
-def _accepted(scores: OnnxScores, best: str, score: str, identifier: Identifier) -> str:
-    if identifier.threshold is None:
-        return best
-    under = scores.add("Less", score, scores.constant(np.float32(identifier.threshold)))
-    return scores.add("Where", under, scores.constant(np.int64(-1)), best)
 
 
 def _runner_up(scores: OnnxScores, best: str, k: int) -> tuple[str, str]:
@@ -117,15 +103,10 @@ def _runner_up(scores: OnnxScores, best: str, k: int) -> tuple[str, str]:
 
 def _write(scores: OnnxScores, identifier: Identifier, path: Path, one_file_bytes: int) -> None:
     onnx = scores.onnx
-    kinds = {name: onnx.TensorProto.FLOAT if name in ("score", "runner_up_cosine") else onnx.TensorProto.INT64
-             for name in OUTPUTS}  # fmt: skip
-    graph = onnx.helper.make_graph(
-        scores.nodes,
-        "identifier",
-        [onnx.helper.make_tensor_value_info("embeddings", onnx.TensorProto.FLOAT, ["batch", identifier.dim])],
-        [onnx.helper.make_tensor_value_info(name, kinds[name], ["batch"]) for name in OUTPUTS],
-        scores.constants,
-    )
+    value, floats, integers = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+    inputs = [value("embeddings", floats, ["batch", identifier.dim])]
+    outputs = [value(name, floats if name in FLOATS else integers, ["batch"]) for name in OUTPUTS]
+    graph = onnx.helper.make_graph(scores.nodes, "identifier", inputs, outputs, scores.constants)
     opset = [onnx.helper.make_opsetid("", OPSET)]
     model = onnx.helper.make_model(graph, producer_name="clusterface", opset_imports=opset, ir_version=8)
     facts = {key: identifier.provenance.get(key) for key in ("scenario", "dataset", "extractor")}

@@ -18,50 +18,34 @@ from lightning_modules.scores import Heads
 OPSET = 17  # onnxruntime 1.12 and later; from 18 on some reductions take their axes as an input
 
 
-def onnx_package():
-    """The package onnx.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import onnx
-    except ImportError:
-        raise InputError("no package onnx", "it for the export", "pip install 'clusterface[onnx]'") from None
-    return onnx
-
-
 class OnnxScores:
     """Builds a graph whose input `embeddings` is (B, D) float32 with B open. Everything is added when first used.
 
     Args:
-        class_means_KD: (K, D) float32 unit class means.
-        centres_MD: (M, D) float32 unit cluster centres.
-        cluster_of_K: (K,) home cluster of each identity.
-        heads: trained rows, or None.
+        class_means_KD, centres_MD: float32, of unit length.
+        cluster_of_K: home cluster of each identity.
+
+    Raises:
+        InputError: the package onnx is not installed.
     """
 
     def __init__(
         self, class_means_KD: np.ndarray, centres_MD: np.ndarray, cluster_of_K: np.ndarray, heads: Heads | None
     ):
-        self.onnx = onnx_package()
+        try:
+            import onnx
+        except ImportError:
+            raise InputError("no package onnx", "it for the export", "pip install 'clusterface[onnx]'") from None
+        self.onnx, self._count = onnx, 0
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
-        self._count = 0
         self.class_means_KD, self.centres_MD, self.heads = class_means_KD, centres_MD, heads
         self.n_clusters = len(centres_MD)
         self._cluster_of_K = cluster_of_K.astype(np.int64)
         self._nearest: dict[int, tuple[str, str]] = {}
 
     def constant(self, value: Any) -> str:
-        """Puts an array or a number into the graph.
-
-        Args:
-            value: numpy array or number of the dtype that the graph shall see.
-
-        Returns:
-            Its name.
-        """
+        """The name of a numpy array of any shape, or a number, in the graph; it keeps its dtype."""
         self._count += 1
         name = f"constant_{self._count}"
         self.constants.append(self.onnx.numpy_helper.from_array(np.array(value, order="C"), name))
@@ -72,7 +56,6 @@ class OnnxScores:
         return self.add_many(1, operator, *inputs, **attributes)[0]
 
     def add_many(self, n_outputs: int, operator: str, *inputs: str, **attributes: Any) -> list[str]:
-        """The names of the outputs of a new node."""
         self._count += 1
         names = [f"{operator.lower()}_{self._count}" + (f"_{i}" if n_outputs > 1 else "") for i in range(n_outputs)]
         self.nodes.append(self.onnx.helper.make_node(operator, list(inputs), names, **attributes))
@@ -95,7 +78,7 @@ class OnnxScores:
         return self.add("Gather", values_BX, self.constant(np.int64(place)), axis=1)
 
     def pick(self, columns: list[str], place_B: str) -> str:
-        """(B,): for each probe the value of that of the (B,) columns which `place_B` names, counted from 0."""
+        """(B,): the value of column `place_B`, counted from 0, for each probe; the columns are (B,)."""
         if len(columns) == 1:
             return columns[0]
         one = self.constant(np.array([1], np.int64))
@@ -108,19 +91,34 @@ class OnnxScores:
         return self.add("Concat", *[self.add("Unsqueeze", column, one) for column in columns], axis=1)
 
     @cached_property
+    def _valid_and_largest_B1(self) -> tuple[str, str]:
+        size_BD, zero = self.add("Abs", "embeddings"), self.constant(np.float32(0))
+        finite_BD = self.add("Less", size_BD, self.constant(np.float32(np.inf)))  # NaN is not less
+        as_number_BD = self.add("Cast", finite_BD, to=int(self.onnx.TensorProto.FLOAT))
+        least_B1 = self.add("ReduceMin", as_number_BD, axes=[1], keepdims=1)
+        largest_B1 = self.add("ReduceMax", self.add("Where", finite_BD, size_BD, zero), axes=[1], keepdims=1)
+        valid_B1 = self.add("And", self.add("Greater", least_B1, zero), self.add("Greater", largest_B1, zero))
+        return valid_B1, largest_B1
+
+    @cached_property
+    def valid_B(self) -> str:
+        """(B,) bool: whether a probe is finite and not all zero."""
+        return self.add("Squeeze", self._valid_and_largest_B1[0], self.constant(np.array([1], np.int64)))
+
+    @cached_property
     def probes_BD(self) -> str:
-        """(B, D) probes of unit length."""
-        length = self.add("ReduceL2", "embeddings", axes=[1], keepdims=1)
-        return self.add("Div", "embeddings", self.add("Max", length, self.constant(np.float32(1e-12))))
+        """(B, D) probes of unit length, zeros if not valid."""
+        valid_B1, largest_B1 = self._valid_and_largest_B1  # the square of a very large or small number is no float32
+        scaled_BD = self.add("Where", valid_B1, self.add("Div", "embeddings", largest_B1), self.constant(np.float32(0)))
+        length_B1 = self.add("ReduceL2", scaled_BD, axes=[1], keepdims=1)
+        return self.add("Div", scaled_BD, self.add("Max", length_B1, self.constant(np.float32(1e-12))))
 
     @cached_property
     def cosine_BK(self) -> str:
-        """(B, K) cosines with the class means."""
         return self.add("MatMul", self.probes_BD, self.constant(self.class_means_KD.T.astype(np.float32)))
 
     @cached_property
     def centre_cosine_BM(self) -> str:
-        """(B, M) cosines with the cluster centres."""
         return self.add("MatMul", self.probes_BD, self.constant(self.centres_MD.T.astype(np.float32)))
 
     @cached_property
@@ -143,14 +141,7 @@ class OnnxScores:
         return self.lookup(self.heads.identity_S.cpu().numpy(), row)
 
     def nearest_classes(self, p: int = 1) -> tuple[str, str]:
-        """The p class means with the highest cosine.
-
-        Args:
-            p: candidates, 1 <= p; more than K gives K.
-
-        Returns:
-            (B, P) cosines, descending, and (B, P) int64 identities.
-        """
+        """(B, P) cosines, descending, and (B, P) int64 identities of the min(p, K) nearest class means."""
         p = min(p, len(self.class_means_KD))
         if p not in self._nearest:
             count = self.constant(np.array([p], np.int64))
@@ -172,9 +163,9 @@ class OnnxScores:
         per_class, columns = self.heads.rows_per_class, []
         scaled_BS = self.add("Mul", self.output_BS, self.constant(np.float32(scale)))
         sizes = np.diff(self.heads.starts).astype(np.int64)
-        pieces = [scaled_BS] if len(sizes) == 1 else self.add_many(
-            len(sizes), "Split", scaled_BS, self.constant(sizes), axis=1
-        )  # fmt: skip
+        pieces = [scaled_BS]
+        if len(sizes) > 1:
+            pieces = self.add_many(len(sizes), "Split", scaled_BS, self.constant(sizes), axis=1)
         for z_BC, size in zip(pieces, sizes // per_class, strict=True):
             if per_class > 1:
                 shape = self.constant(np.array([0, size, per_class], np.int64))  # 0: as it is

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Routers, decisions and indexes as JSON values and tensors, as an Identifier saves them.
 
-The arguments of their constructors are attributes of the same name. No file format of another library is read, and
-nothing that is read is trusted unchecked.
+The arguments of their constructors are attributes of the same name. No file format of another library is read.
 """
 
 import importlib
@@ -29,7 +28,7 @@ def describe(part: Any) -> dict[str, Any] | None:
 
 
 def tensors_of(part: Any, name: str) -> dict[str, Tensor]:
-    """Tensors among the arguments of a part (none of None), of any shape, on the CPU, as `<name>.<argument>`."""
+    """Tensors of any shape among the arguments of a part, on the CPU, as `<name>.<argument>`; none for None."""
     found = _arguments(part).items()
     return {f"{name}.{key}": value.cpu().contiguous() for key, value in found if isinstance(value, Tensor)}
 
@@ -40,11 +39,7 @@ def under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 def known_class(name: str, base: type) -> Any:
-    """The class of that full name, which must be a sub-class of `base` in a module beside the one of `base`.
-
-    Raises:
-        InputError: it is not.
-    """
+    """The class of that full name. Raises InputError: no sub-class of `base` in a module beside that of `base`."""
     package = base.__module__.removesuffix("base")
     module, _, short = name.rpartition(".")
     # A foreign JSON must not choose what is imported.
@@ -57,13 +52,9 @@ def known_class(name: str, base: type) -> Any:
 
 
 def restore(description: dict[str, Any] | None, base: type, tensors: dict[str, Tensor]) -> Any:
-    """The part that `describe` and `tensors_of` were taken from; None for None.
+    """The part that `describe` and `tensors_of` (tensors of any shape) were taken from; None for None.
 
-    Args:
-        tensors: of any shape, as `under` gives them.
-
-    Raises:
-        InputError: a class that is no `base` of this project, or arguments it does not take.
+    Raises InputError: a class that is no `base` of this project, or arguments it does not take.
     """
     if description is None:
         return None

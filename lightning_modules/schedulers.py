@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Learning-rate schedules over all steps of a fit, for `scheduler=`.
 
-A scheduler that takes `total_steps` moves after every optimiser step. Any other, such as those of
-`torch.optim.lr_scheduler` that count epochs, moves after every epoch.
+A scheduler that takes `total_steps` moves after every optimiser step; others, as those of torch, after every epoch.
 """
 
 import math
@@ -28,12 +27,7 @@ def cosine(optimizer: Optimizer, total_steps: int) -> LambdaLR:
 def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.1) -> LambdaLR:
     """Rises in a straight line over the first share of the steps, then falls as half a cosine wave.
 
-    Args:
-        optimizer: whose learning rates, each by the same factor.
-        warmup: share of the steps in [0, 1).
-
-    Raises:
-        ValueError: warmup outside [0, 1).
+    Raises ValueError: warmup, a share of the steps, outside [0, 1).
     """
     if not 0 <= warmup < 1:
         raise ValueError(f"got warmup {warmup}; expected a share of the steps in [0, 1)")

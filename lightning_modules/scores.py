@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Where probes meet weights: the scores that routers and decisions are functions of, computed once, when asked for.
+"""The scores of probes. Axes: B probes, K identities, M clusters, P candidates, D embedding dimension."""
 
-Axes: B probes, K identities, M clusters, P candidates, D embedding dimension.
-"""
-
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -26,22 +23,14 @@ BLOCK_ELEMENTS = 1 << 25  # similarities computed at a time: 128 MiB of float32
 class Heads:
     """The trained heads of all sub-networks, in the order of the clusters.
 
-    Linear heads are kept as one matrix of rows, others as the modules that they are.
-
-    Attributes:
-        partition: which identity belongs where; the classes of cluster c are `partition.members(c)`, in that order.
-        rows_SD: (S, D) float32 rows of all clusters in succession, the R rows of an identity in succession; None for
-            heads that are not linear.
-        modules: the M heads; empty for linear ones.
-        rows_per_class: R; the largest of the R outputs of an identity counts.
-        made_by: class and arguments of the modules, as `Identifier.save` writes them.
+    The classes of cluster c are `partition.members(c)`, in that order. Linear heads are kept as one matrix of rows.
     """
 
     partition: Partition
-    rows_SD: Tensor | None = None
-    modules: tuple[Head, ...] = ()
-    rows_per_class: int = 1
-    made_by: dict[str, Any] | None = None
+    rows_SD: Tensor | None = None  # float32, the R rows of an identity in succession; None if heads are not linear
+    modules: tuple[Head, ...] = ()  # the M heads; empty for linear ones
+    rows_per_class: int = 1  # R; the largest of the R outputs of an identity counts
+    made_by: dict[str, Any] | None = None  # class and arguments of the modules, as `Identifier.save` writes them
 
     @classmethod
     def pack(
@@ -72,8 +61,7 @@ class Heads:
     def identity_S(self) -> Tensor:
         """(S,) int64 identity of each row, or of each class if heads are not linear."""
         members = [self.partition.members(cluster).astype("int64") for cluster in range(self.partition.n_clusters)]
-        identity = torch.from_numpy(np.concatenate(members)).repeat_interleave(self.rows_per_class)
-        return identity.to(self.device)
+        return torch.from_numpy(np.concatenate(members)).repeat_interleave(self.rows_per_class).to(self.device)
 
     @property
     def device(self) -> torch.device:
@@ -83,16 +71,11 @@ class Heads:
     @property
     def parameters(self) -> int:
         """Numbers of all heads."""
-        if self.rows_SD is not None:
-            return self.rows_SD.numel()
-        return sum(value.numel() for module in self.modules for value in module.parameters())
+        values = (value for module in self.modules for value in module.parameters())
+        return sum(value.numel() for value in (values if self.rows_SD is None else [self.rows_SD]))
 
     def linear(self, purpose: str) -> Tensor:
-        """(S, D) rows of linear heads.
-
-        Raises:
-            InputError: heads that are not linear.
-        """
+        """(S, D) rows of linear heads. Raises InputError: heads that are not linear."""
         if self.rows_SD is None:
             kind = type(self.modules[0]).__name__
             raise InputError(f"{purpose} with {kind}", "heads whose scores are products with rows", "use head=linear")
@@ -114,13 +97,33 @@ class Heads:
         return score_bC if self.rows_per_class == 1 else score_bC.unflatten(1, (-1, self.rows_per_class)).amax(2)
 
 
+def unit_probes(probes_BD: Tensor) -> Tensor:
+    """Rows divided by their length, (B, D) float32; zeros for a row with NaN or infinity, or of zeros."""
+    # Squares of numbers like 1e20 or 1e-25 are no float32.
+    length_B1 = torch.linalg.vector_norm(probes_BD, dim=1, keepdim=True, dtype=torch.float64)
+    return (probes_BD / length_B1).nan_to_num_(0.0).float()
+
+
+def routed(clusters_BP: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Each routed cluster of the int64 `clusters_BP`, -1 for none.
+
+    With it the (b,) probes that look into it, ascending, and the (b,) place of it in their route.
+    """
+    probe_N, place_N = (clusters_BP >= 0).nonzero(as_tuple=True)
+    cluster_N = clusters_BP[probe_N, place_N]
+    order = torch.argsort(cluster_N, stable=True)
+    present, counts = torch.unique_consecutive(cluster_N[order], return_counts=True)
+    for cluster, which in zip(present.tolist(), torch.split(order, counts.tolist()), strict=True):
+        yield cluster, probe_N[which], place_N[which]
+
+
 class ProbeScores:
     """Scores of B probes against class means, cluster centres and heads. Everything is computed when first used.
 
     Args:
-        probes_BD: (B, D) embeddings of any length.
-        class_means_KD: (K, D) float32 unit class means.
-        heads: trained rows, or None where no sub-network was trained (KNN).
+        probes_BD: embeddings of any length.
+        class_means_KD: float32, of unit length.
+        heads: None if no sub-network was trained (KNN).
         centres: gives the (M, D) cluster centres; None computes them, which costs a pass over the class means.
         search: of an index over the class means; None looks at all of them.
     """
@@ -128,7 +131,7 @@ class ProbeScores:
     def __init__(self, probes_BD: Tensor, class_means_KD: Tensor, partition: Partition, heads: Heads | None,
         centres: Callable[[], Tensor] | None = None, search: Search | None = None,
     ):  # fmt: skip
-        self.probes_BD = F.normalize(probes_BD.float())
+        self.probes_BD = unit_probes(probes_BD)
         self.class_means_KD, self.partition, self.heads = class_means_KD, partition, heads
         self.centres = centres or partial(cluster_centres, class_means_KD, partition)
         self.search = search or exact_search(class_means_KD)
@@ -149,13 +152,9 @@ class ProbeScores:
         return self.probes_BD @ self.centres().T
 
     def nearest_classes(self, p: int = 1) -> tuple[Tensor, Tensor]:
-        """The p class means with the highest cosine, or those that the index finds.
+        """The p >= 1 class means with the highest cosine, or those that the index finds; at most K.
 
-        Args:
-            p: candidates, 1 <= p; more than K gives K.
-
-        Returns:
-            (B, P) cosines, descending, and (B, P) int64 identities; equal ones come in any order.
+        Returns (B, P) cosines, descending, and (B, P) int64 identities; equal ones come in any order.
         """
         p = min(p, len(self.class_means_KD))
         if p not in self._nearest:
@@ -164,14 +163,9 @@ class ProbeScores:
 
     @property
     def head_best(self) -> tuple[Tensor, Tensor]:
-        """The best class of every head: needs all M heads.
-
-        Returns:
-            (B, M) highest output and (B, M) int64 its identity.
-        """
+        """The best class of all M heads: (B, M) highest output and (B, M) int64 its identity."""
         if self._head_best is None:
-            every = torch.arange(len(self), device=self.probes_BD.device)
-            columns = [self._in_head(cluster, every) for cluster in range(self.partition.n_clusters)]
+            columns = [self._in_head(cluster, None) for cluster in range(self.partition.n_clusters)]
             outputs, identities = zip(*columns, strict=True)
             self._head_best = torch.stack(outputs, 1), torch.stack(identities, 1)
         return self._head_best
@@ -179,14 +173,8 @@ class ProbeScores:
     def head_log_odds(self, scale: float) -> Tensor:
         """Log-odds of the softmax probability of the best class of each head, over outputs multiplied by `scale`.
 
-        log p / (1 - p) = z_max - logsumexp of the other z; it ranks as p does, but where p itself rounds to 1 in
-        float32 (a lead of 0.26 at scale 64, usual after training) it still tells heads apart.
-
-        Args:
-            scale: of the outputs, without dimension.
-
-        Returns:
-            (B, M) float32; +inf for a head of a single class.
+        (B, M) float32, +inf for a head of a single class. log p / (1 - p) = z_max - logsumexp of the other z; where p
+        itself rounds to 1 in float32 (a lead of 0.26 at scale 64, usual after training) it still tells heads apart.
         """
         columns = []
         for cluster, classes in enumerate(self.partition.sizes().tolist()):
@@ -199,39 +187,30 @@ class ProbeScores:
         return torch.stack(columns, 1)
 
     def best_in_cluster(self, clusters_B: Tensor) -> tuple[Tensor, Tensor]:
-        """The best class of one head per probe: needs only the heads that are routed to.
+        """The best class of one head per probe: needs only the heads of the (B,) int64 clusters; -1 for none.
 
-        Args:
-            clusters_B: (B,) int64 cluster of each probe; -1 for none.
-
-        Returns:
-            (B,) highest output, -inf where there is no cluster, and (B,) int64 its identity, -1 where none.
+        Returns (B,) highest output, -inf if there is no cluster, and (B,) int64 its identity, -1 for none.
         """
         if self._head_best is not None:
             output_BM, identity_BM = self._head_best
-            column_B1 = clusters_B.clamp_min(0)[:, None]
-            none_B = clusters_B < 0
+            column_B1, none_B = clusters_B.clamp_min(0)[:, None], clusters_B < 0
             output_B = output_BM.gather(1, column_B1).squeeze(1).masked_fill(none_B, -torch.inf)
             return output_B, identity_BM.gather(1, column_B1).squeeze(1).masked_fill(none_B, -1)
+        if len(self) == 1 and (cluster := int(clusters_B)) >= 0:
+            return self._in_head(cluster, None)
         output_B = torch.full((len(self),), -torch.inf, device=self.probes_BD.device)
         identity_B = torch.full((len(self),), -1, dtype=torch.long, device=self.probes_BD.device)
-        order = torch.argsort(clusters_B, stable=True)
-        sorted_clusters = clusters_B[order]
-        present, counts = torch.unique_consecutive(sorted_clusters, return_counts=True)
-        for cluster, which in zip(present.tolist(), torch.split(order, counts.tolist()), strict=True):
-            if cluster >= 0:
-                output_B[which], identity_B[which] = self._in_head(cluster, which)
+        for cluster, which_b, _ in routed(clusters_B[:, None]):
+            output_B[which_b], identity_B[which_b] = self._in_head(cluster, which_b)
         return output_B, identity_B
 
-    def _in_head(self, cluster: int, which: Tensor) -> tuple[Tensor, Tensor]:
+    def _in_head(self, cluster: int, which: Tensor | None) -> tuple[Tensor, Tensor]:
         identity_C = self.heads.identities(cluster)
+        probes_bD = self.probes_BD if which is None else self.probes_BD[which]
         step = max(1, BLOCK_ELEMENTS // (len(identity_C) * self.heads.rows_per_class))
-        blocks = []
-        for chunk in torch.split(which, step):
-            highest_b, place_b = self.heads.scores(cluster, self.probes_BD[chunk]).max(1)
-            blocks.append((highest_b, identity_C[place_b]))
-        highest, identities = zip(*blocks, strict=True)
-        return torch.cat(highest), torch.cat(identities)
+        blocks = [self.heads.scores(cluster, block_bD).max(1) for block_bD in probes_bD.split(step)]
+        highest_b, place_b = blocks[0] if len(blocks) == 1 else (torch.cat(part) for part in zip(*blocks, strict=True))
+        return highest_b, identity_C[place_b]
 
 
 def cluster_centres(class_means_KD: Tensor, partition: Partition) -> Tensor:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """One head over several processes: each holds a part of the classes, and the softmax is completed between them.
 
-Axes: B samples of the whole batch, b of one rank's part, C classes in all, c of this rank, D embedding dimension.
-
-Every rank sees the whole batch; `fused_margin_softmax` says what the ranks tell each other.
+Every rank sees the whole batch; `fused_margin_softmax` says what the ranks tell each other. Axes: B samples of the
+whole batch, C classes in all, c of this rank, D embedding dimension.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,7 +22,7 @@ from lightning_modules.losses.base import ClassificationLoss, MarginLoss
 
 
 def ranks() -> tuple[int, int]:
-    """This process's rank and how many there are; (0, 1) where no process group is open."""
+    """This process's rank and how many there are; (0, 1) without a process group."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
@@ -42,8 +41,7 @@ def gather_rows(value_cD: Tensor, classes: int) -> Tensor:
     if world == 1:
         return value_cD
     sizes = [len(range(classes)[shard(classes, rank, world)]) for rank in range(world)]
-    parts = [value_cD.new_zeros(max(sizes), *value_cD.shape[1:]) for _ in range(world)]
-    padded = value_cD.new_zeros(max(sizes), *value_cD.shape[1:])
+    padded, *parts = (value_cD.new_zeros(max(sizes), *value_cD.shape[1:]) for _ in range(1 + world))
     padded[: len(value_cD)] = value_cD
     dist.all_gather(parts, padded)
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
@@ -60,9 +58,7 @@ class ShardedHead(ActiveHead):
     """A head of which this rank holds its share of the classes, with their gradients and optimiser state.
 
     Args:
-        rows_CD: rows of all classes to start from, the same on every rank; this rank keeps its own.
-        active: chooses the classes of a step, for all ranks alike.
-        rank, world_size: which process of how many this is; the process group itself is needed only by the loss.
+        rows_CD: starting rows of all classes, the same on every rank.
         **more: further arguments of `Head`.
 
     Raises:
@@ -73,19 +69,16 @@ class ShardedHead(ActiveHead):
         self, rows_CD: Tensor, active: ActiveClasses | None = None, seed: int = 0, rank: int = 0, world_size: int = 1,
         **more: Any,
     ):  # fmt: skip
-        classes, self.own = len(rows_CD), shard(len(rows_CD), rank, world_size)
-        active = active or EveryClass()
+        own, active = shard(len(rows_CD), rank, world_size), active or EveryClass()
         if more.get("rows_per_class", 1) > 1 or active.needs_rows:
-            raise InputError(
-                f"{more.get('rows_per_class', 1)} rows per class, {type(active).__name__}",
-                "one row per class and a choice that does not look at the rows, where classes are sharded",
-                "choose trainer.strategy=ddp, or another loss or active_classes",
-            )
-        super().__init__(rows_CD[self.own], active, seed, **more)
-        self.n_classes = classes  # of all ranks
+            got = f"{more.get('rows_per_class', 1)} rows per class, {type(active).__name__}, with sharded classes"
+            cure = "choose trainer.strategy=ddp, or another loss or active_classes"
+            raise InputError(got, "one row per class and a choice that does not look at the rows", cure)
+        super().__init__(rows_CD[own], active, seed, **more)
+        self.own, self.n_classes = own, len(rows_CD)  # the classes of all ranks
 
     def loss(self, embedding_BD: Tensor, target_B: Tensor, loss: ClassificationLoss) -> Tensor:
-        """Loss of each sample of the whole batch, which every rank must pass; see `Head.loss`."""
+        """See `Head.loss`; every rank must pass the whole batch."""
         active_A, self.chosen = self.choose(embedding_BD, target_B), None
         if active_A is None:
             return self.full_loss(embedding_BD, target_B, loss)
@@ -105,12 +98,10 @@ class ShardedHead(ActiveHead):
 
     def _loss(self, embedding_BD: Tensor, weight_cD: Tensor, place_B: Tensor, loss: ClassificationLoss) -> Tensor:
         if not isinstance(loss, MarginLoss) or loss.needs_lengths or next(loss.parameters(), None) is not None:
-            raise InputError(
-                f"{type(loss).__name__} with classes sharded over ranks",
-                "a loss without parameters whose true logit alone is special",
-                "choose trainer.strategy=ddp, or another loss such as arcface",
-            )  # fmt: skip
-        options = self.precision, self.max_logits_bytes, None, self.kernels
+            expected = "a loss without parameters whose true logit alone is special"
+            cure = "choose trainer.strategy=ddp, or another loss such as arcface"
+            raise InputError(f"{type(loss).__name__} with classes sharded over ranks", expected, cure)
+        options = self.precision, self.max_logits_bytes
         return fused_margin_softmax(embedding_BD, weight_cD, place_B, loss, *options, reduce=all_reduce)
 
     def best(self, embedding_BD: Tensor) -> Tensor:
@@ -122,7 +113,7 @@ class ShardedHead(ActiveHead):
             highest_B = embedding_BD.new_full((len(embedding_BD),), -torch.inf)
             place_B = torch.zeros_like(highest_B, dtype=torch.long)
         overall_B = all_reduce(highest_B.clone(), "max")
-        # Ranks that hold equal outputs must agree on one: the lowest number, as a maximum of negative numbers.
+        # Ranks with equal outputs must agree: on the lowest class, as a maximum of negative numbers.
         candidate_B = torch.where(highest_B == overall_B, -(place_B + self.own.start), -self.n_classes)
         return -all_reduce(candidate_B, "max")
 
@@ -141,20 +132,16 @@ class ShardedSubNetwork(ActiveSubNetwork):
         self._val_sum.add(len(batch.target_B), loss_B.sum(), hits)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Gathers weights and optimiser state, so that the file is that of one process. Every rank takes part.
-
-        Tensors come one by one to the CPU: a device that cannot hold all rows need not hold all moments either.
-        """
+        # One tensor at a time, to the CPU: a device that cannot hold all rows cannot hold all moments either.
         own = self.head.weight_CD.shape
         _change_rows(checkpoint, lambda value: gather_rows(value, self.head.n_classes).cpu(), own)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes this rank's part of a file that any number of ranks wrote."""
         whole = (self.head.n_classes, self.head.weight_CD.shape[1])
         _change_rows(checkpoint, lambda value: value[self.head.own], whole)
 
     def whole_state(self) -> dict[str, Tensor]:
-        """State dict as of one process, on the CPU; every rank must call it."""
+        """State dict of one process, on the CPU; every rank must call it."""
         checkpoint: dict[str, Any] = {"state_dict": self.state_dict(), "optimizer_states": []}
         self.on_save_checkpoint(checkpoint)
         return checkpoint["state_dict"]

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A sub-network: L2-normalised embeddings, a head over the classes of one cluster, a loss, an optimiser.
-
-Axes: B batch, C classes, D embedding dimension.
-"""
+"""A sub-network: a head, its loss and its optimiser. Axes: B batch, C classes, D embedding dimension."""
 
 import inspect
 from collections.abc import Callable
@@ -11,25 +8,22 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from datamodules.cluster_datamodule import Batch
 from lightning_modules.heads.base import Head
 from lightning_modules.heads.linear import LinearHead
+from lightning_modules.kernels import unit_rows
 from lightning_modules.losses.base import ClassificationLoss
 
 
 class SubNetwork(LightningModule):
-    """Trains one head on frozen embeddings; the same module at C = 2,000 of a cluster and C = N of no distribution.
+    """Trains one head on frozen embeddings.
 
-    Logged once per epoch: `train/loss`, `val/loss`, `val/accuracy_percent` (percent), `learning_rate`.
-
-    Args:
-        loss: per-sample loss on the head's scores.
-        optimizer: makes an optimiser from parameter groups, `functools.partial(torch.optim.Adam, lr=1e-3, ...)`.
-        scheduler: makes a learning-rate scheduler from the optimiser, see `lightning_modules.schedulers`.
+    Logs `train/loss`, `val/loss`, `val/accuracy_percent` and `learning_rate` once per epoch. `optimizer` makes an
+    optimiser from parameter groups, as `functools.partial(torch.optim.Adam, lr=1e-3)`; for `scheduler` see
+    `lightning_modules.schedulers`.
     """
 
     head: Head
@@ -47,7 +41,7 @@ class SubNetwork(LightningModule):
 
     def forward(self, embedding_BD: Tensor) -> Tensor:
         """Scores of all classes, (B, C) float32, of embeddings of any length and floating dtype."""
-        return self.head(F.normalize(embedding_BD.float()))
+        return self.head(unit_rows(embedding_BD))
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Mean loss of a batch, a scalar; under DDP the mean over ranks is that of the whole batch."""
@@ -89,18 +83,17 @@ class SubNetwork(LightningModule):
         self.log("val/accuracy_percent", 100 * accuracy)
 
     def _means(self, sums: "_Sums") -> Tensor:
-        # Together over all ranks: each has seen its own samples only.
+        # Over all ranks: each has seen its own samples only.
         total = self.trainer.strategy.reduce(sums.take(self.device), reduce_op="sum")
         return total[1:] / total[0]
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
-        """Clears every gradient; under DDP that of the rows belongs to a bucket, otherwise its memory is used again."""
+        """Clears every gradient; see `LinearHead.recycle_gradient`. Under DDP a bucket owns the memory."""
         if isinstance(self.head, LinearHead) and self.trainer.world_size == 1:
             self.head.recycle_gradient()
         optimizer.zero_grad()
 
     def configure_optimizers(self) -> Any:
-        """The optimiser over the head's groups and the parameters of the loss, and the scheduler."""
         assert self.make_optimizer is not None, "a sub-network made without optimizer= is for inference"
         groups = self.head.parameter_groups()
         groups[0]["params"] = [*groups[0]["params"], *self.loss.parameters()]
@@ -128,15 +121,15 @@ class _Sums:
         self.sums: tuple[Tensor, ...] = ()
 
     def add(self, count: int, *sums: Tensor) -> None:
-        """Adds the sums over `count` samples."""
+        """Adds sums over `count` samples, each a scalar."""
         self.sums = sums if not self.count else tuple(a + b for a, b in zip(self.sums, sums, strict=True))
         self.count += count
 
     def take(self, device: torch.device) -> Tensor:
         """(1 + values,) float32: the number of samples and the sums; starts again from nothing."""
-        sums = [value.float() for value in self.sums] or [
-            torch.zeros((), device=device, dtype=torch.float)
-        ] * self.values
-        taken = torch.stack([torch.tensor(self.count, device=device, dtype=torch.float), *sums])
+        taken = torch.zeros(1 + self.values, device=device)
+        taken[0] = self.count
+        if self.sums:
+            taken[1:] = torch.stack([value.float() for value in self.sums])
         self.count, self.sums = 0, ()
         return taken

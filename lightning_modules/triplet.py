@@ -16,6 +16,7 @@ from torch import Tensor, nn
 ANCHORS = 128  # mined at a time: the miners enumerate anchors x positives x negatives
 
 Triplets = tuple[Tensor, Tensor, Tensor]
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 def squared_distances(z_BD: Tensor) -> Tensor:
@@ -24,12 +25,7 @@ def squared_distances(z_BD: Tensor) -> Tensor:
 
 
 def triplet_loss(distance_BB: Tensor, triplets: Triplets, alpha: float) -> Tensor:
-    """The mean of max(d(a, p) - d(a, n) + alpha, 0) over triplets; 0 where there is none.
-
-    Args:
-        triplets: (T,) anchors, positives, negatives, as indices.
-        alpha: margin in units of squared distance.
-    """
+    """The mean of max(d(a, p) - d(a, n) + alpha, 0) over triplets, a scalar; 0 if there is none."""
     anchor_T, positive_T, negative_T = triplets
     excess_T = distance_BB[anchor_T, positive_T] - distance_BB[anchor_T, negative_T] + alpha
     return torch.relu(excess_T).sum() / max(len(excess_T), 1)
@@ -37,14 +33,9 @@ def triplet_loss(distance_BB: Tensor, triplets: Triplets, alpha: float) -> Tenso
 
 @torch.no_grad()
 def mine(miner: Callable[..., Triplets], z_BD: Tensor, label_B: Tensor, anchors: int = ANCHORS) -> Triplets:
-    """What a miner of pytorch-metric-learning finds, some anchors at a time, so that batches of 1,800 fit in memory.
+    """(T,) anchors, positives and negatives that a miner of pytorch-metric-learning finds in unit rows, as indices.
 
-    Args:
-        miner: called with embeddings, labels, reference embeddings, reference labels.
-        z_BD: rows of unit length.
-
-    Returns:
-        (T,) anchors, positives, negatives, as indices into the batch.
+    It sees some anchors at a time, so that batches of 1,800 fit in memory.
     """
     found: list[Triplets] = []
     for start in range(0, len(z_BD), anchors):
@@ -64,16 +55,10 @@ class TripletModule(LightningModule):
 
     Args:
         network: from a batch of samples to (B, D) rows of unit length.
-        alpha: margin in units of squared distance.
+        alpha: margin of the squared distance.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        miner: nn.Module,
-        alpha: float,
-        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-    ):
+    def __init__(self, network: nn.Module, miner: nn.Module, alpha: float, optimizer: MakeOptimizer):
         super().__init__()
         self.network, self.miner, self.alpha, self.optimizer = network, miner, alpha, optimizer
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Verification: are two images of one person? Accuracy, ROC, and VAL at FAR over folds.
 
-Schroff, Kalenichenko & Philbin, "FaceNet" (CVPR 2015), section 4: a pair is accepted where the squared distance D of
+Schroff, Kalenichenko & Philbin, "FaceNet" (CVPR 2015), section 4: a pair is accepted if the squared distance D of
 its unit embeddings is at most d; VAL(d) = accepted same pairs / same pairs, FAR(d) = accepted different pairs /
 different pairs. A threshold for one fold always comes from the others.
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import auc, roc_curve
 
+from datamodules.class_means import moderate_rows
 from datamodules.errors import InputError
 
 CHUNK_PAIRS = 16_384  # 64 MiB of float32 for both ends at D = 512
@@ -20,51 +21,30 @@ CHUNK_PAIRS = 16_384  # 64 MiB of float32 for both ends at D = 512
 
 @dataclass(frozen=True)
 class ValAtFar:
-    """VAL at one FAR, fold by fold.
-
-    Attributes:
-        far_target: the FAR asked for.
-        val: (F,) VAL of each fold, in [0, 1].
-        far: (F,) FAR of each fold at that threshold, in [0, 1]; near the target, as the threshold was not tuned on it.
-        threshold: (F,) squared distance, from the other folds.
-    """
+    """VAL at one FAR, fold by fold."""
 
     far_target: float
-    val: np.ndarray
-    far: np.ndarray
-    threshold: np.ndarray
+    val: np.ndarray  # (F,) rates in [0, 1]
+    far: np.ndarray  # (F,) rates near the target, as the threshold comes from the other folds
+    threshold: np.ndarray  # (F,) squared distances
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` finds.
+    """Results of `verify`."""
 
-    Attributes:
-        accuracy: (F,) share of right answers of each fold, in [0, 1].
-        threshold: (F,) squared distance with the most right answers on the other folds.
-        far, val: (T,) ROC over all pairs together, from (0, 0) to (1, 1).
-        auc: area under it.
-        eer: the rate at which FAR = 1 - VAL on it.
-        val_at_far: one entry for each FAR asked for.
-    """
-
-    accuracy: np.ndarray
-    threshold: np.ndarray
-    far: np.ndarray
+    accuracy: np.ndarray  # (F,) share of right answers of each fold, in [0, 1]
+    threshold: np.ndarray  # (F,) squared distance with the most right answers on the other folds
+    far: np.ndarray  # (T,) with `val` the ROC over all pairs together, from (0, 0) to (1, 1)
     val: np.ndarray
     auc: float
-    eer: float
+    eer: float  # the rate at which FAR = 1 - VAL on the ROC
     val_at_far: tuple[ValAtFar, ...]
 
     def metrics(self) -> dict[str, float]:
-        """The figures of results.csv: rates in percent, their sample deviation over folds as _std, AUC in [0, 1]."""
-        row = {
-            "accuracy": 100 * self.accuracy.mean(),
-            "accuracy_std": 100 * self.accuracy.std(ddof=1),
-            "auc": self.auc,
-            "eer": 100 * self.eer,
-            "threshold": self.threshold.mean(),
-        }
+        """Columns of results.csv: rates in percent, their sample deviation over folds as _std, AUC in [0, 1]."""
+        row = {"accuracy": 100 * self.accuracy.mean(), "accuracy_std": 100 * self.accuracy.std(ddof=1)}
+        row |= {"auc": self.auc, "eer": 100 * self.eer, "threshold": self.threshold.mean()}
         for one in self.val_at_far:
             name = f"{one.far_target:g}"
             row[f"val_at_far_{name}"] = 100 * one.val.mean()
@@ -76,17 +56,15 @@ class Verification:
 def verify(
     distance_P: np.ndarray, same_P: np.ndarray, fold_P: np.ndarray, far_targets: tuple[float, ...] = (1e-3,)
 ) -> Verification:
-    """Evaluates pairs by their distances.
+    """Evaluates pairs by their squared distances.
 
     Args:
-        distance_P: (P,) squared distances, smaller for likelier the same.
-        same_P: (P,) bool.
-        fold_P: (P,) integers from 0, at least two folds, each with pairs of both kinds.
+        fold_P: integers from 0, at least two folds, each with pairs of both kinds.
         far_targets: FARs in (0, 1) at which VAL is wanted.
 
     Raises:
         InputError: fewer than two folds, a fold without pairs of a kind, distances that are not finite, or a FAR that
-            the different pairs of the other folds cannot resolve.
+            the different pairs of the other folds are too few for.
     """
     _check(distance_P, same_P, fold_P)
     folds = range(int(fold_P.max()) + 1)
@@ -101,27 +79,18 @@ def verify(
 
 
 def squared_distances(embeddings_ND: np.ndarray, left_P: np.ndarray, right_P: np.ndarray) -> np.ndarray:
-    """Squared Euclidean distances of pairs of rows, each brought to unit length first: (P,) float32 in [0, 4].
-
-    Args:
-        embeddings_ND: (N, D) floats, perhaps memory-mapped; only the rows that are named are read.
-        left_P: (P,) rows.
-        right_P: (P,) rows.
-    """
+    """Squared distances of pairs of rows, each brought to unit length first: (P,) float32 in [0, 4]."""
     distance_P = np.empty(len(left_P), np.float32)
     for start in range(0, len(left_P), CHUNK_PAIRS):
         pairs = slice(start, start + CHUNK_PAIRS)
-        difference = _unit(embeddings_ND[left_P[pairs]]) - _unit(embeddings_ND[right_P[pairs]])
-        distance_P[pairs] = np.square(difference).sum(axis=1)
+        ends = (moderate_rows(embeddings_ND[rows_P[pairs]])[0] for rows_P in (left_P, right_P))
+        left_pD, right_pD = (rows_pD / np.linalg.norm(rows_pD, axis=1, keepdims=True) for rows_pD in ends)
+        distance_P[pairs] = np.square(left_pD - right_pD).sum(axis=1)
     return distance_P
 
 
 def best_threshold(distance_P: np.ndarray, same_P: np.ndarray) -> float:
     """The threshold with the most right answers, midway between two distances; of several equal ones the middle one.
-
-    Args:
-        distance_P: (P,) distances.
-        same_P: (P,) bool.
 
     >>> best_threshold(np.array([0.1, 0.3, 0.7, 0.9]), np.array([True, True, False, False]))
     0.5
@@ -135,18 +104,14 @@ def best_threshold(distance_P: np.ndarray, same_P: np.ndarray) -> float:
     k = best[(len(best) - 1) // 2]
     if k == 0:
         return float(np.nextafter(ordered[0], -np.inf))
-    return float(ordered[-1]) if k == len(ordered) else float((ordered[k - 1] + ordered[k]) / 2)
+    return float(ordered[k - 1 : k + 1].mean())
 
 
 def threshold_at_far(different_P: np.ndarray, far_target: float) -> float:
     """The squared distance at which a share `far_target` of different pairs would be accepted.
 
-    Linear interpolation between the i-th smallest distance, where FAR = i / P: the FAR on these pairs is the largest
-    multiple of 1 / P that does not exceed the target.
-
-    Args:
-        different_P: (P,) distances of different pairs.
-        far_target: in (0, 1).
+    Linear interpolation between the i-th smallest distances, at which FAR = i / P. The FAR on these pairs is the
+    largest multiple of 1 / P that does not exceed the target.
 
     Raises:
         InputError: P < 1 / far_target, or so many equal least distances that any threshold accepts more.
@@ -161,11 +126,9 @@ def threshold_at_far(different_P: np.ndarray, far_target: float) -> float:
     accepted = int(np.searchsorted(ordered, ordered[whole])) if tied else whole
     if accepted < 1:
         least = int(np.searchsorted(ordered, ordered[0], side="right"))
-        raise InputError(
-            f"FAR {far_target:g} from {n:,} different pairs in the other folds",
-            f"a FAR that they can show, {least / n:.2g} or more ({least} pairs at the least distance)",
-            "ask for a greater FAR in fars, or give more different pairs",
-        )
+        wanted = f"a FAR that they can show, {least / n:.2g} or more ({least} pairs at the least distance)"
+        cure = "ask for a greater FAR in fars, or give more different pairs"
+        raise InputError(f"FAR {far_target:g} from {n:,} different pairs in the other folds", wanted, cure)
     if tied:
         return float(ordered[accepted - 1])
     return float(ordered[whole - 1] + (allowed - whole) * (ordered[whole] - ordered[whole - 1]))
@@ -188,22 +151,13 @@ def _val_at_far(distance_P, same_P, fold_P, far_target: float) -> ValAtFar:
 
 def _check(distance_P: np.ndarray, same_P: np.ndarray, fold_P: np.ndarray) -> None:
     if not np.isfinite(distance_P).all():
-        raise InputError(
-            f"{np.count_nonzero(~np.isfinite(distance_P))} distances that are not finite",
-            "finite ones",
-            "check the embeddings",
-        )
+        bad = np.count_nonzero(~np.isfinite(distance_P))
+        raise InputError(f"{bad} distances that are not finite", "finite ones", "check the embeddings")
     n_folds = int(fold_P.max()) + 1 if len(fold_P) else 0
     if n_folds < 2:
-        raise InputError(
-            f"{n_folds} folds of pairs", "at least 2, as thresholds come from other folds", "give more folds"
-        )
+        wanted = "at least 2, as thresholds come from other folds"
+        raise InputError(f"{n_folds} folds of pairs", wanted, "give more folds")
     for kind, chosen in (("same", same_P), ("different", ~same_P)):
         lacking = np.flatnonzero(np.bincount(fold_P[chosen], minlength=n_folds) == 0)
         if len(lacking):
             raise InputError(f"fold {lacking[0]} without {kind} pairs", "pairs of both kinds", "divide the pairs anew")
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    rows = np.asarray(rows, np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import Callback
 
 from datamodules.errors import InputError
-from experiments.training.arguments import check_trainer
+from experiments.command_line.trainer_arguments import check_trainer
 from lightning_modules import schedulers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,8 +42,8 @@ BASES = {
     "source": "datamodules.sources.base.Source",
     "alignment": "datamodules.alignment.Aligner",
     "baseline": "lightning_modules.baselines.base.Baseline",
-    "launcher": "experiments.coordination.launchers.base.Launcher",
-    "logger": "experiments.coordination.tracking.Tracking",
+    "launcher": "experiments.training.launchers.base.Launcher",
+    "logger": "experiments.runs.tracking.Tracking",
 }
 # Where the classes of a group stand, if not anywhere: sharded training and baselines make heads of their own.
 WITHIN = {"head": "lightning_modules.heads."}
@@ -202,9 +202,9 @@ def test_every_choice_can_be_made_on_the_command_line():
 
 @pytest.mark.parametrize("name", [name.partition("/")[2] for name in GROUP_FILES if name.startswith("scenario/")])
 def test_a_scenario_names_files_that_exist_and_can_be_built(name):
-    from experiments.coordination.rows import make_row
+    from experiments.comparison.rows import scenario_of_row
 
-    scenario = make_row(name, compose("compare", "data=embedding_set"))
+    scenario = scenario_of_row(name, compose("compare", "data=embedding_set"))
     assert scenario.title and scenario.name == name
     for group, node in scenario.nodes.items():
         if node is not None:
@@ -223,7 +223,7 @@ def test_struct_mode_is_nowhere_switched_off():
 
 
 def test_an_error_of_a_file_is_an_input_error():
-    from experiments.coordination.rows import make_row
+    from experiments.comparison.rows import scenario_of_row
 
     with pytest.raises(InputError, match="knn"):
-        make_row("no_such_scenario", compose("compare", "data=embedding_set"))
+        scenario_of_row("no_such_scenario", compose("compare", "data=embedding_set"))

@@ -88,10 +88,31 @@ def test_modules_do_not_import_each_other_in_a_circle():
         visit(name)
 
 
+# Inside experiments: each folder imports only what is before it. The side systems do not know each other's parts, but
+# for the embedding of pictures.
+ROOMS = (
+    "command_line", "reporting", "training", "runs", "comparison", "extraction", "picture_identification", "enrolment",
+    "verification", "facenet", "image_clustering", "label_clusters", "benchmarks",
+)  # fmt: skip
+
+
+def test_the_rooms_of_experiments_import_only_earlier_ones():
+    rooms = {path.name for path in (ROOT / "experiments").iterdir() if (path / "__init__.py").exists()}
+    assert rooms == set(ROOMS)
+    wrong = [
+        f"{module_name(file)} imports {name}"
+        for file in FILES
+        for name in imported(file)
+        if len(parts := module_name(file).split(".")) > 2 and name.startswith("experiments.")
+        and (room := name.split(".")[1]) in rooms and ROOMS.index(room) > ROOMS.index(parts[1])
+    ]  # fmt: skip
+    assert wrong == []
+
+
 def test_only_commands_and_their_frame_print():
     may = {f"experiments.{name}" for name in COMMANDS} | {
-        "experiments.coordination.command_line",
-        "experiments.coordination.screen",
+        "experiments.command_line.command",
+        "experiments.command_line.terminal",
     }
     printing = {
         module_name(file)

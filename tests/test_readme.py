@@ -95,7 +95,8 @@ RUN_HERE = [c for c in COMMANDS if not c.needs and c.words[0] == "python"]
 
 
 def test_a_user_s_first_hour(workspace, call, monkeypatch):
-    monkeypatch.setattr("experiments.reporting.report.write_report", lambda folder, title=None: None)  # has its tests
+    for module in ("comparison.compare", "reporting.report"):  # has its tests
+        monkeypatch.setattr(f"experiments.{module}.write_report", lambda folder, title=None: None)
     run_in_order([command for command in RUN_HERE if not is_long(command)], call, cheap=True)
     assert (workspace / "runs/first/results.csv").is_file() and (workspace / "runs/faces/results.csv").is_file()
     names = (workspace / "names.csv").read_text(encoding="utf-8").splitlines()
@@ -128,7 +129,8 @@ def test_every_command_is_run_here_or_says_what_it_needs():
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
 def test_the_two_commands_are_targets_and_the_demo_s_comparison_runs(tmp_path, call, monkeypatch):
-    monkeypatch.setattr("experiments.reporting.report.write_report", lambda folder, title=None: None)
+    for module in ("comparison.compare", "reporting.report"):
+        monkeypatch.setattr(f"experiments.{module}.write_report", lambda folder, title=None: None)
     monkeypatch.chdir(tmp_path)
     assert [command.line for command in COMMANDS if command.words[0] == "make"] == ["make demo", "make test"]
     for target in ("demo", "test"):
@@ -172,12 +174,3 @@ def test_the_numbers_of_the_result_are_those_of_the_page_of_results():
         assert number in results, f"{number} is not in docs/results.md"
     (line,) = re.findall(r"`(python -m experiments\.compare data=embedding_set[^`]*)`", section)
     assert line.replace("\n", " ").split("n_subnets")[1] in results
-
-
-NAMED = re.compile(r"`((?:datamodules|lightning_modules|callbacks|experiments|tests)/[\w/.*-]*)`")
-
-
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name)
-def test_files_that_a_page_names_are_there(page):
-    for name in set(NAMED.findall(page.read_text(encoding="utf-8"))):
-        assert list(ROOT.glob(name.rstrip("/").replace("NAME", "*"))), f"{page.name} names {name}"

@@ -59,7 +59,8 @@ def squeezed(text: str) -> str:
 @pytest.mark.parametrize("trouble", PRODUCED, ids=lambda trouble: trouble.commands[-1][-1])
 def test_the_command_ends_with_that_error(trouble, workspace, call, monkeypatch, capsys):
     monkeypatch.chdir(workspace)
-    monkeypatch.setattr("experiments.reporting.report.write_report", lambda folder, title=None: None)
+    for module in ("comparison.compare", "reporting.report"):
+        monkeypatch.setattr(f"experiments.{module}.write_report", lambda folder, title=None: None)
     for words in trouble.commands:
         module, arguments = words[2].removeprefix("experiments."), words[3:]
         if module == "report":

@@ -112,6 +112,7 @@ def passed(text: str) -> int:
     return int(last.replace("=", "").split(" passed")[0].split()[-1])
 
 
+@pytest.mark.slow
 def test_a_new_loss_is_two_files_and_appears_in_the_list_the_contract_tests_and_the_report(quick, project):
     listed, tested, *_ = check(quick["loss"])
     assert len(plan("loss")["files"]) == 2

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Extractor: a frozen network from images to embeddings that states what it expects of them.
+"""Extractor: a frozen network from images to embeddings, and the input that it expects.
 
 Axes: B batch, C = 3 channels, H = W = image_size, D embedding dimension. images_BHWC are (B, H, W, 3) uint8 RGB,
-cropped by an aligner; x_BCHW is (B, 3, H, W) float32 in `value_range`, channels in `channel_order`; embeddings are
-(B, D) floats, not necessarily normalised.
+cropped by an aligner; x_BCHW is (B, 3, H, W) float32 in `value_range` and `channel_order`; embeddings are (B, D)
+floats, not necessarily normalised.
 """
 
 import hashlib
@@ -20,22 +20,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from datamodules.alignment import Aligner, Resize
-from datamodules.errors import InputError
+from datamodules.errors import InputError, one_line
 
 logger = logging.getLogger(__name__)
 
 
 class Extractor(nn.Module, ABC):
-    """Base of all extractors. A subclass states the five facts below, none of which has a default.
+    """Base of all extractors.
 
     Args:
-        name: for humans, part of the fingerprint.
         image_size: side of the square input in pixels.
-        channel_order: "RGB" or "BGR", what the network was trained with.
+        channel_order: "RGB" or "BGR", as in the network's training.
         value_range: the numbers that pixel values 0 and 255 become, such as (0.0, 1.0).
 
     Attributes:
-        network: the weights, where they are a PyTorch module.
+        network: the weights, if they are a PyTorch module.
         fraction: share of a picture's shorter side that the default aligner keeps.
     """
 
@@ -51,27 +50,24 @@ class Extractor(nn.Module, ABC):
         low, high = (float(value) for value in value_range)
         if not low < high:
             raise InputError(f"value_range = {low:g} to {high:g}", "low < high", "see how the network was trained")
-        self.name = name
-        self.embedding_dim = int(embedding_dim)
-        self.image_size = int(image_size)
-        self.channel_order = channel_order
-        self.value_range = (low, high)
+        self.name, self.embedding_dim, self.image_size = name, int(embedding_dim), int(image_size)
+        self.channel_order, self.value_range = channel_order, (low, high)
         self._fingerprint = ""
 
     @abstractmethod
     def embed(self, x_BCHW: Tensor) -> Tensor:
-        """The network itself: (B, D) embeddings, of which row i depends on image i only."""
+        """The network: (B, D) embeddings, row i of image i only."""
 
     def weights_digest(self) -> str:
         """A hash of the weights, in hexadecimal."""
         return state_digest(self.network)
 
     def default_aligner(self) -> Aligner:
-        """How the network expects a picture to be cropped: to its centre, unless a subclass knows better."""
+        """The crop that the network expects; here the centre of the picture."""
         return Resize(self.image_size, self.fraction)
 
     def train(self, mode: bool = True) -> "Extractor":
-        """Stays in evaluation mode, whatever is asked: the network is frozen."""
+        """Stays in evaluation mode: the network is frozen."""
         return super().train(False)
 
     @torch.no_grad()
@@ -84,7 +80,7 @@ class Extractor(nn.Module, ABC):
         return self.embed(x_BCHW)
 
     def to_input(self, images_BHWC: Tensor) -> Tensor:
-        """Brings 8-bit images into the order and range that the network expects: (B, 3, H, W) on the same device."""
+        """8-bit images in the order and range that the network expects: (B, 3, H, W) on the same device."""
         x_BCHW = images_BHWC.permute(0, 3, 1, 2)
         x_BCHW = (x_BCHW.flip(1) if self.channel_order == "BGR" else x_BCHW).contiguous().float()
         low, high = self.value_range
@@ -95,7 +91,7 @@ class Extractor(nn.Module, ABC):
         return self(self.to_input(images_BHWC))
 
     def fingerprint(self) -> str:
-        """Name and hash of the weights and of what is done to the input: the key of everything cached."""
+        """Name and hash of weights and input format: the key of all caches."""
         if not self._fingerprint:
             stated = f"{self.embedding_dim} {self.image_size} {self.channel_order} {self.value_range}"
             digest = hashlib.sha256(f"{self.weights_digest()} {stated}".encode()).hexdigest()[:16]
@@ -113,11 +109,7 @@ def state_digest(network: nn.Module) -> str:
 
 
 def existing_file(path: Path | str | None, what: str) -> Path:
-    """Makes sure that a weights file is there; refuses None and "", where the user named none.
-
-    Args:
-        what: what it should be, such as "an ONNX file of a face network".
-    """
+    """The path of a weights file; refuses none, and a missing one. `what` describes it, "an ONNX file of ..."."""
     if not path:
         raise InputError("no extractor.weights", what, "add extractor.weights=FILE")
     if not (file := Path(os.path.expanduser(path))).is_file():
@@ -126,20 +118,17 @@ def existing_file(path: Path | str | None, what: str) -> Path:
 
 
 def load_weights(
-    network: nn.Module,
-    weights: Path | str,
-    download: Callable[[], Mapping[str, Tensor]],
-    source: str,
+    network: nn.Module, weights: Path | str, download: Callable[[], Mapping[str, Tensor]], source: str,
     select: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict,
-) -> None:
-    """Fills a network by the argument `weights` that all PyTorch extractors share.
+) -> None:  # fmt: skip
+    """Loads the `weights` of a PyTorch extractor; nothing is unpickled.
 
     Args:
-        weights: "pretrained" for the published weights, "random" to leave the network untrained (tests, baselines),
-            or a file with a state dict: .pt, .pth or .safetensors. Nothing is ever unpickled.
-        download: gives the published weights; whatever it raises is reported as a failed download.
-        source: where the published file comes from and where it would be found, for the error.
-        select: picks and renames what belongs to `network`.
+        weights: "pretrained" for the published weights, "random" for an untrained network (tests, baselines), or a file
+            with a state dict: .pt, .pth or .safetensors.
+        download: returns the published weights; any error is reported as a failed download.
+        source: origin and place of the published file, for the error.
+        select: picks and renames the entries of `network`.
 
     Raises:
         InputError: the download failed, or the file is missing, damaged or of another network.
@@ -150,23 +139,21 @@ def load_weights(
     if weights == "pretrained":
         try:
             state = download()
-        except Exception as error:  # no network, no certificate, proxy, damaged file: each library has its own
-            detail = " ".join(str(error).split())[:160]
-            got = f"no pretrained weights ({type(error).__name__}: {detail})"
+        except Exception as error:  # network, certificate, proxy, damaged file: each library has its own errors
+            got = f"no pretrained weights ({type(error).__name__}: {one_line(error)})"
             raise InputError(got, source, "put the file there by hand, or add extractor.weights=FILE") from None
     else:
         state = _read_state(existing_file(weights, f"a file of weights ({source})"))
     try:
         network.load_state_dict(select(state))
     except (RuntimeError, AttributeError, KeyError) as error:
-        detail = " ".join(str(error).split())[:160]
-        got = f"weights {weights} that do not fit ({detail})"
+        got = f"weights {weights} that do not fit ({one_line(error)})"
         raise InputError(got, f"a state dict of {type(network).__name__}", "check extractor.weights") from None
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draws inside the block depend on `seed` alone, and the global random state is as before afterwards."""
+    """torch draws from `seed` inside the block; its global random state stays as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -178,9 +165,8 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        detail = " ".join(str(error).split())[:160]
-        expected = "a state dict without pickled objects"
-        raise InputError(f"{path}, unreadable ({detail})", expected, "save it again") from None
+        got = f"{path}, unreadable ({one_line(error)})"
+        raise InputError(got, "a state dict without pickled objects", "save it again") from None
     state = state.get("state_dict", state) if isinstance(state, Mapping) else state
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} with something else than tensors", "a state dict", "save network.state_dict()")

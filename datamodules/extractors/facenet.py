@@ -22,39 +22,29 @@ class FaceNetExtractor(Extractor):
     Args:
         trained_on: which published weights: "vggface2" or "casia-webface".
         weights: "pretrained" (facenet-pytorch's own download), "random", or a file with the state dict.
-        image_size: side of the input in pixels; 160 is what the weights were trained with.
+        image_size: side of the input in pixels; the weights were trained with 160.
         margin: share of the crop's side that is added around MTCNN's box.
     """
 
     def __init__(
-        self,
-        trained_on: str = "vggface2",
-        weights: str | Path = "pretrained",
-        image_size: int = 160,
-        margin: float = 0.2,
-        seed: int = 0,
-    ):
+        self, trained_on: str = "vggface2", weights: str | Path = "pretrained", image_size: int = 160,
+        margin: float = 0.2, seed: int = 0,
+    ):  # fmt: skip
         if trained_on not in FILES:
             raise InputError(f"extractor.trained_on = {trained_on!r}", " or ".join(FILES), "choose one of them")
         # facenet-pytorch's fixed_image_standardization: (pixel - 127.5) / 128
         super().__init__(
-            name=f"facenet-{trained_on}",
-            embedding_dim=512,
-            image_size=image_size,
-            channel_order="RGB",
+            name=f"facenet-{trained_on}", embedding_dim=512, image_size=image_size, channel_order="RGB",
             value_range=(-127.5 / 128, 127.5 / 128),
-        )
+        )  # fmt: skip
         self.margin = margin
         with seeded(seed):
             self.network = InceptionResnetV1()
         file = FILES[trained_on]
         load_weights(
-            self.network,
-            weights,
-            lambda: InceptionResnetV1(pretrained=trained_on).state_dict(),
-            f"{file} of {RELEASE} in {Path(get_torch_home()) / 'checkpoints'}",
-            _without_classifier,
-        )
+            self.network, weights, lambda: InceptionResnetV1(pretrained=trained_on).state_dict(),
+            f"{file} of {RELEASE} in {Path(get_torch_home()) / 'checkpoints'}", _without_classifier,
+        )  # fmt: skip
         self.eval().requires_grad_(False)
 
     def embed(self, x_BCHW: Tensor) -> Tensor:

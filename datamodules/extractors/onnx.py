@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from datamodules.alignment import ARCFACE_SIZE, Aligner, MTCNNAligner
-from datamodules.errors import InputError, needed_package
+from datamodules.errors import InputError, needed_package, one_line
 from datamodules.extractors.base import Extractor, existing_file
 from datamodules.files import sha256
 
@@ -17,28 +17,21 @@ from datamodules.files import sha256
 class OnnxExtractor(Extractor):
     """A network with one image input and an embedding output, such as ArcFace R100, the buffalo models, or SFace.
 
-    What the file states about its input is checked against the arguments. It does not state mean, deviation and
-    channel order: see where the file comes from. InsightFace's own files want RGB, 127.5, 127.5; the MXNet-born ones
-    of the ONNX model zoo subtract and scale inside and want RGB, 0, 1.
+    The file does not state mean, deviation and channel order, its origin does: RGB, 127.5, 127.5 for InsightFace's
+    files; RGB, 0, 1 for those of the ONNX model zoo that come from MXNet and scale inside.
 
     Args:
         image_size: side of the input in pixels.
         channel_order: "RGB" or "BGR".
-        mean, std: subtracted from pixel values 0 to 255, and what the rest is divided by.
-        embedding_dim: D; None takes what the file states.
+        mean, std: the input is (pixel value, 0 to 255, - mean) / std.
+        embedding_dim: D; None takes that of the file.
         output: name of the output; None takes the only one.
     """
 
     def __init__(
-        self,
-        weights: str | Path | None,
-        image_size: int = ARCFACE_SIZE,
-        channel_order: str = "RGB",
-        mean: float = 127.5,
-        std: float = 127.5,
-        embedding_dim: int | None = None,
-        output: str | None = None,
-    ):
+        self, weights: str | Path | None, image_size: int = ARCFACE_SIZE, channel_order: str = "RGB",
+        mean: float = 127.5, std: float = 127.5, embedding_dim: int | None = None, output: str | None = None,
+    ):  # fmt: skip
         self.weights = existing_file(weights, "an ONNX file of a face network")
         if not std > 0:
             raise InputError(f"extractor.std = {std:g}", "above 0", "1 for a network that scales inside")
@@ -49,16 +42,12 @@ class OnnxExtractor(Extractor):
         grey = np.zeros((batch or 1, *shape), np.float32)
         found = int(np.prod(session.run([output], {session.get_inputs()[0].name: grey})[0].shape[1:]))
         if embedding_dim is not None and embedding_dim != found:
-            raise InputError(
-                f"{self.weights} with {found}-d output {output}", f"{embedding_dim}-d", "mend embedding_dim"
-            )
+            got = f"{self.weights} with {found}-d output {output}"
+            raise InputError(got, f"{embedding_dim}-d", "mend embedding_dim")
         super().__init__(
-            name=f"onnx-{self.weights.stem}",
-            embedding_dim=found,
-            image_size=image_size,
-            channel_order=channel_order,
+            name=f"onnx-{self.weights.stem}", embedding_dim=found, image_size=image_size, channel_order=channel_order,
             value_range=((0 - mean) / std, (255 - mean) / std),
-        )
+        )  # fmt: skip
         self._session, self._layout, self._batch, self._output = session, layout, batch, output
         self._check_normalisation()
 
@@ -83,8 +72,7 @@ class OnnxExtractor(Extractor):
         return f"{sha256(self.weights)} {self._output}"
 
     def _check_normalisation(self) -> None:
-        # A network that scales its input inside and is given small numbers, or the other way round, sees the same
-        # grey everywhere: its embeddings of unlike pictures all but coincide.
+        # With the wrong range a network sees nearly the same grey in all pictures, and their embeddings coincide.
         pixels = np.random.default_rng(0).integers(0, 256, (2, 7, 7, 3), np.uint8).repeat(16, 1).repeat(16, 2)
         size = self.image_size
         rows = np.arange(size) * pixels.shape[1] // size
@@ -108,8 +96,8 @@ def _session(path: Path):
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=[*providers, "CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no base
-        detail = " ".join(str(error).split())[:160]
-        raise InputError(f"{path}, unreadable ({detail})", "an ONNX file of a face network", "fetch it again") from None
+        got = f"{path}, unreadable ({one_line(error)})"
+        raise InputError(got, "an ONNX file of a face network", "fetch it again") from None
 
 
 def _check_input(session, path: Path, image_size: int) -> tuple[str, int | None]:

@@ -9,29 +9,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datamodules.errors import InputError, needed_package
+from datamodules.errors import InputError, needed_package, one_line
 from datamodules.extractors.base import Extractor, load_weights, seeded
 
 
 class TimmExtractor(Extractor):
-    """Pooled features of a timm model before its classifier; size, mean and deviation as timm states them.
+    """Pooled features of a timm model; size, mean and deviation are timm's.
 
     Args:
         model: timm's name, such as "resnet50.a1_in1k"; `timm.list_models(pretrained=True)` lists them.
         weights: "pretrained" (timm's own download), "random", or a file with the model's state dict.
-        image_size: side of the input in pixels; None takes what the model was trained with.
+        image_size: side of the input in pixels; None takes that of the model's training.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self,
-        model: str = "resnet50.a1_in1k",
-        weights: str | Path = "pretrained",
-        image_size: int | None = None,
+        self, model: str = "resnet50.a1_in1k", weights: str | Path = "pretrained", image_size: int | None = None,
         seed: int = 0,
-    ):
+    ):  # fmt: skip
         with needed_package("timm", "timm for this extractor", "pip install 'clusterface[timm]'"):
             import timm
         if not timm.is_model(model.split(".")[0]):
@@ -42,19 +39,14 @@ class TimmExtractor(Extractor):
             try:
                 network: Any = timm.create_model(model, pretrained=False, num_classes=0, global_pool="avg", **size)
             except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-                detail = " ".join(str(error).split())[:160]
-                raise InputError(
-                    f"{model}, which cannot be pooled ({detail})", "a backbone with average pooling", "choose another"
-                ) from None
+                got = f"{model}, which cannot be pooled ({one_line(error)})"
+                raise InputError(got, "a backbone with average pooling", "choose another") from None
         data = timm.data.resolve_model_data_config(network)
         name = network.pretrained_cfg.get("hf_hub_id") or network.pretrained_cfg.get("url") or model
         super().__init__(
-            name=f"timm-{model}",
-            embedding_dim=network.num_features,
-            image_size=image_size or data["input_size"][-1],
-            channel_order="RGB",
-            value_range=(0.0, 1.0),
-        )
+            name=f"timm-{model}", embedding_dim=network.num_features, image_size=image_size or data["input_size"][-1],
+            channel_order="RGB", value_range=(0.0, 1.0),
+        )  # fmt: skip
         self.fraction = float(data["crop_pct"])
         self.network = network
         load_weights(
@@ -72,7 +64,6 @@ class TimmExtractor(Extractor):
         return self.network((x_BCHW - self.mean) / self.std)
 
     def _without_classifier(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        # A file with the whole model holds a classifier that is not built here.
         classifier = self.network.pretrained_cfg.get("classifier") or ()
         heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
         return {key: value for key, value in state.items() if not key.startswith(tuple(f"{head}." for head in heads))}

@@ -21,8 +21,8 @@ class VGG16Extractor(Extractor):
     Args:
         weights: "pretrained" (torchvision's IMAGENET1K_V1, downloaded once), "random", or a file with the state dict
             of torchvision's vgg16 or of its `features` alone.
-        image_size: side of the input in pixels; 224 is what the weights were trained with.
-        fraction: share of the shorter side that is kept when a picture is cropped to its centre.
+        image_size: side of the input in pixels; the weights were trained with 224.
+        fraction: share of the shorter side that the crop keeps.
     """
 
     mean: Tensor
@@ -35,7 +35,7 @@ class VGG16Extractor(Extractor):
             name="vgg16", embedding_dim=512, image_size=image_size, channel_order="RGB", value_range=(0.0, 1.0)
         )
         self.fraction = fraction
-        # Only the convolutions are built: the classifier would be nine tenths of the weights.
+        # Only the convolutions: the classifier has nine tenths of the weights.
         with seeded(seed):
             self.features = make_layers(cfgs["D"])
             for layer in self.features.modules():

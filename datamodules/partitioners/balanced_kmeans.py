@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""K-means with bounded cluster sizes at any number of identities: a price on every cluster.
+"""K-means with bounded cluster sizes at any number of identities.
 
 Axes: K identities, D embedding dimension, M clusters, T nearest clusters of an identity.
 """
@@ -19,34 +19,25 @@ NEAREST = 16  # clusters an identity may be moved to by prices; the final repair
 
 
 class BalancedKMeansPartitioner(SizeConstrainedKMeans):
-    """Lloyd's algorithm whose assignment step charges a price for each cluster, so that sizes stay within bounds.
+    """Lloyd's algorithm with a price for each cluster in the assignment step, so that sizes stay within bounds.
 
-    An identity goes to the cluster of least squared distance plus price. The price of a cluster that is too large is
-    raised until the excess prefers another cluster, that of one too small lowered until enough identities prefer it
-    (coordinate ascent on the dual of the transportation problem, in the manner of Bertsekas' auction algorithm,
-    Annals of Operations Research 14, 1988). There is no step size to choose. What the prices leave out of bounds is
-    moved singly, cheapest move first: the bounds hold exactly, the sum of squared distances is close to the least.
-
-    Below `exact_below` identities the exact min-cost flow of `SizeConstrainedKMeans` is used, whose time and memory
-    grow too fast above.
+    An identity goes to the cluster of least squared distance plus price. The price of a too large cluster rises until
+    the excess prefers others, that of a too small one falls until enough identities prefer it (coordinate ascent on the
+    dual of the transportation problem, as in Bertsekas' auction algorithm, Annals of Operations Research 14, 1988).
+    Single moves, the cheapest first, then make the bounds exact; the sum of squared distances is close to the least.
 
     Args:
         smallest: least size of a cluster, as a share of K / m, in [0, 1].
         largest: largest size, as a multiple of K / m, at least 1.
         n_init: starts; only used by the exact method.
-        sweeps: times that all prices are set in each iteration.
-        exact_below: number of identities below which the exact method is used; 0 for never.
+        sweeps: passes over all prices in an iteration.
+        exact_below: number of identities below which `SizeConstrainedKMeans` is used; its time grows too fast above.
     """
 
     def __init__(
-        self,
-        smallest: float = 0.5,
-        largest: float = 1.5,
-        n_init: int = 1,
-        max_iter: int = 20,
-        sweeps: int = 20,
+        self, smallest: float = 0.5, largest: float = 1.5, n_init: int = 1, max_iter: int = 20, sweeps: int = 20,
         exact_below: int = 20_000,
-    ):
+    ):  # fmt: skip
         super().__init__(smallest, largest, n_init, max_iter)
         self.sweeps, self.exact_below = sweeps, exact_below
 
@@ -57,19 +48,15 @@ class BalancedKMeansPartitioner(SizeConstrainedKMeans):
         low, high = self.bounds(len(points), m)
         cluster_of = KMeansPartitioner(max_iter=self.max_iter).assign(points, m, seed)
         price_M = np.zeros(m, np.float32)
-        rounds = 0
         for _ in range(self.max_iter):
-            rounds += 1
             centres_MD = centres_of(points, cluster_of, m)
             squared_KT, cluster_KT = nearest_centres(points, centres_MD, min(NEAREST, m))
             found, price_M = with_prices(squared_KT, cluster_KT, price_M, low, high, self.sweeps)
-            found = repair(found, points, centres_MD, low, high)
-            settled = np.array_equal(found, cluster_of)
-            cluster_of = found
-            if settled:
+            former, cluster_of = cluster_of, repair(found, points, centres_MD, low, high)
+            if np.array_equal(former, cluster_of):
                 break
         sizes = np.bincount(cluster_of, minlength=m)
-        logger.info("balanced k-means: %d iterations, sizes %d to %d", rounds, sizes.min(), sizes.max())
+        logger.info("balanced k-means: sizes %d to %d", sizes.min(), sizes.max())
         return cluster_of
 
 
@@ -86,24 +73,17 @@ def nearest_centres(points_KD: np.ndarray, centres_MD: np.ndarray, t: int) -> tu
 def with_prices(
     squared_KT: np.ndarray, cluster_KT: np.ndarray, price_M: np.ndarray, low: int, high: int, sweeps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Clusters of least squared distance plus price, with prices that bring sizes within bounds, or close to them.
+    """Clusters of least squared distance plus price, (K,) int64, and the (M,) prices that bring sizes near the bounds.
 
-    Args:
-        price_M: prices to start from; not changed.
-        low, high: bounds on the sizes.
-        sweeps: at most so many rounds over all clusters.
-
-    Returns:
-        (K,) int64 clusters and (M,) prices.
+    Starts from `price_M`, which does not change, and passes over all clusters `sweeps` times at most.
     """
     k, t = squared_KT.shape
     price_M = price_M.copy()
-    # Places (identity, candidate) of each cluster one after another: a sweep looks at each place once.
+    # Places (identity, candidate) in the order of the clusters: a sweep reads each once.
     order = np.argsort(cluster_KT, axis=None, kind="stable")
     starts = np.searchsorted(cluster_KT.ravel()[order], np.arange(len(price_M) + 1))
     for _ in range(sweeps):
-        cost_KT = squared_KT + price_M[cluster_KT]
-        choice_K = cost_KT.argmin(axis=1)
+        choice_K = (squared_KT + price_M[cluster_KT]).argmin(axis=1)
         sizes_M = np.bincount(cluster_KT[np.arange(k), choice_K], minlength=len(price_M))
         wrong = np.flatnonzero((sizes_M < low) | (sizes_M > high))
         if not len(wrong):
@@ -128,14 +108,9 @@ def _between(descending: np.ndarray, n: int) -> float:
 
 
 def repair(cluster_of: np.ndarray, points_KD: np.ndarray, centres_MD: np.ndarray, low: int, high: int) -> np.ndarray:
-    """Moves single identities until all sizes are within bounds, for each cluster the cheapest moves first.
+    """Moves single identities, the cheapest first, until low <= size <= high: (K,) int64 clusters.
 
-    Args:
-        cluster_of: (K,) clusters.
-        low, high: bounds with low M <= K <= high M.
-
-    Returns:
-        (K,) int64.
+    Needs low M <= K <= high M.
     """
     cluster_of = cluster_of.astype(np.int64)
     sizes = np.bincount(cluster_of, minlength=len(centres_MD))
@@ -146,7 +121,7 @@ def repair(cluster_of: np.ndarray, points_KD: np.ndarray, centres_MD: np.ndarray
         cluster_of[identity] = target
 
     for cluster in np.flatnonzero(sizes > high):
-        while sizes[cluster] > high:  # again, where the targets of a round filled up
+        while sizes[cluster] > high:  # again, if targets filled up
             members = np.flatnonzero(cluster_of == cluster)
             squared = distances(points_KD[members], centres_MD) ** 2
             rise = np.where(sizes < high, squared - squared[:, [cluster]], np.inf)

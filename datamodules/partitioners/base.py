@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Partition: which identity belongs to which cluster; Partitioner: what makes one.
+"""Partition: identities in clusters; Partitioner: the base of the methods that find one.
 
 Axes: K identities, D embedding dimension, M clusters.
 """
@@ -20,19 +20,14 @@ from datamodules.partitioners.samples import TrainingSamples
 
 @dataclass(frozen=True)
 class Partition:
-    """K identities in M clusters, none empty; disjoint, or overlapping where `extra` says so.
+    """K identities in M clusters, none empty, which overlap if there are `extra` memberships."""
 
-    Attributes:
-        cluster_of: (K,) int32 in [0, M): the home cluster of each identity, to which a router sends its probes.
-        n_clusters: M.
-        extra: (E, 2) int32 rows (identity, cluster) of memberships beside the home; empty for a disjoint partition.
-        provenance: partitioner, its arguments, seed, hash of the class means.
-    """
-
+    # (K,) int32 in [0, M): the home cluster of each identity, to which a router sends its probes.
     cluster_of: np.ndarray
-    n_clusters: int
+    n_clusters: int  # M
+    # (E, 2) int32 rows (identity, cluster) of memberships beside the home.
     extra: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int32))
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)  # see `Partitioner.provenance`
 
     def __post_init__(self):
         home = np.asarray(self.cluster_of, dtype=np.int32)
@@ -40,8 +35,8 @@ class Partition:
         object.__setattr__(self, "cluster_of", home)
         object.__setattr__(self, "extra", extra)
         if home.ndim != 1 or len(home) == 0 or home.min() < 0 or home.max() >= self.n_clusters:
-            got = f"a partition of {home.shape} identities into clusters {home.min() if home.size else '-'} to "
-            got += f"{home.max() if home.size else '-'}"
+            found = f"{home.min()} to {home.max()}" if home.size else "none"
+            got = f"a partition of {home.shape} identities into clusters {found}"
             raise InputError(got, f"clusters 0 to {self.n_clusters - 1}", "make the partition anew")
         empty = np.flatnonzero(np.bincount(home, minlength=self.n_clusters) == 0)
         if len(empty):
@@ -52,7 +47,6 @@ class Partition:
 
     @property
     def n_identities(self) -> int:
-        """K, the number of identities."""
         return len(self.cluster_of)
 
     @property
@@ -62,14 +56,14 @@ class Partition:
 
     @cached_property
     def _csr(self) -> tuple[np.ndarray, np.ndarray]:
-        # Members of all clusters one after another, and where each cluster starts.
+        # Members in the order of the clusters, and the start of each cluster.
         identity = np.concatenate([np.arange(self.n_identities, dtype=np.int32), self.extra[:, 0]])
         cluster = np.concatenate([self.cluster_of, self.extra[:, 1]])
         pairs = np.unique(np.stack([cluster, identity], axis=1), axis=0)
         return pairs[:, 1], np.searchsorted(pairs[:, 0], np.arange(self.n_clusters + 1))
 
     def members(self, cluster: int) -> np.ndarray:
-        """The identities of a cluster in ascending order, (C,) int32: the place in it is the local label."""
+        """The identities of a cluster, (C,) int32, ascending; the place of an identity is its local label."""
         identities, starts = self._csr
         return identities[starts[cluster] : starts[cluster + 1]]
 
@@ -78,7 +72,6 @@ class Partition:
         return np.diff(self._csr[1])
 
     def hash(self) -> str:
-        """A hash of who belongs where, independent of how it was found."""
         identities, starts = self._csr
         digest = hashlib.sha256(np.ascontiguousarray(identities).tobytes())
         digest.update(np.ascontiguousarray(starts, dtype=np.int64).tobytes())
@@ -104,11 +97,7 @@ class Partition:
 
     @classmethod
     def load(cls, path: Path | str) -> "Partition":
-        """Reads what `save` wrote.
-
-        Raises:
-            InputError: a missing, damaged or foreign file.
-        """
+        """Reads a folder of `save`; refuses missing, damaged and foreign files."""
         folder = Path(path)
         facts = read_json(folder / "partition.json", cure="remove the folder, the partition is made anew")
         home = np.array(open_npy(folder / "partition.npy", ("int32",), ndim=1))
@@ -121,20 +110,16 @@ class Partition:
         provenance = {key: value for key, value in facts.items() if key not in ("n_clusters", "sizes", "hash")}
         loaded = cls(home, n_clusters, extra, provenance)
         if stated != loaded.hash():
-            raise InputError(
-                f"{folder} with hash {loaded.hash()}", f"{stated}, as partition.json states", "make the partition anew"
-            )
+            got = f"{folder} with hash {loaded.hash()}"
+            raise InputError(got, f"{stated}, as partition.json states", "make the partition anew")
         return loaded
 
 
 class Partitioner(ABC):
-    """Base of all partitioners: hyper-parameters in `__init__`, data in `fit`, nothing kept between two fits.
+    """Base of all partitioners: hyper-parameters in `__init__`, data in `fit`, no state between two fits.
 
-    A partitioner of disjoint clusters that looks at class means states `assign`; one of overlapping clusters, or one
-    that looks at samples, overrides `memberships`.
-
-    Attributes:
-        needs_samples: whether `fit` must be given the training samples.
+    A partitioner of class means into disjoint clusters defines `assign`. One of overlapping clusters, or of samples,
+    overrides `memberships`; `needs_samples` says whether `fit` needs the training samples.
     """
 
     needs_samples: bool = False
@@ -142,47 +127,25 @@ class Partitioner(ABC):
     def memberships(
         self, class_means_KD: np.ndarray, m: int, seed: int, samples: TrainingSamples | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Home cluster of each identity, and memberships beside it.
-
-        Args:
-            class_means_KD, m, seed: see `assign`.
-            samples: the training samples; None where the caller has none.
-
-        Returns:
-            (K,) integers in [0, m), each value at least once, and (E, 2) rows (identity, cluster).
-        """
+        """Home clusters as of `assign`, and (E, 2) rows (identity, cluster) of memberships beside them."""
         return self.assign(class_means_KD, m, seed), np.zeros((0, 2), np.int32)
 
     @abstractmethod
     def assign(self, class_means_KD: np.ndarray, m: int, seed: int) -> np.ndarray:
-        """The method itself.
-
-        Args:
-            class_means_KD: (K, D) float32, rows of unit length.
-            m: number of clusters, 1 <= m <= K.
-
-        Returns:
-            (K,) integers in [0, m), each value at least once.
-        """
+        """Clusters of (K, D) float32 unit rows, 1 < m < K: (K,) integers in [0, m), each at least once."""
 
     def fit(
         self, class_means_KD: np.ndarray, m: int, seed: int = 0, samples: TrainingSamples | None = None
     ) -> Partition:
-        """Partitions K identities into m clusters.
-
-        Args:
-            class_means_KD: (K, D) float32, rows of unit length.
-            seed: of everything random; the same seed gives the same partition.
-            samples: training samples of the K identities; only read where `needs_samples`.
+        """Partitions the identities of (K, D) float32 unit rows into m clusters, alike for the same seed.
 
         Raises:
-            InputError: m < 1 or m > K, or no samples where they are needed.
+            InputError: m < 1 or m > K, or no samples although they are needed.
         """
         k = len(class_means_KD)
         if not 1 <= m <= k:
-            raise InputError(
-                f"m = {m} clusters for {k} identities", f"1 to {k}", "lower n_subnets or enrol more identities"
-            )
+            cure = "lower n_subnets or enrol more identities"
+            raise InputError(f"m = {m} clusters for {k} identities", f"1 to {k}", cure)
         if self.needs_samples and samples is None:
             raise InputError(f"{type(self).__name__} without samples", "the training samples", "pass samples= to fit")
         if m in (1, k):
@@ -192,7 +155,7 @@ class Partitioner(ABC):
         return Partition(home, m, extra, self.provenance(class_means_KD, seed))
 
     def provenance(self, class_means_KD: np.ndarray, seed: int) -> dict[str, Any]:
-        """What to note beside a partition: the maker, its arguments, the seed and a hash of what it saw."""
+        """The partitioner, its arguments, the seed and a hash of the class means, as a partition keeps them."""
         means_hash = hashlib.sha256(np.ascontiguousarray(class_means_KD).tobytes()).hexdigest()[:16]
         arguments = {key: value for key, value in vars(self).items() if not key.endswith("_")}
         maker = {"partitioner": type(self).__name__, "arguments": arguments}

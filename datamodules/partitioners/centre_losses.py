@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Losses of a point against a cluster centre, each with the centre that minimises its sum.
 
-All of them are taken per coordinate and summed over the coordinates, so a centre splits into D one-dimensional
-problems: the square loss gives the mean and the absolute loss the coordinate-wise median, as in Bradley,
-Mangasarian & Street, "Clustering via Concave Minimization" (NIPS 1997), section 3.
+A loss is summed over the coordinates, so a centre is D one-dimensional problems (Bradley, Mangasarian & Street,
+"Clustering via Concave Minimization", NIPS 1997, section 3). r is the residual x - mu of one coordinate.
 
 Axes: N samples, C members of one cluster, D dimensions.
 """
@@ -18,7 +17,7 @@ from datamodules.errors import InputError
 
 CHUNK_ELEMENTS = 1 << 17  # 1 MiB of float64: a block and its temporaries stay in the cache of one core
 MAX_STEPS = 100  # of one centre; the next assignment starts from where it ended
-STEP_TOLERANCE = 1e-6  # a step shorter than this share of the loss's own length unit ends the search
+STEP_TOLERANCE = 1e-6  # a step shorter than this share of the loss's `length` ends the search
 
 
 def row_blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
@@ -34,18 +33,11 @@ class CentreLoss(ABC):
 
     @abstractmethod
     def value(self, residual: np.ndarray) -> np.ndarray:
-        """rho of each number of `residual`, in the same shape; `residual` is left as it is."""
+        """rho of each number of `residual`, in the same shape; does not change `residual`."""
 
     @abstractmethod
     def centre(self, members_CD: np.ndarray, start_D: np.ndarray) -> np.ndarray:
-        """A centre whose summed loss over the members is not above that of `start_D`, in any coordinate.
-
-        Args:
-            members_CD: the points of one cluster, at least one.
-
-        Returns:
-            (D,) float64.
-        """
+        """A (D,) float64 centre of one member or more, whose summed loss exceeds that of `start_D` in no coordinate."""
 
     def to_centre(self, points_ND: np.ndarray, centre_D: np.ndarray) -> np.ndarray:
         """Loss of every point against one centre, summed over the coordinates: (N,) float64."""
@@ -84,16 +76,12 @@ class Absolute(CentreLoss):
 
 @dataclass(frozen=True)
 class EpsilonInsensitive(CentreLoss):
-    """rho(r) = max(0, |r| - epsilon).
+    """rho(r) = max(0, |r| - epsilon); the centre is the median of the 2C numbers x - epsilon and x + epsilon.
 
-    As rho(x - mu) = (|mu - (x - epsilon)| + |mu - (x + epsilon)|) / 2 - epsilon, the minimiser is the median of the
-    2C breakpoints x - epsilon and x + epsilon: exact, by sorting. Where a whole interval minimises, its middle.
-
-    Args:
-        epsilon: half width of the free zone, in units of the features, >= 0; 0 is the absolute loss.
+    Because rho(x - mu) = (|mu - (x - epsilon)| + |mu - (x + epsilon)|) / 2 - epsilon.
     """
 
-    epsilon: float
+    epsilon: float  # half width of the free zone, in units of the features, >= 0; 0 is the absolute loss
 
     def __post_init__(self):
         _check("epsilon", self.epsilon, allow_zero=True)
@@ -106,10 +94,9 @@ class EpsilonInsensitive(CentreLoss):
 
 
 class ReweightedLoss(CentreLoss):
-    """A loss whose weight rho'(r) / r falls with |r|: its centre is found by iteratively re-weighted means.
+    """A loss whose weight rho'(r) / r falls with |r|; the centre is found by iteratively re-weighted means.
 
-    The weighted mean minimises a parabola that lies above the loss and touches it at the present residuals
-    (half-quadratic majorisation, Nikolova & Ng, SIAM J. Sci. Comput. 27(3), 2005), so no step raises the objective.
+    No step raises the objective (half-quadratic majorisation, Nikolova & Ng, SIAM J. Sci. Comput. 27(3), 2005).
     """
 
     exact = False
@@ -117,15 +104,14 @@ class ReweightedLoss(CentreLoss):
     @property
     @abstractmethod
     def length(self) -> float:
-        """What the loss calls far, in units of the features."""
+        """Residual from which on the loss is no longer quadratic, in units of the features."""
 
     @abstractmethod
     def weight(self, residual: np.ndarray) -> np.ndarray:
         """rho'(r) / r up to a constant factor, in [0, 1], non-increasing in |r|, in the same shape as r."""
 
     def centre(self, members_CD, start_D):
-        # The median is close to the minimiser however far the outliers are; keeping the start where it is better
-        # keeps the objective from rising when the loss has several minima.
+        # The median resists outliers. A start that is better is kept: a loss with several minima must not rise.
         median_D = _median(members_CD)
         better_D = self.per_coordinate(members_CD, median_D) < self.per_coordinate(members_CD, start_D)
         centre_D = np.where(better_D, median_D, start_D)
@@ -143,19 +129,15 @@ class ReweightedLoss(CentreLoss):
             weight = self.weight(residual)
             mass_D += weight.sum(axis=0, dtype=np.float64)
             pull_D += (weight * residual).sum(axis=0, dtype=np.float64)
-        # All weights vanish only where every member is too far to count: then nothing is lost by standing still.
+        # If all members are too far to count, the centre stays.
         return np.divide(pull_D, mass_D, out=np.zeros_like(pull_D), where=mass_D > np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
 class Huber(ReweightedLoss):
-    """rho(r) = r^2 / 2 up to |r| = delta, delta (|r| - delta / 2) beyond (Huber, Ann. Math. Statist. 35(1), 1964).
+    """rho(r) = r^2 / 2 up to |r| = delta, delta (|r| - delta / 2) beyond (Huber, Ann. Math. Statist. 35(1), 1964)."""
 
-    Args:
-        delta: where the parabola turns into a line, in units of the features, > 0.
-    """
-
-    delta: float
+    delta: float  # where the parabola turns into a line, in units of the features, > 0
 
     def __post_init__(self):
         _check("delta", self.delta)
@@ -187,16 +169,12 @@ class PseudoHuber(Huber):
 
 @dataclass(frozen=True)
 class Correntropy(ReweightedLoss):
-    """rho(r) = 1 - exp(-r^2 / (2 sigma^2)), bounded by 1 and not convex.
+    """rho(r) = 1 - exp(-r^2 / (2 sigma^2)), bounded by 1 and not convex: the centre is a local minimum.
 
-    Liu, Pokharel & Principe, "Correntropy", IEEE Transactions on Signal Processing 55(11), 2007. Its
-    re-weighted mean is a mean-shift step: it climbs to a mode of the members' density, not always the highest.
-
-    Args:
-        sigma: kernel width in units of the features, > 0.
+    Liu, Pokharel & Principe, "Correntropy", IEEE Transactions on Signal Processing 55(11), 2007.
     """
 
-    sigma: float
+    sigma: float  # kernel width in units of the features, > 0
 
     def __post_init__(self):
         _check("sigma", self.sigma)
@@ -213,7 +191,7 @@ class Correntropy(ReweightedLoss):
 
 
 def _median(members_CD: np.ndarray) -> np.ndarray:
-    # Rows of contiguous memory: several times faster than numpy's median along the long axis.
+    # Contiguous rows: several times faster than numpy's median along the long axis.
     columns_DC = np.array(members_CD.T, order="C")
     low, high = (columns_DC.shape[1] - 1) // 2, columns_DC.shape[1] // 2
     columns_DC.partition((low, high), axis=1)

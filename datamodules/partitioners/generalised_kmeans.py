@@ -13,49 +13,37 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from datamodules.errors import InputError
 from datamodules.partitioners.base import Partitioner
 from datamodules.partitioners.centre_losses import LOSSES, CentreLoss, Square, row_blocks
+from datamodules.partitioners.kmeans import fill_empty
 
 
 class GeneralisedKMeans(ClusterMixin, BaseEstimator):
-    """Clusters points around M centres so that the summed loss against their own centre is small.
+    """K-means with another loss than the squared distance.
 
-    The objective is sum_n sum_d rho(x_nd - mu_c(n)d): the loss rho is taken per coordinate, so the square loss gives
-    the mean and the absolute loss the median of each coordinate. Points go to the centre of least loss and centres to
-    the minimiser of the summed loss, in turn; neither raises the objective. With r = x - mu:
-
-    ====================  ==========================================================  ==============================
-    `loss`                rho(r)                                                      centre
-    ====================  ==========================================================  ==============================
-    square                r^2                                                         mean
-    absolute              abs(r)                                                      median
-    huber                 r^2 / 2 up to delta, delta (abs(r) - delta / 2) beyond      re-weighted means
-    pseudo_huber          delta^2 (sqrt(1 + (r / delta)^2) - 1)                       re-weighted means
-    correntropy           1 - exp(-r^2 / (2 sigma^2))                                 re-weighted means, local
-    epsilon_insensitive   max(0, abs(r) - epsilon)                                    median of x - epsilon, x + epsilon
-    ====================  ==========================================================  ==============================
+    The objective is sum_n sum_d rho(x_nd - mu_c(n)d), the loss rho taken per coordinate. Each step assigns points to
+    the centre of least loss, then moves centres to lower the summed loss: the objective never rises. The formulas are
+    in `datamodules.partitioners.centre_losses`.
 
     Args:
         n_clusters: M, 1 <= M <= N.
-        loss: one of the names above, or a `CentreLoss`.
-        delta: length of the two Huber losses, > 0; ignored by the others. 1.345 keeps 95 % of the mean's efficiency
-            on normal residuals of deviation 1 (Huber, "Robust Statistics", 1981).
-        sigma: kernel width of correntropy, > 0; ignored by the others.
-        epsilon: free zone of epsilon_insensitive, >= 0; ignored by the others.
-        scale: factor of delta, sigma and epsilon: a number, or "std" for the root mean square over all features of
-            their standard deviations, so that the three are multiples of the data's own spread.
-        init: "k-means++" (points drawn in proportion to their loss, each the best of 2 + ln M draws) or an (M, D) array
-            of first centres.
-        n_init: how many seedings to try; the fit of least objective stays. 1 where `init` is an array.
-        tol: a fit ends once the centres move by less than this share of the features' spread (root mean square), or
+        loss: square, absolute, huber, pseudo_huber, correntropy, epsilon_insensitive, or a `CentreLoss`.
+        delta: length of the two Huber losses, > 0. 1.345 keeps 95 % of the mean's efficiency on normal residuals of
+            deviation 1 (Huber, "Robust Statistics", 1981).
+        sigma: kernel width of correntropy, > 0.
+        epsilon: free zone of epsilon_insensitive, >= 0.
+        scale: factor of delta, sigma and epsilon: a number, or "std" for the root mean square of the features' standard
+            deviations.
+        init: "k-means++" (points drawn in proportion to their loss, each the best of 2 + ln M) or an (M, D) array.
+        n_init: seedings, of which the fit with the least objective is kept. 1 if `init` is an array.
+        tol: a fit ends when the centres move by less than this share of the features' spread (root mean square), or
             when no point changes its cluster and the centres are exact.
-        random_state: seed of the seeding, as in scikit-learn.
 
     Attributes:
         cluster_centers_: (M, D), in the dtype of the data.
-        labels_: (N,) int32 in [0, M); every cluster has a member, also where points coincide.
+        labels_: (N,) int32 in [0, M); every cluster has a member, even if points coincide.
         inertia_: the objective.
-        objective_history_: the objective after every assignment of the fit that stayed; never rising.
-        n_iter_: the number of its assignments.
-        scale_: the factor of delta, sigma and epsilon that was used.
+        objective_history_: the objective after every assignment of the best fit.
+        n_iter_: number of its assignments.
+        scale_: the factor that was used.
 
     >>> points = [[0.0], [1.0], [40.0], [100.0], [102.0]]
     >>> GeneralisedKMeans(n_clusters=2, loss="absolute", init=[[0.0], [100.0]]).fit(points).cluster_centers_.tolist()
@@ -63,31 +51,12 @@ class GeneralisedKMeans(ClusterMixin, BaseEstimator):
     """
 
     def __init__(
-        self,
-        n_clusters=8,
-        *,
-        loss="square",
-        delta=1.345,
-        sigma=1.0,
-        epsilon=0.5,
-        scale=1.0,
-        init="k-means++",
-        n_init=1,
-        max_iter=300,
-        tol=1e-4,
-        random_state=None,
-    ):
-        self.n_clusters = n_clusters
-        self.loss = loss
-        self.delta = delta
-        self.sigma = sigma
-        self.epsilon = epsilon
-        self.scale = scale
-        self.init = init
-        self.n_init = n_init
-        self.max_iter = max_iter
-        self.tol = tol
-        self.random_state = random_state
+        self, n_clusters=8, *, loss="square", delta=1.345, sigma=1.0, epsilon=0.5, scale=1.0, init="k-means++",
+        n_init=1, max_iter=300, tol=1e-4, random_state=None,
+    ):  # fmt: skip
+        self.n_clusters, self.init, self.n_init, self.random_state = n_clusters, init, n_init, random_state
+        self.loss, self.delta, self.sigma, self.epsilon, self.scale = loss, delta, sigma, epsilon, scale
+        self.max_iter, self.tol = max_iter, tol
 
     def fit(self, X, y=None):
         """Finds centres and labels.
@@ -98,7 +67,7 @@ class GeneralisedKMeans(ClusterMixin, BaseEstimator):
         Raises:
             InputError: parameters out of range, or fewer samples than clusters.
         """
-        X = validate_data(self, X, dtype=(np.float64, np.float32), order="C")
+        X = self._validated(X)
         if not 1 <= self.n_clusters <= len(X):
             raise InputError(
                 f"n_clusters = {self.n_clusters} for n_samples = {len(X)}", f"1 to {len(X)}", "set n_clusters"
@@ -117,10 +86,10 @@ class GeneralisedKMeans(ClusterMixin, BaseEstimator):
         return self
 
     def check_parameters(self):
-        """Refuses what no data could make right, so that nobody waits for features first.
+        """Refuses parameters that are wrong for any data, before any is read.
 
         Raises:
-            InputError: an unknown loss, a length, scale or count out of range.
+            InputError: an unknown loss, or a length, scale or count out of range.
         """
         if self.max_iter < 1 or self.n_init < 1:
             raise InputError(f"max_iter = {self.max_iter}, n_init = {self.n_init}", "both at least 1", "set them")
@@ -130,17 +99,21 @@ class GeneralisedKMeans(ClusterMixin, BaseEstimator):
         self._resolve_loss(1.0)
 
     def predict(self, X):
-        """The centre of least loss for every point of (N, D): (N,) int32; ties go to the first."""
+        """The centre of least loss of each point of (N, D): (N,) int32. Ties go to the first centre."""
         return self._against_centres(X)[0]
 
     def losses(self, X):
-        """Summed loss of every point of (N, D) against the centre that is nearest to it: (N,) float64."""
+        """Summed loss of each point of (N, D) against its nearest centre: (N,) float64."""
         return self._against_centres(X)[1]
 
     def _against_centres(self, X):
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=(np.float64, np.float32), order="C", reset=False)
-        return _nearest(self._loss, X, self.cluster_centers_)
+        return _nearest(self._loss, self._validated(X, reset=False), self.cluster_centers_)
+
+    def _validated(self, X, **how):
+        X = validate_data(self, X, dtype=(np.float64, np.float32), order="C", **how)
+        moderate = 1e-12 < np.abs(X).max(initial=0) < 1e12  # beyond these, squares leave the range of float32
+        return X if moderate else X.astype(np.float64)
 
     def _resolve_scale(self, spread: float) -> float:
         if isinstance(self.scale, str):
@@ -203,8 +176,7 @@ def _nearest(loss: CentreLoss, X: np.ndarray, centres_MD: np.ndarray) -> tuple[n
 
 
 def _nearest_square(loss: Square, X: np.ndarray, centres_MD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # The expanded square x^2 - 2 x c + c^2 is one matrix product but loses digits far from the origin: it only
-    # chooses the centre, around a common origin; the loss is then computed as it is defined.
+    # x^2 - 2 x c + c^2 is one matrix product but loses digits: it only chooses the centre, from a common origin.
     labels, least_N = np.empty(len(X), np.int32), np.empty(len(X))
     origin_D = centres_MD.mean(axis=0)
     for rows in row_blocks(*X.shape):
@@ -214,20 +186,12 @@ def _nearest_square(loss: Square, X: np.ndarray, centres_MD: np.ndarray) -> tupl
 
 
 def _fill_empty(X, labels, losses_N, centres_MD):
-    """Gives every empty cluster the point of greatest loss in a cluster of two or more, and sets its centre there.
-
-    That point's loss falls to zero, so the objective does not rise. `losses_N` is brought up to date in place.
-    """
-    sizes = np.bincount(labels, minlength=len(centres_MD))
-    if sizes.all():
-        return labels, centres_MD
-    labels, centres_MD = labels.copy(), centres_MD.copy()
-    farthest_first = iter(np.argsort(-losses_N, kind="stable"))
-    for empty in np.flatnonzero(sizes == 0):
-        point = next(n for n in farthest_first if sizes[labels[n]] > 1)
-        sizes[labels[point]] -= 1
-        labels[point], centres_MD[empty], losses_N[point] = empty, X[point], 0.0
-    return labels, centres_MD
+    """Moves the points of greatest loss, and the centres, to empty clusters; sets the loss of these points to 0."""
+    filled = fill_empty(labels, losses_N, len(centres_MD))
+    moved = np.flatnonzero(filled != labels)
+    centres_MD = centres_MD.copy()
+    centres_MD[filled[moved]], losses_N[moved] = X[moved], 0.0
+    return filled, centres_MD
 
 
 def _plus_plus(loss: CentreLoss, X: np.ndarray, m: int, random: np.random.RandomState) -> np.ndarray:
@@ -239,8 +203,7 @@ def _plus_plus(loss: CentreLoss, X: np.ndarray, m: int, random: np.random.Random
     free[chosen] = False
     for _ in range(1, m):
         mass = np.where(free, least_N, 0)
-        # All points lie on centres already: any free point serves.
-        mass = mass if mass.sum() > 0 else free.astype(np.float64)
+        mass = mass if mass.sum() > 0 else free.astype(np.float64)  # any free point, if all points are on centres
         cumulative = np.cumsum(mass)
         draws = np.searchsorted(cumulative, random.uniform(size=n_trials) * cumulative[-1], side="right")
         trials = [int(n) for n in np.unique(np.minimum(draws, np.flatnonzero(mass)[-1]))]
@@ -253,28 +216,12 @@ def _plus_plus(loss: CentreLoss, X: np.ndarray, m: int, random: np.random.Random
 
 
 class GeneralisedKMeansPartitioner(Partitioner):
-    """`GeneralisedKMeans` over class means.
-
-    Args:
-        loss: square, absolute, huber, pseudo_huber, correntropy or epsilon_insensitive, taken per coordinate.
-        delta: length of the two Huber losses, times `scale`.
-        sigma: kernel width of correntropy, times `scale`.
-        epsilon: free zone of epsilon_insensitive, times `scale`.
-        scale: a number, or "std" for the spread of the class means themselves.
-        tol: least move of the centres, as a share of the spread.
-    """
+    """`GeneralisedKMeans`, which explains the arguments, of the class means."""
 
     def __init__(
-        self,
-        loss: str = "square",
-        delta: float = 1.345,
-        sigma: float = 1.0,
-        epsilon: float = 0.5,
-        scale: float | str = "std",
-        n_init: int = 1,
-        max_iter: int = 100,
-        tol: float = 1e-4,
-    ):
+        self, loss: str = "square", delta: float = 1.345, sigma: float = 1.0, epsilon: float = 0.5,
+        scale: float | str = "std", n_init: int = 1, max_iter: int = 100, tol: float = 1e-4,
+    ):  # fmt: skip
         self.loss, self.delta, self.sigma, self.epsilon, self.scale = loss, delta, sigma, epsilon, scale
         self.n_init, self.max_iter, self.tol = n_init, max_iter, tol
 

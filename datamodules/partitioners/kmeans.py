@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""K-means with k-means++ seeding over the class means: the partition of the paper.
+"""K-means over the class means, the partition of the paper, and what all partitioners by k-means share.
 
 Axes: K identities, D embedding dimension, M clusters.
 """
@@ -15,19 +15,15 @@ from datamodules.partitioners.base import Partitioner
 
 logger = logging.getLogger(__name__)
 
-SEEDS_OF = 64  # points per cluster that k-means++ draws from, above `faiss_above`; Lloyd's steps look at all
-
 
 class KMeansPartitioner(Partitioner):
-    """Lloyd's algorithm on the unit class means, started by k-means++ (Arthur & Vassilvitskii, SODA 2007).
+    """Lloyd's algorithm on all class means, started by k-means++ (Arthur & Vassilvitskii, SODA 2007).
 
-    scikit-learn below `faiss_above` identities, faiss above; both look at every class mean (faiss would otherwise
-    take 256 per cluster at random), only the seeds are drawn from a sample above. A cluster that ends empty takes the
-    identity farthest from its centre.
+    A cluster that ends empty takes the identity farthest from its centre.
 
     Args:
-        n_init: starts, the one with the lowest inertia wins.
-        faiss_above: number of identities from which on faiss is used.
+        n_init: starts; the one with the lowest inertia is kept.
+        faiss_above: number of identities above which faiss replaces scikit-learn.
     """
 
     def __init__(self, n_init: int = 1, max_iter: int = 100, faiss_above: int = 100_000):
@@ -37,54 +33,50 @@ class KMeansPartitioner(Partitioner):
 
     def assign(self, class_means_KD: np.ndarray, m: int, seed: int) -> np.ndarray:
         points = np.ascontiguousarray(class_means_KD, dtype=np.float32)
-        cluster_of, distance = (self._faiss if len(points) > self.faiss_above else self._sklearn)(points, m, seed)
-        return fill_empty(cluster_of, distance, m)
-
-    def _sklearn(self, points: np.ndarray, m: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        if len(points) > self.faiss_above:
+            cluster_of, squared = by_faiss(points, m, seed, self.n_init, self.max_iter)
+            return fill_empty(cluster_of, squared, m)
         from sklearn.cluster import KMeans
         from sklearn.exceptions import ConvergenceWarning
 
+        kmeans = KMeans(m, init="k-means++", n_init=self.n_init, max_iter=self.max_iter, random_state=seed)
         with warnings.catch_warnings():
-            # Fewer distinct points than clusters: fill_empty deals with it.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            fitted = KMeans(m, init="k-means++", n_init=self.n_init, max_iter=self.max_iter, random_state=seed).fit(
-                points
-            )
-        logger.info("k-means: %d iterations, inertia %.6g", fitted.n_iter_, fitted.inertia_)
-        return fitted.labels_, np.linalg.norm(points - fitted.cluster_centers_[fitted.labels_], axis=1)
+            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters: see fill_empty
+            kmeans.fit(points)
+        logger.info("k-means: %d iterations, inertia %.6g", kmeans.n_iter_, kmeans.inertia_)
+        distance = np.linalg.norm(points - kmeans.cluster_centers_[kmeans.labels_], axis=1)
+        return fill_empty(kmeans.labels_, distance, m)
 
-    def _faiss(self, points: np.ndarray, m: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        import faiss
-        from sklearn.cluster import kmeans_plusplus
 
-        faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-        random, found = np.random.default_rng(seed), []
-        for _ in range(self.n_init):
-            # faiss's own k-means++ walks over all points once per cluster: as long as ten iterations.
-            sample = np.sort(random.choice(len(points), min(len(points), SEEDS_OF * m), replace=False))
-            centres_MD, _ = kmeans_plusplus(
-                points[sample], m, random_state=int(random.integers(2**31)), n_local_trials=1
-            )
-            kmeans = faiss.Kmeans(
-                points.shape[1], m, niter=self.max_iter, max_points_per_centroid=len(points), min_points_per_centroid=1
-            )
-            kmeans.train(points, init_centroids=centres_MD)
-            squared, cluster_of = kmeans.index.search(points, 1)
-            found.append((float(squared.sum()), cluster_of.ravel(), np.sqrt(np.maximum(squared.ravel(), 0))))
-        _, cluster_of, distance = min(found, key=lambda one: one[0])
-        return cluster_of, distance
+def by_faiss(
+    points_KD: np.ndarray, m: int, seed: int, n_init: int, max_iter: int, spherical: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """k-means on all points, started by k-means++ on Euclidean distances.
+
+    Args:
+        spherical: centres have unit length, and a point belongs to the centre of highest cosine.
+
+    Returns:
+        (K,) int64 clusters, and (K,) float32 squared distance to the own centre, or cosine if `spherical`.
+    """
+    import faiss
+
+    faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    kmeans = faiss.Kmeans(
+        points_KD.shape[1], m, spherical=spherical, niter=max_iter, nredo=n_init, seed=seed + 1,
+        max_points_per_centroid=len(points_KD), min_points_per_centroid=1,  # faiss would sample 256 points a centre
+    )  # fmt: skip
+    kmeans.cp.init_method = faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS
+    kmeans.train(points_KD)
+    nearness, cluster_of = kmeans.index.search(points_KD, 1)
+    logger.info("k-means by faiss: mean %s %.4f", "cosine" if spherical else "squared distance", nearness.mean())
+    return cluster_of.ravel(), nearness.ravel()
 
 
 def fill_empty(cluster_of: np.ndarray, distance: np.ndarray, m: int) -> np.ndarray:
     """Gives every empty cluster the point farthest from its own centre that does not leave its cluster empty.
 
-    Args:
-        cluster_of: (K,) integers in [0, m).
-        distance: (K,) of each point to the centre of its cluster.
-        m: clusters, at most K.
-
-    Returns:
-        (K,) int32 in which each of the m values occurs.
+    Takes (K,) clusters in [0, m), m <= K, and the (K,) distances of the points to their centres; returns (K,) int32.
     """
     cluster_of = np.array(cluster_of, dtype=np.int32)
     sizes = np.bincount(cluster_of, minlength=m)

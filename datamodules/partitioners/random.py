@@ -13,9 +13,9 @@ class RandomPartitioner(Partitioner):
     ISM: Wu, Li, Kong & Fu, "Deep CNN with Independent Softmax for Large Scale Face Recognition", ACM MM 2016.
 
     Args:
-        sizes: "equal", sizes differ by at most one; or "binomial", each identity chooses a cluster independently, as
-            the public MixMaxSim code does (a cluster that nobody chose gets one identity of the largest).
-        shuffle: which of the independent shuffles of a seed, from 0 on.
+        sizes: "equal": sizes differ by at most one; "binomial": each identity draws its cluster, as in the public
+            MixMaxSim code, and an empty cluster takes one identity of the largest.
+        shuffle: number of the shuffle of a seed, from 0 on.
     """
 
     def __init__(self, sizes: str = "equal", shuffle: int = 0):
@@ -26,7 +26,7 @@ class RandomPartitioner(Partitioner):
         self.sizes, self.shuffle = sizes, shuffle
 
     def assign(self, class_means_KD: np.ndarray, m: int, seed: int) -> np.ndarray:
-        beside = [self.shuffle] if self.shuffle else []  # the first shuffle is that of earlier runs
+        beside = [self.shuffle] if self.shuffle else []  # shuffle 0 is that of earlier runs
         random, k = np.random.default_rng([seed, 3, *beside]), len(class_means_KD)
         if self.sizes == "equal":
             return random.permutation(np.arange(k) % m)

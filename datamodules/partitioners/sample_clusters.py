@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Clusters of samples instead of class means: what to do with an identity whose samples fall into several.
+"""Clusters of samples instead of class means.
 
-Axes: N samples, K identities, D embedding dimension, M clusters, P pairs of an identity and a cluster that
-share samples.
+Axes: N samples, K identities, D embedding dimension, M clusters, P pairs of an identity and a cluster that share
+samples.
 """
 
 import logging
@@ -19,36 +19,25 @@ logger = logging.getLogger(__name__)
 
 
 class SampleClustersPartitioner(KMeansPartitioner):
-    """K-means on the training samples; each sample belongs to its nearest centre, each identity to what `rule` says.
+    """K-means on the training samples; `rule` says to which clusters an identity belongs whose samples are in several.
 
-    Of the four ways that the paper names for an identity whose samples straddle clusters, (1) avoids the question by
-    clustering class means (`KMeansPartitioner`); the others are the rules here:
-    (2) "majority": the cluster that holds most of its samples;
-    (3) "any": every cluster that holds any of its samples;
-    (4) "share": every cluster that holds more than `threshold` of its samples.
-    The home cluster, to which a router sends probes by the class mean, is the majority's in all three, of equal counts
-    the one whose centre is nearest to the class mean. Rules (3) and (4) give overlapping clusters. A cluster that
-    is nobody's home takes the identity whose class mean is farthest from its own centre.
+    These are the paper's ways (2) to (4); way (1) is `KMeansPartitioner`. The home cluster has most of the identity's
+    samples; of equal counts, the centre nearest to the class mean. A cluster that is no identity's home takes the
+    identity whose class mean is farthest from its centre.
 
     Args:
-        rule: "majority", "any" or "share".
-        threshold: share of an identity's samples that a cluster must exceed, in [0, 1); only used by "share".
-        max_samples: the centres are found on so many samples, drawn at random where there are more; every sample is
-            assigned.
-        n_init, max_iter, faiss_above: see `KMeansPartitioner`.
+        rule: "majority": the home cluster; "any": every cluster with a sample of the identity; "share": every cluster
+            with more than `threshold` of its samples.
+        threshold: share of an identity's samples, in [0, 1); only used by "share".
+        max_samples: samples, at most, that the centres are found on, drawn at random; every sample is assigned.
     """
 
     needs_samples = True
 
     def __init__(
-        self,
-        rule: str = "share",
-        threshold: float = 0.2,
-        max_samples: int = 1_000_000,
-        n_init: int = 1,
-        max_iter: int = 100,
-        faiss_above: int = 100_000,
-    ):
+        self, rule: str = "share", threshold: float = 0.2, max_samples: int = 1_000_000, n_init: int = 1,
+        max_iter: int = 100, faiss_above: int = 100_000,
+    ):  # fmt: skip
         super().__init__(n_init, max_iter, faiss_above)
         if rule not in ("majority", "any", "share"):
             raise InputError(f"rule = {rule!r}", "'majority', 'any' or 'share'", "correct partitioner.rule")
@@ -59,7 +48,6 @@ class SampleClustersPartitioner(KMeansPartitioner):
     def memberships(
         self, class_means_KD: np.ndarray, m: int, seed: int, samples: TrainingSamples | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """See `Partitioner.memberships`; fewer samples than clusters are refused with an `InputError`."""
         assert samples is not None, "`needs_samples`: the caller sees to it"
         drawn_ND, _ = samples.drawn(self.max_samples, seed)
         if len(drawn_ND) < m:
@@ -68,9 +56,7 @@ class SampleClustersPartitioner(KMeansPartitioner):
             logger.info("centres of samples: found on %d of %d samples", len(drawn_ND), len(samples))
         centres_MD = centres_of(drawn_ND, self.assign(drawn_ND, m, seed), m)
 
-        keys = [
-            labels.astype(np.int64) * m + distances(rows, centres_MD).argmin(1) for rows, labels in samples.blocks()
-        ]
+        keys = [distances(rows, centres_MD).argmin(1) + np.int64(m) * labels for rows, labels in samples.blocks()]
         key_P, count_P = np.unique(np.concatenate(keys), return_counts=True)
         identity_P, cluster_P = np.divmod(key_P, m)
 

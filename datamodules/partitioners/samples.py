@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The training samples as a partitioner sees them: blocks of unit rows with their identity, in one streaming pass.
+"""The training samples for partitioners and losses.
 
 Axes: N samples, B samples of a block, D embedding dimension, K identities.
 """
@@ -16,12 +16,7 @@ from datamodules.splits import Split
 
 @dataclass(frozen=True)
 class TrainingSamples:
-    """Embeddings of the training split.
-
-    Attributes:
-        embeddings_ND: (N, D) rows of the whole set, memory-mapped or not.
-        split: which rows train, and the identity in [0, K) of each.
-    """
+    """Embeddings of the training split: rows of the whole set, memory-mapped or not, and which of them train."""
 
     embeddings_ND: np.ndarray
     split: Split
@@ -30,7 +25,7 @@ class TrainingSamples:
         return len(self.split)
 
     def blocks(self, rows: int = CHUNK_ROWS) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """All samples in order: (B, D) float32 rows of unit length and (B,) int32 identities."""
+        """All samples in order, a block at a time: (B, D) float32 unit rows and (B,) int32 identities."""
         for start in range(0, len(self.split), rows):
             block = slice(start, start + rows)
             yield normalise_rows(self.embeddings_ND[self.split.rows[block]]), self.split.labels[block]
@@ -40,16 +35,16 @@ class TrainingSamples:
         return np.bincount(self.split.labels, minlength=classes)
 
     def lengths(self) -> np.ndarray:
-        """(N,) float32 lengths of the embeddings as they are stored."""
+        """(N,) float32 lengths of the stored embeddings."""
         length_N = np.empty(len(self.split), np.float32)
         for start in range(0, len(self.split), CHUNK_ROWS):
             block = slice(start, start + CHUNK_ROWS)
             rows = np.asarray(self.embeddings_ND[self.split.rows[block]], np.float64)
-            length_N[block] = np.linalg.norm(rows, axis=1)
+            length_N[block] = np.minimum(np.linalg.norm(rows, axis=1), np.finfo(np.float32).max)
         return length_N
 
     def drawn(self, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """At most so many samples, drawn without repetition: (N, D) unit rows and (N,) int32 identities."""
+        """Up to `most` samples, drawn without repetition: (N, D) unit rows and (N,) int32 identities."""
         chosen = np.arange(len(self.split))
         if len(chosen) > most:
             chosen = np.sort(np.random.default_rng([seed, 5]).choice(len(chosen), most, replace=False))

@@ -8,7 +8,7 @@ from datamodules.partitioners.samples import TrainingSamples
 
 
 class SinglePartitioner(Partitioner):
-    """Puts everybody into one cluster, whatever m is asked for."""
+    """Puts all identities into one cluster, for any m."""
 
     def assign(self, class_means_KD: np.ndarray, m: int, seed: int) -> np.ndarray:
         return np.zeros(len(class_means_KD), dtype=np.int32)

@@ -15,12 +15,11 @@ MAX_POINTS = 20_000  # the assignment step is one min-cost flow over K x M edges
 
 
 class SizeConstrainedKMeans(Partitioner):
-    """Lloyd's algorithm whose assignment step is a min-cost flow that keeps every cluster within bounds.
+    """Lloyd's algorithm with a min-cost flow as assignment step that keeps cluster sizes within bounds.
 
     Bradley, Bennett & Demiriz, "Constrained K-Means Clustering", Microsoft Research MSR-TR-2000-65, 2000, by the
-    package k-means-constrained; the package's flow minimises the sum of distances, where the report has their squares.
-    Sizes lie between floor(smallest K / m) and ceil(largest K / m), and at least at 1. The points need not have unit
-    length; 20,000 of them or more are refused with an `InputError`.
+    package k-means-constrained, which minimises the sum of distances, not of their squares. Sizes are from
+    floor(smallest K / m), at least 1, to ceil(largest K / m). 20,000 points or more are refused.
 
     Args:
         smallest: least size of a cluster, as a share of K / m, in [0, 1].
@@ -37,8 +36,7 @@ class SizeConstrainedKMeans(Partitioner):
         self.smallest, self.largest, self.n_init, self.max_iter = smallest, largest, n_init, max_iter
 
     def bounds(self, k: int, m: int) -> tuple[int, int]:
-        """Least and largest size of a cluster."""
-        # Rounded first: 0.7 x 10 / 7 is 1 in decimals but a little less or more in binary.
+        # Rounded first: 0.7 x 10 / 7 is not exactly 1 in binary.
         low, high = round(self.smallest * k / m, 9), round(self.largest * k / m, 9)
         return max(1, math.floor(low)), min(k, math.ceil(high))
 
@@ -50,8 +48,7 @@ class SizeConstrainedKMeans(Partitioner):
             from k_means_constrained import KMeansConstrained
         points_KD = np.asarray(class_means_KD, np.float64)
         points_KD = points_KD - points_KD.mean(axis=0)
-        # The package rounds distances to thousandths in 32 bits: at this radius neither precision is lost, nor do the
-        # largest ones overflow, as those between rows of counts would.
+        # The package rounds distances to thousandths in 32 bits: this radius loses no precision and does not overflow.
         radius = np.linalg.norm(points_KD, axis=1).max()
         points_KD *= 1000 / radius if radius > 0 else 1
         size_min, size_max = self.bounds(len(points_KD), m)

@@ -12,15 +12,13 @@ from datamodules.partitioners.samples import TrainingSamples
 
 
 class SoftOverlapPartitioner(KMeansPartitioner):
-    """K-means on the class means; the identities closest to a border join their second-nearest cluster too.
+    """K-means on the class means; identities near a border belong to the second-nearest cluster too.
 
-    An identity is close to a border where its distances to the nearest and to the second-nearest centre hardly
-    differ; the `share` of the identities with the smallest difference get the second membership. Sub-networks grow by
-    that share on average. A probe that is routed to the neighbouring cluster then still finds its identity there.
+    They are found there by probes that are routed to the wrong one of the two.
 
     Args:
-        share: of all identities that belong to two clusters, in [0, 1].
-        n_init, max_iter, faiss_above: see `KMeansPartitioner`.
+        share: of the identities, in [0, 1], with a second cluster: those whose distances to the two nearest centres
+            differ least.
     """
 
     def __init__(self, share: float = 0.2, n_init: int = 1, max_iter: int = 100, faiss_above: int = 100_000):
@@ -43,11 +41,7 @@ class SoftOverlapPartitioner(KMeansPartitioner):
 
 
 def centres_of(points_KD: np.ndarray, cluster_of: np.ndarray, m: int) -> np.ndarray:
-    """Mean of the points of each cluster, none empty: (M, D) float32.
-
-    Args:
-        cluster_of: (K,) cluster of each, in [0, M).
-    """
+    """Mean of the points of each of m clusters, none empty: (M, D) float32."""
     order = np.argsort(cluster_of, kind="stable")
     starts = np.searchsorted(cluster_of[order], np.arange(m))
     sums = np.add.reduceat(points_KD[order], starts, axis=0, dtype=np.float64)

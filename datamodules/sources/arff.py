@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Multi-label data sets in Mulan's format: an ARFF file, dense or sparse, and an XML file that names the labels.
+"""Multi-label data sets in Mulan's format: an ARFF file, dense or sparse, and an XML file with the labels.
 
 Axes: N rows, A attributes.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -20,7 +20,7 @@ MAX_CELLS = 1 << 29  # rows x attributes of the dense table, 2 GiB of float32
 MAX_XML_BYTES = 64 << 20
 CURE = "correct the file, or export it again from Mulan, MEKA or Weka"
 
-# No part of these can match one text in two ways, so that no line takes more than linear time.
+# No part of these matches a text in two ways: a line takes linear time.
 _ATTRIBUTE = re.compile(
     r"""@attribute\s+(?:(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*|(?P<bare>[^\s'"{]\S*)\s+)(?P<type>\{.*\}|[A-Za-z].*)""",
     re.IGNORECASE,
@@ -33,25 +33,21 @@ _NUMERIC = ("numeric", "real", "integer")
 
 @dataclass(frozen=True)
 class ArffTable:
-    """A table of numbers with named columns.
+    """A table of numbers with named columns."""
 
-    Attributes:
-        names: A attribute names, unique.
-        values: (N, A) float32, finite. A nominal attribute whose values are numbers has those numbers; one with two
-            other values has 0 for the first that its declaration names and 1 for the second.
-    """
-
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # A attribute names, unique
+    # (N, A) float32, finite. Nominal values that are numbers are kept; of two other values, the first of the
+    # declaration is 0 and the second 1.
     values: np.ndarray
 
 
 def read_arff(path: Path | str) -> ArffTable:
-    """Reads an ARFF file; rows may be dense (`1,0,3`) or sparse (`{0 1, 2 3}`: what is left out is 0, or the first
-    value of a nominal attribute). The file is UTF-8.
+    """Reads a UTF-8 ARFF file with dense rows (`1,0,3`) or sparse ones (`{0 1, 2 3}`: other attributes are 0, or have
+    their first nominal value).
 
     Raises:
-        InputError: no such file, or the line that cannot be used: a malformed declaration or row, a missing or
-            non-finite value, an attribute of text, dates, relations, or of three or more values that are no numbers.
+        InputError: no such file, a malformed line, a missing or infinite value, or an attribute that is neither numeric
+            nor nominal with numbers or two values.
     """
     path = Path(path)
     try:
@@ -66,11 +62,10 @@ def read_arff(path: Path | str) -> ArffTable:
 
 
 def read_label_names(path: Path | str) -> tuple[str, ...]:
-    """The labels that a Mulan XML file names, those inside other labels (a hierarchy) included.
+    """All labels of a Mulan XML file, at any depth of a hierarchy.
 
     Raises:
-        InputError: no such file, not XML, no label in it, one named twice, or a document type (which can make a small
-            file expand without bound).
+        InputError: no such file, not XML, no label, one twice, or a document type, which can expand without bound.
     """
     path = Path(path)
     names: list[str] = []
@@ -94,7 +89,9 @@ def read_label_names(path: Path | str) -> tuple[str, ...]:
     except OSError as error:
         cure = "put Mulan's XML beside the ARFF file, or name it with data.xml"
         raise InputError(f"no readable file {path} ({error.strerror})", expected, cure) from None
-    except expat.ExpatError as error:
+    except InputError:
+        raise
+    except (expat.ExpatError, LookupError, ValueError) as error:  # the latter two: encodings that nobody knows
         raise InputError(f"{path}, no XML ({error})", expected, "correct the file") from None
     if not names:
         raise InputError(f"{path} without a label", expected, "name the labels")
@@ -103,10 +100,8 @@ def read_label_names(path: Path | str) -> tuple[str, ...]:
 
 
 def _lines(path: Path, stream: TextIO) -> Iterator[tuple[int, str]]:
-    """Numbered lines that say something, stripped."""
-    number = 0
-    while line := stream.readline(MAX_LINE + 1):
-        number += 1
+    """Numbered lines, stripped, without comments and empty ones."""
+    for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE + 1), ""), start=1):
         if len(line) > MAX_LINE:
             raise InputError(f"{path}: line {number} of more than {MAX_LINE} characters", "a shorter one", CURE)
         if (line := line.strip()) and not line.startswith("%"):
@@ -114,7 +109,7 @@ def _lines(path: Path, stream: TextIO) -> Iterator[tuple[int, str]]:
 
 
 def _read_header(path: Path, lines: Iterator[tuple[int, str]]) -> tuple[list[str], list[dict[str, float] | None]]:
-    """Names, and per attribute what its nominal values stand for (None for a numeric one); stops after @data."""
+    """Names and, for each attribute, the numbers of its nominal values (None if it is numeric), up to @data."""
     names: list[str] = []
     codes: list[dict[str, float] | None] = []
     for number, line in lines:
@@ -142,9 +137,8 @@ def _codes(path: Path, number: int, name: str, declared: str) -> dict[str, float
         raise InputError(got, "numeric, or nominal such as {0,1}", "remove it or encode it as numbers")
     values = _tokens(declared[1:-1])
     if values is None or "" in values or len(set(values)) != len(values):
-        raise InputError(
-            f"{path}: line {number}, the values {declared[:40]!r} of attribute {name!r}", "distinct names", CURE
-        )
+        got = f"{path}: line {number}, the values {declared[:40]!r} of attribute {name!r}"
+        raise InputError(got, "distinct names", CURE)
     numbers = [_number(value) for value in values]
     codes = {value: number for value, number in zip(values, numbers, strict=True) if number is not None}
     if len(codes) == len(values):
@@ -163,51 +157,44 @@ def _read_rows(path: Path, lines: Iterator[tuple[int, str]], codes: list[dict[st
         if (len(rows) + 1) * width > MAX_CELLS:
             got = f"{path} with more than {len(rows)} rows of {width} attributes"
             raise InputError(got, f"at most {MAX_CELLS} cells", "take fewer rows or attributes")
-        places: Sequence[int]
-        words: list[str] | None
         if line.startswith("{"):
-            row = left_out.copy()
-            places, words = _sparse(path, number, line, width)
+            words = _sparse(path, number, line, width)
+        elif (dense := _tokens(line)) is not None and len(dense) == width:
+            words = dict(enumerate(dense))
         else:
-            row = np.empty(width, np.float32)
-            words = _tokens(line)
-            if words is None or len(words) != width:
-                found = "unbalanced quotes" if words is None else f"{len(words)} values"
-                raise InputError(f"{path}: line {number} with {found}", f"{width}, one per attribute", CURE)
-            places = range(width)
-        row[places] = [
-            _value(path, number, place, word, codes[place]) for place, word in zip(places, words, strict=True)
-        ]
+            found = "unbalanced quotes" if dense is None else f"{len(dense)} values"
+            raise InputError(f"{path}: line {number} with {found}", f"{width}, one per attribute", CURE)
+        row = left_out.copy()
+        row[list(words)] = [_value(path, number, place, word, codes[place]) for place, word in words.items()]
         rows.append(row)
     if not rows:
         raise InputError(f"{path} without a row after @data", "at least one", CURE)
     return np.stack(rows)
 
 
-def _sparse(path: Path, number: int, line: str, width: int) -> tuple[list[int], list[str]]:
+def _sparse(path: Path, number: int, line: str, width: int) -> dict[int, str]:
     """Places and values of a row in braces."""
     pairs = _tokens(line[1:-1]) if line.endswith("}") else None
     if pairs is None:
         raise InputError(f"{path}: line {number}, a sparse row that does not end", "{INDEX VALUE, ...}", CURE)
-    places, words = [], []
+    words: dict[int, str] = {}
     for pair in [] if pairs == [""] else pairs:
         index, _, word = pair.partition(" ")
         if not (index.isascii() and index.isdigit() and len(index) < 10 and word.strip()):
             raise InputError(f"{path}: line {number}, {pair[:40]!r} in a sparse row", "INDEX VALUE", CURE)
-        places.append(int(index))
-        words.append(word.strip())
-    if places and max(places) >= width:
-        raise InputError(f"{path}: line {number}, attribute {max(places)}", f"0 to {width - 1}", CURE)
-    if len(set(places)) != len(places):
-        raise InputError(f"{path}: line {number}, an attribute with two values", "one", CURE)
-    return places, words
+        if int(index) >= width:
+            raise InputError(f"{path}: line {number}, attribute {index}", f"0 to {width - 1}", CURE)
+        if int(index) in words:
+            raise InputError(f"{path}: line {number}, an attribute with two values", "one", CURE)
+        words[int(index)] = word.strip()
+    return words
 
 
 def _value(path: Path, number: int, place: int, word: str, code: dict[str, float] | None) -> float:
     if code is not None and word in code:
         return code[word]
     value = _number(word)
-    # 1.0 is as good as 1 for an attribute {0,1}, but 1 is not the second value of {no,yes}.
+    # 1.0 is 1 for an attribute {0,1}, but 1 is not the second value of {no,yes}.
     if value is None or (code is not None and (value not in code.values() or None in map(_number, code))):
         what = "a missing value" if word == "?" else f"{word[:40]!r}"
         expected = "a finite number" if code is None else f"one of {', '.join(list(code)[:6])}"
@@ -216,7 +203,7 @@ def _value(path: Path, number: int, place: int, word: str, code: dict[str, float
 
 
 def _number(word: str) -> float | None:
-    """The finite float32 number that a word is, or None; Python's own digits_with_underscores are none."""
+    """A finite float32 number, or None; Python's digits_with_underscores are no number."""
     try:
         value = float(word)
     except ValueError:
@@ -225,7 +212,7 @@ def _number(word: str) -> float | None:
 
 
 def _tokens(text: str) -> list[str] | None:
-    """What stands between commas, unquoted; None if a quote is not closed."""
+    """The texts between commas, unquoted; None if a quote is not closed."""
     if "'" not in text and '"' not in text:
         return [word.strip() for word in text.split(",")]
     held: list[str] = []

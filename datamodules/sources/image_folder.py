@@ -19,13 +19,12 @@ logger = logging.getLogger(__name__)
 
 
 class ImageFolder(Source):
-    """A folder with one sub-folder per identity.
+    """A folder with one sub-folder per identity, or a folder of train, val and test with those inside.
 
-    Files count as images by their suffix, others by their first bytes; hidden files are passed over. Where root holds
-    nothing but train, val and test, the identities are looked for inside of these and their images taken together.
+    Images are known by their suffix or their first bytes; hidden files are skipped.
 
     Args:
-        parts: of the train / val / test layout take only these, such as ["train"]; None takes all that are there.
+        parts: folders among train, val and test to take, such as ["train"]; None takes all of them together.
         **options: see `Source`.
     """
 
@@ -51,7 +50,7 @@ class ImageFolder(Source):
                 if chosen:
                     images.setdefault(person, []).extend(f"{prefix}{person}/{name}" for name in chosen)
         if ignored:
-            logger.info("%d files that are no images are passed over in %s", ignored, self.root)
+            logger.info("%d files that are no images are skipped in %s", ignored, self.root)
         if not images:
             expected = "one sub-folder per identity with its images, or train, val and test with those"
             raise InputError(f"{self.root} without images in sub-folders", expected, "check source.root")
@@ -64,10 +63,9 @@ class ImageFolder(Source):
         return Listing(np.array(names, NAMES), labels, identities)
 
     def read(self, name: str) -> bytes:
-        path = self.root / name
         if ".." in Path(name).parts or Path(name).is_absolute():
             raise RejectedImage("name that leads out of the folder")
-        return read_bytes(path)
+        return read_bytes(self.root / name)
 
     def _prefixes(self) -> tuple[str, ...]:
         there = _entries(self.root, folders=True)
@@ -77,9 +75,8 @@ class ImageFolder(Source):
             return tuple(f"{part}/" for part in PARTS if part in there) if split else ("",)
         missing = [part for part in self.parts if part not in there]
         if not split or missing:
-            raise InputError(
-                f"{self.root} without {', '.join(missing or self.parts)}", "those folders", "leave out source.parts"
-            )
+            got = f"{self.root} without {', '.join(missing or self.parts)}"
+            raise InputError(got, "those folders", "leave out source.parts")
         return tuple(f"{part}/" for part in self.parts)
 
     def _check_name(self, name: str) -> None:

@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Multi-label data sets as MATLAB files: a matrix of features and one of labels.
-
-Axes: N rows, F features, L labels.
-"""
+"""Multi-label data sets as MATLAB files: a matrix of features and one of labels. Axes: N rows, F features, L labels."""
 
 from pathlib import Path
 
 import numpy as np
 
-from datamodules.errors import InputError
+from datamodules.errors import InputError, one_line
 
 MAX_CELLS = 1 << 29  # of a matrix, dense
 _NUMBERS = "double single logical sparse int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
@@ -16,19 +13,15 @@ CURE = "save the two matrices with MATLAB's save -v7, or scipy.io.savemat"
 
 
 def read_mat(path: Path | str, features: str = "data", labels: str = "target") -> tuple[np.ndarray, np.ndarray]:
-    """Reads the two matrices and nothing else of the file: cells, structures and objects are never unpacked.
+    """Reads (N, F) features and (N, L) labels, both float32, and nothing else: cells and objects are never unpacked.
 
     Args:
         path: a .mat file, version 4 to 7.2 (7.3 is HDF5 and not read).
         features: name of the (N, F) matrix, dense or sparse.
-        labels: name of the (L, N) matrix; (N, L) is understood too unless L = N.
-
-    Returns:
-        (N, F) float32 features, (N, L) float32 labels as they stand in the file.
+        labels: name of the (L, N) matrix; or (N, L) unless L = N.
 
     Raises:
-        InputError: no such file, damaged, a matrix that is missing, too large or not of numbers, or shapes that do not
-            match.
+        InputError: no such file, damaged, a matrix that is missing, too large or not of numbers, or other shapes.
     """
     from scipy.io import loadmat, whosmat
 
@@ -49,19 +42,16 @@ def read_mat(path: Path | str, features: str = "data", labels: str = "target") -
     except NotImplementedError:
         raise InputError(f"{path} of version 7.3 (HDF5)", "version 4 to 7.2", CURE) from None
     except Exception as error:  # scipy names damage in many ways
-        detail = " ".join(f"{error}".split())[:120] or type(error).__name__
-        raise InputError(f"{path}, unreadable ({detail})", expected, CURE) from None
+        raise InputError(f"{path}, unreadable ({one_line(error)})", expected, CURE) from None
     if labels_LN.shape[1] == len(features_NF):
         return features_NF, np.ascontiguousarray(labels_LN.T)
     if len(labels_LN) == len(features_NF):
         return features_NF, labels_LN
     got = f"{path}: {labels} {labels_LN.shape} for {features} {features_NF.shape}"
-    cure = "store one column of labels per row"
-    raise InputError(got, f"{labels} with {len(features_NF)} columns, one per row of {features}", cure)
+    raise InputError(got, f"{labels} with {len(features_NF)} columns", f"store one column per row of {features}")
 
 
 def _check(path: Path, name: str, shape: tuple[int, ...], kind: str) -> None:
-    """Refuses before anything of the matrix is read."""
     if kind not in _NUMBERS:
         raise InputError(f"{path}: {name} of MATLAB class {kind}", "a matrix of real numbers", CURE)
     if len(shape) != 2 or 0 in shape or shape[0] * shape[1] > MAX_CELLS:

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Verification pairs in the format of LFW's pairs.txt, resolved to rows of an EmbeddingSet.
-
-Axis: P pairs.
-"""
+"""Verification pairs in the format of LFW's pairs.txt, resolved to rows of an EmbeddingSet. Axis: P pairs."""
 
 import re
 from dataclasses import dataclass
@@ -13,7 +10,7 @@ import numpy as np
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 
-MAX_BYTES = 1 << 30  # ten thousand times LFW's own file
+MAX_BYTES = 1 << 30
 FORMAT = "LFW's format: a first line 'folds pairs', then 'name i j' for the same person and 'name i other j' for two"
 _ABSENT, _AMBIGUOUS = -1, -2
 _MOST_IMAGES = 100  # of a person, among whose pairs is drawn: 4,950 pairs
@@ -21,20 +18,12 @@ _MOST_IMAGES = 100  # of a person, among whose pairs is drawn: 4,950 pairs
 
 @dataclass(frozen=True)
 class VerificationPairs:
-    """P pairs of images, some of the same person, in folds.
+    """P pairs of images in folds with pairs of both kinds."""
 
-    Attributes:
-        left: (P,) int64 row of the first image in the EmbeddingSet.
-        right: (P,) int64 row of the second.
-        same: (P,) bool, whether both show one person.
-        fold: (P,) int64 in [0, n_folds).
-        n_folds: number of folds, each with pairs of both kinds.
-    """
-
-    left: np.ndarray
+    left: np.ndarray  # (P,) int64 rows of the images in the EmbeddingSet, as `right`
     right: np.ndarray
-    same: np.ndarray
-    fold: np.ndarray
+    same: np.ndarray  # (P,) bool, whether both show one person
+    fold: np.ndarray  # (P,) int64 in [0, n_folds)
     n_folds: int
 
     def __len__(self) -> int:
@@ -42,16 +31,10 @@ class VerificationPairs:
 
     @classmethod
     def read(cls, path: Path | str, embedding_set: EmbeddingSet) -> "VerificationPairs":
-        """Reads a pairs file; each fold holds as many pairs of one person as of two, in this order.
+        """Reads a pairs file; each fold has the pairs of one person first, then as many of two.
 
-        Image i of a person is the file in the folder of that name whose own name ends in the number i
-        (`Ann/Ann_0007.jpg`, `Ann/7.png`), or the file `Ann_0007` where the names carry no folder.
-
-        Args:
-            embedding_set: with `files`, in which the names are looked up.
-
-        Raises:
-            InputError: another format, or images that the set does not hold.
+        Image 7 of Ann is the line `Ann/Ann_0007.jpg`, `Ann/7.png` or, without folders, `Ann_0007.jpg` of files.txt.
+        Refuses another format, and images that the set does not hold.
         """
         rows_of = _rows_by_person_and_number(embedding_set)
         lines = _read_lines(Path(path))
@@ -67,8 +50,7 @@ class VerificationPairs:
         ambiguous = np.argwhere(rows == _AMBIGUOUS)
         if len(ambiguous):
             name, number = ends[ambiguous[0, 0]][ambiguous[0, 1]]
-            got = f"{path}: several images {number} of {name} in files.txt"
-            raise InputError(got, "one", "name the images apart by their numbers")
+            raise InputError(f"{path}: several images {number} of {name} in files.txt", "one", "number the images anew")
         absent = np.argwhere(rows == _ABSENT)
         if len(absent):
             pair, side = absent[0]
@@ -84,11 +66,10 @@ class VerificationPairs:
         """Draws pairs from labelled images; no identity is in two folds.
 
         Args:
-            labels_N: (N,) integers, the identity of each image.
-            per_kind: pairs of one person, and as many of two, in each fold; fewer where a fold has not so many.
+            per_kind: pairs of one person, and of two, in each fold; fewer if a fold does not have so many.
 
         Raises:
-            InputError: too few identities with two images to give every fold a pair of one person and one of two.
+            InputError: fewer than two identities with two images for each fold.
         """
         random = np.random.default_rng(seed)
         counts = np.bincount(labels_N)
@@ -102,7 +83,7 @@ class VerificationPairs:
         for part in np.array_split(people, n_folds):
             images = [random.permutation(order[starts[p] : starts[p + 1]])[:_MOST_IMAGES] for p in part]
             same = np.concatenate([np.stack([one[i] for i in np.triu_indices(len(one), 1)], axis=1) for one in images])
-            # Two images at random show one person only rarely; those that do are passed over.
+            # Two random images rarely show one person; those are left out.
             two = np.concatenate(images)[random.integers(0, sum(map(len, images)), (20 * per_kind, 2))]
             two = np.unique(np.sort(two[labels_N[two[:, 0]] != labels_N[two[:, 1]]], axis=1), axis=0)
             chosen.append((random.permutation(same)[:per_kind], random.permutation(two)[:per_kind]))
@@ -153,11 +134,10 @@ def _header(path: Path | str, line: str) -> tuple[int, int]:
 
 
 def _ends(path: Path | str, number: int, line: str, same: bool) -> tuple[tuple[str, int], tuple[str, int]]:
-    # Tabs first, as names may hold blanks; blanks where somebody's editor has replaced the tabs.
+    # Names may hold blanks; an editor may have replaced the tabs.
     fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
     expected = "'name i j'" if same else "'name i other j'"
-    if len(fields) != (3 if same else 4) or not all(
-        re.fullmatch(r"\d{1,9}", field) for field in (fields[1], fields[-1])
-    ):
+    numbers = (fields[1], fields[-1]) if len(fields) == (3 if same else 4) else ("",)
+    if not all(re.fullmatch(r"\d{1,9}", number) for number in numbers):
         raise InputError(f"{path}, line {number}: {line[:80]!r}", f"{expected} ({FORMAT})", "restore the file")
     return (fields[0], int(fields[1])), (fields[0] if same else fields[2], int(fields[-1]))

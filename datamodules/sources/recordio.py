@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The record files in which VGGFace2, MS-Celeb-1M and Glint360K are handed round: train.rec, train.idx, property.
+"""Record files of VGGFace2, MS-Celeb-1M and Glint360K: train.rec, train.idx, property.
 
-A record is: magic number (4 bytes), length and continuation flag (4 bytes), payload, padding to 4 bytes. The payload
-of an image is: flag, label, two ids (24 bytes), `flag` further float labels, the JPEG or PNG. All little-endian.
-Record 0 holds two numbers a, b: images have the keys 1 to a - 1, identities a to b - 1, and the record of an identity
-holds the range of keys of its images.
+A record is, little-endian: magic number (4 bytes), length and continuation flag (4 bytes), payload, padding to 4 bytes.
+The payload of an image is: flag, label, two ids (24 bytes), `flag` further float labels, the JPEG or PNG. Record 0
+holds two numbers a, b: images have the keys 1 to a - 1, identities a to b - 1, and the record of an identity holds the
+range of keys of its images.
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.errors import InputError
+from datamodules.errors import InputError, one_line
 from datamodules.images import MAX_FILE_BYTES, RejectedImage
 from datamodules.sources.base import NAMES, Listing, Source, runs
 
@@ -25,15 +25,16 @@ _RECORD = struct.Struct("<II")
 _IMAGE = struct.Struct("<IfQQ")
 _LENGTH_BITS = 29
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)  # continuation flags
-# Ranges are stored as float32, which counts exactly only so far; Glint360K has 17 million images. Beyond, a range may
-# be off by a few, and the images themselves say whose they are.
+# Ranges are stored as float32, which is exact up to here; Glint360K has 17 million images. Beyond, a range may be off
+# by a few, and the images themselves say whose they are.
 EXACT = 2**24
 SLACK = 4
 MAX_LABELS = 1024  # per record; the releases use at most 2, a damaged header may state billions
+DAMAGED = "fetch the file again, it is damaged"
 
 
 class RecordFile:
-    """Reads records at given offsets and never past the end. Safe to share between forked and threaded readers."""
+    """Reads records at given offsets, never past the end. Forked and threaded readers can share it."""
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
@@ -50,29 +51,20 @@ class RecordFile:
             os.close(descriptor)
 
     def payload(self, offset: int, at_most: int | None = None) -> bytes:
-        """The payload of the record at `offset`.
-
-        Args:
-            offset: where the record starts, in bytes.
-            at_most: read only so many bytes of it, for a look at the header.
-
-        Raises:
-            InputError: no record there, or it would reach past the end of the file.
-        """
+        """The payload of the record at `offset`, or `at_most` bytes of it; refuses an offset without a whole record."""
         parts: list[bytes] = []
         total, start = 0, offset
         while True:
             flag, length = self._head(start, first=not parts)
             if start + _RECORD.size + length > self.size:
-                rest = self.size - start - _RECORD.size
-                raise self._error(start, f"a record of {length:,} bytes", f"at most {rest:,} to the end")
+                raise self._error(start, f"a record of {length:,} bytes", "one that ends within the file")
             total += length
             if total > MAX_FILE_BYTES:
                 raise self._error(offset, f"a record of {total:,} bytes", f"at most {MAX_FILE_BYTES:,}")
             wanted = length if at_most is None else min(length, at_most)
             parts.append(self._bytes(start + _RECORD.size, wanted))
             if flag in (_WHOLE, _LAST) or wanted < length:
-                # The writer cuts a payload at every magic number inside of it and leaves the number out.
+                # The writer cuts a payload at every magic number in it and leaves the number out.
                 return _MAGIC_BYTES.join(parts)
             start += _RECORD.size + length + (-length) % 4
 
@@ -85,8 +77,7 @@ class RecordFile:
             raise self._error(offset, f"magic number {magic:#010x}", f"{MAGIC:#010x}")
         flag = length >> _LENGTH_BITS
         if flag not in ((_WHOLE, _FIRST) if first else (_MIDDLE, _LAST)):
-            expected = "the start of a record" if first else "its continuation"
-            raise self._error(offset, f"continuation flag {flag}", expected)
+            raise self._error(offset, f"continuation flag {flag}", "a start" if first else "a continuation")
         return flag, length & ((1 << _LENGTH_BITS) - 1)
 
     def _bytes(self, offset: int, count: int) -> bytes:
@@ -98,66 +89,56 @@ class RecordFile:
         return content
 
     def _error(self, offset: int, got: str, expected: str) -> InputError:
-        return InputError(f"{self.path} at offset {offset:,}: {got}", expected, "fetch the file again, it is damaged")
+        return InputError(f"{self.path} at offset {offset:,}: {got}", expected, DAMAGED)
 
 
 def unpack_image(payload: bytes, where: str) -> tuple[np.ndarray, bytes]:
-    """Takes the payload of a record apart, of which at least the header is given.
+    """The labels, (1,) or more float32, and the encoded image, perhaps empty, of a payload or of its first bytes.
 
-    Returns:
-        The labels, (1,) or more float32, and the encoded image (empty where the record holds none).
-
-    Raises:
-        InputError: the payload is shorter than its header says.
+    Refuses a payload that is shorter than its header says.
     """
-    cure = "fetch the file again, it is damaged"
     if len(payload) < _IMAGE.size:
-        raise InputError(f"{where}: a payload of {len(payload)} bytes", f"at least {_IMAGE.size}", cure)
+        raise InputError(f"{where}: a payload of {len(payload)} bytes", f"at least {_IMAGE.size}", DAMAGED)
     n_labels, label, _, _ = _IMAGE.unpack_from(payload)
     if n_labels == 0:
         return np.array([label], np.float32), payload[_IMAGE.size :]
     end = _IMAGE.size + 4 * n_labels
     if n_labels > MAX_LABELS or len(payload) < end:
-        raise InputError(f"{where}: {n_labels:,} labels in a payload of {len(payload)} bytes", "labels that fit", cure)
+        got = f"{where}: {n_labels:,} labels in a payload of {len(payload)} bytes"
+        raise InputError(got, "labels that fit", DAMAGED)
     return np.frombuffer(payload, "<f4", n_labels, _IMAGE.size), payload[end:]
 
 
 def read_index(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads an index of lines `key<TAB>offset`.
+    """Reads lines `key<TAB>offset`: keys, ascending, and their offsets, both (R,) int64.
 
-    Returns:
-        Keys, ascending, and their offsets, both (R,) int64.
-
-    Raises:
-        InputError: no such file, a line that is none, a negative number, or a key twice.
+    Refuses a missing file, another line, a negative number, and a key twice.
     """
     path = Path(path)
-    expected = "lines with a key, a tab and an offset"
+    expected, cure = "lines with a key, a tab and an offset", "fetch the index again"
     if not path.is_file():
         raise InputError(f"no file {path}", expected, "put the index beside the record file")
     if path.stat().st_size == 0:
-        raise InputError(f"{path}, empty", expected, "fetch the index again")
+        raise InputError(f"{path}, empty", expected, cure)
     try:
         lines = np.loadtxt(path, dtype=np.int64, delimiter="\t", comments=None, ndmin=2)
     except (ValueError, OverflowError) as error:
-        detail = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}, unreadable ({detail})", expected, "fetch the index again") from None
+        raise InputError(f"{path}, unreadable ({one_line(error)})", expected, cure) from None
     if lines.shape[1] != 2 or not len(lines) or lines.min() < 0:
-        raise InputError(f"{path} with negative numbers or {lines.shape[1]} columns", expected, "fetch the index again")
+        raise InputError(f"{path} with negative numbers or {lines.shape[1]} columns", expected, cure)
     lines = lines[np.argsort(lines[:, 0], kind="stable")]
     if (twice := np.flatnonzero(np.diff(lines[:, 0]) == 0)).size:
-        raise InputError(f"{path} with the key {lines[twice[0], 0]} twice", "each key once", "fetch the index again")
+        raise InputError(f"{path} with the key {lines[twice[0], 0]} twice", "each key once", cure)
     return np.ascontiguousarray(lines[:, 0]), np.ascontiguousarray(lines[:, 1])
 
 
 class RecordIO(Source):
-    """A record file with its index: aligned faces, as the InsightFace project publishes its training sets.
+    """A record file of aligned faces with its index, as InsightFace publishes training sets.
 
     Identities are named by their number in the file, images `identity/key`.
 
     Args:
-        root: folder with train.rec, train.idx and perhaps property ("identities,height,width").
-        name: of the files before their suffix.
+        root: folder with train.rec, train.idx and, optionally, property ("identities,height,width").
         **options: see `Source`.
     """
 
@@ -214,12 +195,11 @@ class RecordIO(Source):
     def _label_of(self, key: int) -> int:
         label = float(self._record(key, head_only=True)[0][0])
         if not (label >= 0 and label == int(label)):
-            got = f"{self._records.path}: record {key} of identity {label:g}"
-            raise InputError(got, "a whole number", "fetch it again")
+            raise InputError(f"{self._records.path}: record {key} of identity {label:g}", "a whole number", DAMAGED)
         return int(label)
 
     def _images(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Keys and identity numbers of all images, (N,) int64 each, and how many identities the file holds."""
+        """Keys and identity numbers of all images, (N,) int64 each, and the number of identities in the file."""
         listed = self._index[0]
         bounds, image = self._record(0) if listed[0] == 0 else (np.zeros(0), b"")
         if len(bounds) < 2 or image:  # no header record: every record is an image
@@ -259,12 +239,12 @@ class RecordIO(Source):
         # Compared as floats first: NaN and infinity have no integer value.
         if len(bounds) < 2 or not (0 <= bounds[0] <= bounds[1] <= limit + slack):
             got = f"{self._records.path}: record {key} with the range {bounds}"
-            raise InputError(got, f"two ascending keys up to {limit}", "fetch the file again, it is damaged")
+            raise InputError(got, f"two ascending keys up to {limit}", DAMAGED)
         return int(bounds[0]), int(bounds[1])
 
     def _numbers(self, ranges_I2: np.ndarray, exact_I: np.ndarray) -> np.ndarray:
-        # The releases number identities as their records are ordered. Looking at three of them tells whether this
-        # file does; at all of them would mean one seek for each of 360,000.
+        # The releases number identities in the order of their records. Three records tell whether this file does;
+        # all would be one seek for each of 360,000.
         filled = np.flatnonzero((ranges_I2[:, 1] > ranges_I2[:, 0]) & exact_I)
         numbers = np.arange(len(ranges_I2))
         some = filled[[0, len(filled) // 2, -1]] if len(filled) else filled
@@ -281,5 +261,5 @@ class RecordIO(Source):
         except ValueError:
             raise InputError(f"{path}, unreadable", "identities,height,width", "fetch the file again") from None
         if stated != n_identities:
-            got = f"{path} states {stated} identities, {self.name}.rec holds {n_identities}"
-            raise InputError(got, "the same", "fetch both again")
+            got = f"{path} with {stated} identities"
+            raise InputError(got, f"{n_identities}, as in the records", "fetch both again")

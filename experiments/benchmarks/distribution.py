@@ -1,62 +1,62 @@
 # SPDX-License-Identifier: MIT
-"""One epoch of all sub-networks, one after another, against no distribution; and time per sample as N grows."""
+"""Training of many sub-networks: against one network, as N grows, by several workers and devices, and its overhead."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import pytorch_lightning as pl
+import torch
+
 from datamodules.embedding_set import EmbeddingSet
 from experiments.benchmarks.config import Bench, Group
-from experiments.benchmarks.our_training import our_training, synthetic_set
-from experiments.benchmarks.pairing import Measure, measure_in_turn, record
-from experiments.coordination.data import subnets_for
-from experiments.coordination.evaluation import training_columns
+from experiments.benchmarks.measurement import Measure, Skipped, measure_in_turn, record, seconds
+from experiments.benchmarks.our_training import epoch_seconds, our_training, training_seconds
+from experiments.benchmarks.synthetic_data import synthetic_set
+from experiments.comparison.data import subnets_for
+from experiments.comparison.details import training_columns
+from experiments.training.build import build
+from experiments.training.cluster_data import JobData
+from experiments.training.fit import STEPS_PER_CALL
+from experiments.training.job import Job
+from lightning_modules.bundled_steps import bundle
 
 
 @dataclass
 class EpochBenchmark(Group):
-    """Short trainings at several N; m is the paper's, N / 2000.
-
-    Args:
-        images: of each identity; about 60 % of them train.
-        epochs: of each repeat, of which the median counts.
-    """
+    """Short trainings at several N; m is the paper's, N / 2000."""
 
     n_identities: list[int]
     batch: int = 256
-    images: int = 10
-    epochs: int = 3
+    images: int = 10  # of each identity; about 60 % of them train
+    epochs: int = 3  # of each repeat, of which the median counts
     repeats: int = 2
     dim: int = 512
 
-    def records(self, bench: Bench, data: EmbeddingSet, m: int, partitioner: str) -> list[dict[str, Any]]:
-        """What each of m sub-networks wrote about its training."""
-        with our_training(bench, data, m, partitioner, batch_size=self.batch, max_epochs=self.epochs) as ours:
-            return ours.records()
+    @property
+    def how(self) -> dict[str, Any]:
+        return {"batch_size": self.batch, "max_epochs": self.epochs}
 
 
 @dataclass
 class DistributionBenchmark(EpochBenchmark):
-    """Seconds of one epoch, both sides by the same code: m sub-networks serially against one network over everybody.
+    """Seconds of one epoch by the same code: m sub-networks serially against one network over all identities.
 
-    With equal clusters the products shrink by m exactly; k-means clusters differ in size, and the serial time is that
-    of the sum of squares.
-
-    Args:
-        partitioners: names of files in configs/partitioner: random gives equal clusters, kmeans the paper's.
+    With equal clusters (random) the products shrink by m exactly. The paper's k-means clusters differ in size, and the
+    serial time is that of the sum of squares.
     """
 
-    partitioners: Sequence[str] = ("random", "kmeans")
+    partitioners: Sequence[str] = ("random", "kmeans")  # files of configs/partitioner
 
     def measure(self, bench: Bench) -> Iterator[dict[str, Any]]:
-        """See `Group.measure`."""
         for n in self.n_identities:
             (m,) = subnets_for([n], "auto")
             data = synthetic_set(bench, n, self.images, self.dim)
-            one = partial(self._epoch_seconds, bench, data, 1, "single")
+            one = partial(epoch_seconds, bench, data, 1, "single", **self.how)
             for partitioner in self.partitioners:
-                many = partial(self._epoch_seconds, bench, data, m, partitioner)
+                many = partial(epoch_seconds, bench, data, m, partitioner, **self.how)
                 taken = measure_in_turn({"ours": many, "theirs": one}, self.repeats, bench.device)
                 made = record(
                     f"epoch of {m} sub-networks, serial, {partitioner}", n, self.batch, bench.cfg.trainer.matmul,
@@ -64,33 +64,146 @@ class DistributionBenchmark(EpochBenchmark):
                 )  # fmt: skip
                 yield {**made, "ratio_by_m": made["ratio"] / m}
 
-    def _epoch_seconds(self, bench: Bench, data: EmbeddingSet, m: int, partitioner: str) -> float:
-        return training_columns(self.records(bench, data, m, partitioner))["epoch_seconds_serial"]
-
 
 @dataclass
 class ScalingBenchmark(EpochBenchmark):
-    """Microseconds of training per sample and epoch at N identities against those at the smallest N, the first given.
+    """Microseconds of training per sample and epoch at N identities against those at the first N given.
 
     With 2,000 identities per sub-network it should not grow: a ratio of 1 is flat.
     """
 
     def measure(self, bench: Bench) -> Iterator[dict[str, Any]]:
-        """See `Group.measure`."""
-        sides: dict[str, Measure] = {}
-        for n, m in zip(self.n_identities, subnets_for(self.n_identities, "auto"), strict=True):
-            data = synthetic_set(bench, n, self.images, self.dim)
-            sides[str(n)] = partial(self._microseconds_per_sample, bench, data, m)
+        subnets = dict(zip(self.n_identities, subnets_for(self.n_identities, "auto"), strict=True))
+        sides: dict[str, Measure] = {
+            str(n): partial(self._microseconds_per_sample, bench, synthetic_set(bench, n, self.images, self.dim), m)
+            for n, m in subnets.items()
+        }
         taken = measure_in_turn(sides, self.repeats, bench.device)
         first = self.n_identities[0]
         for n in self.n_identities[1:]:
             yield record(
                 "training time per sample", n, self.batch, bench.cfg.trainer.matmul, f"N = {first}", "µs",
-                taken[str(n)], taken[str(first)], n_subnets=subnets_for([n], "auto")[0],
+                taken[str(n)], taken[str(first)], n_subnets=subnets[n],
             )  # fmt: skip
 
     def _microseconds_per_sample(self, bench: Bench, data: EmbeddingSet, m: int) -> float:
-        records = self.records(bench, data, m, "random")
+        with our_training(bench, data, m, "random", **self.how) as ours:
+            records = ours.records()
         last = [record["history"][-1] for record in records]
         samples = sum(epoch["time/samples_per_second"] * epoch["time/epoch_seconds"] for epoch in last)
         return 1e6 * training_columns(records)["epoch_seconds_serial"] / samples
+
+
+@dataclass
+class OverheadBenchmark(Group):
+    """Seconds on the CPU with one thread per process: in_process against bare loops, processes against in_process.
+
+    Bare: the same sub-networks, batches and optimiser in a plain loop of Lightning fits, without jobs, checkpoints,
+    records and progress.
+    """
+
+    n_identities: int = 10_000
+    n_subnets: int = 5
+    epochs: int = 3
+    repeats: int = 3
+    images: int = 30
+    dim: int = 512
+
+    def measure(self, bench: Bench) -> Iterator[dict[str, Any]]:
+        torch.set_num_threads(1)
+        workers, trainer = min(2, os.cpu_count() or 1), bench.cfg.trainer
+        data = synthetic_set(bench, self.n_identities, self.images, self.dim)
+        how = {
+            "max_epochs": self.epochs, "check_val_every_n_epoch": 1, "checkpoint_every_n_epochs": 1,
+            "accelerator": "cpu", "threads": 1,
+        }  # fmt: skip
+        ours = partial(training_seconds, bench, data, self.n_subnets, "kmeans", **how)
+        several = partial(ours, launcher="processes", options={"workers": workers, "threads": 1})
+        sides = {"bare": partial(self._bare, bench, data, how), "in_process": ours, "processes": several}
+        sides["bare"]()  # pays for imports and allocations
+        bare, single, double = measure_in_turn(sides, self.repeats, memory=False).values()
+        common = self.n_identities // self.n_subnets, trainer.batch_size, trainer.matmul
+        yield record("coordinator, in_process", *common, "bare loops", "s", single, bare)
+        name = f"coordinator, {workers} processes of 1 thread"
+        yield record(name, *common, "in_process, 1 thread", "s", double, single)
+
+    def _bare(self, bench: Bench, data: EmbeddingSet, how: dict[str, Any]) -> float:
+        off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+        options: dict[str, Any] = dict.fromkeys((*off, "use_distributed_sampler"), False) | {"num_sanity_val_steps": 0}
+
+        def fit(jobs: Sequence[Job]) -> None:
+            for job in jobs:
+                module, served = build(job, JobData().open(job))
+                bundle(module, served, STEPS_PER_CALL)
+                pl.Trainer(max_epochs=self.epochs, accelerator="cpu", **options).fit(module, datamodule=served)
+
+        with our_training(bench, data, self.n_subnets, "kmeans", **how) as ours:
+            jobs = ours.coordinator.jobs(ours.cell, ours.scenario)
+            return seconds(lambda: fit(jobs))
+
+
+@dataclass
+class OnGpu(Group):
+    """Another group, skipped with the reason if there are fewer GPUs; `gpus=0` lets it run on a CPU too."""
+
+    group: Group
+    name: str
+    gpus: int = 1
+
+    def measure(self, bench: Bench) -> Iterator[dict[str, Any] | Skipped]:
+        found = torch.cuda.device_count() if bench.device == "cuda" else 0
+        if found >= self.gpus:
+            yield from self.group.measure(bench)
+        else:
+            reason = f"GPUs found: {found}, needed: {self.gpus} (trainer.accelerator={bench.cfg.trainer.accelerator})"
+            yield Skipped(self.name, "all", reason)
+
+
+@dataclass
+class WorkersBenchmark(Group):
+    """Wall clock of training equal sub-networks by k workers per GPU (k in all without one) against one worker."""
+
+    per_gpu: Sequence[int] = (2, 4, 8, 16)
+    n_subnets: int = 16
+    classes: int = 2000
+    images: int = 10
+    epochs: int = 50
+    repeats: int = 3
+    dim: int = 512
+
+    def measure(self, bench: Bench) -> Iterator[dict[str, Any]]:
+        data = synthetic_set(bench, self.classes * self.n_subnets, self.images, self.dim)
+        key, trainer = "per_gpu" if bench.device == "cuda" else "workers", bench.cfg.trainer
+        how = {"launcher": "processes", "max_epochs": self.epochs}
+        train = partial(training_seconds, bench, data, self.n_subnets, "random", **how)
+        sides = {str(k): partial(train, options={key: k}) for k in (1, *self.per_gpu)}
+        taken = measure_in_turn(sides, self.repeats, bench.device, memory=False)
+        for k in map(str, self.per_gpu):
+            common = (f"{self.n_subnets} sub-networks, {k} workers", self.classes, trainer.batch_size, trainer.matmul)
+            yield record(*common, "one worker", "s", taken[k], taken["1"])
+
+
+@dataclass
+class DevicesBenchmark(Group):
+    """Seconds of an epoch of one head on two devices against one, by each strategy of `trainer.strategy`."""
+
+    classes: Sequence[int]
+    batches: Sequence[int] = (1024, 4096)
+    strategies: Sequence[str] = ("ddp", "model_parallel")
+    steps: int | None = 50
+    images: int = 4
+    epochs: int = 3
+    repeats: int = 3
+    dim: int = 512
+
+    def measure(self, bench: Bench) -> Iterator[dict[str, Any]]:
+        for classes in self.classes:
+            data = synthetic_set(bench, classes, self.images, self.dim)
+            for batch in self.batches:
+                how: dict[str, Any] = {"steps": self.steps, "batch_size": batch, "max_epochs": self.epochs}
+                one = partial(epoch_seconds, bench, data, launcher="processes", **how)
+                two = {name: partial(one, devices=2, strategy=name) for name in self.strategies}
+                taken = measure_in_turn({"one": one, **two}, self.repeats, bench.device, memory=False)
+                for name in self.strategies:
+                    common = (f"head on two devices, {name}", classes, batch, bench.cfg.trainer.matmul)
+                    yield record(*common, "one device", "s", taken[name], taken["one"])

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Training of one head: ours against other ways on the same data, and against what the machine could do."""
+"""Training of one head: ours against other ways on the same data, and against the limits of the machine."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -14,130 +13,91 @@ from torch import Tensor
 
 from datamodules.class_means import normalise_rows
 from datamodules.cluster_datamodule import IndexBatches
+from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 from datamodules.splits import Split
-from experiments.benchmarks import rivals
+from experiments.benchmarks.baselines import BASELINES, LIMITS, Training, train_pml
 from experiments.benchmarks.config import Bench, Group
-from experiments.benchmarks.our_training import OurTraining, our_training, samples_per_second, synthetic_set
-from experiments.benchmarks.pairing import Skipped, measure_in_turn, record
-from experiments.coordination.networks import Enrolled, network
+from experiments.benchmarks.measurement import Measure, Skipped, measure_in_turn, record
+from experiments.benchmarks.our_training import OurTraining, our_training, samples_per_second
+from experiments.benchmarks.synthetic_data import synthetic_set
+from experiments.training.build import build
+from experiments.training.cluster_data import JobData
 from lightning_modules.heads.linear import LinearHead
-
-LIMITS = ("gemm", "memory")
-RIVALS = ("lightning_pml", "insightface", "compiled", *LIMITS)
-FILL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Size:
-    """One head.
-
-    Attributes:
-        classes: C.
-        batch: B.
-        images: of each identity; about 60 % of them train.
-        epochs: of each repeat; the first does not count where there are more.
-        steps: of an epoch, None for all samples.
-        precisions: pairs (ours, theirs) of float32 product precision; one entry states both.
-        against: some of `RIVALS`; "compiled" is ours with trainer.compile=true.
-        accuracy_epochs: epochs after which the accuracy of ours and lightning_pml is compared; 0 leaves it out.
-    """
+    """One head."""
 
     classes: int
     batch: int
-    images: int = 10
-    epochs: int = 3
-    steps: int | None = None
-    precisions: tuple = ("medium",)
-    against: tuple = ("lightning_pml", "insightface", *LIMITS)
-    accuracy_epochs: int = 0
+    images: int = 10  # of each identity; about 60 % of them train
+    epochs: int = 3  # of each repeat; the first counts only if it is the only one
+    steps: int | None = None  # of an epoch, None for all samples
+    precisions: tuple = ("medium",)  # of float32 products: one for both sides, or pairs (ours, the baseline's)
+    against: tuple = ("lightning_pml", "insightface", *LIMITS)  # some of `BASELINES`
+    accuracy_epochs: int = 0  # before the accuracies of ours and lightning_pml are compared; 0 leaves it out
 
 
 class HeadBenchmark(Group):
-    """Samples per second of training a head of C classes; `sizes` are keyword arguments of `Size`."""
+    """Samples per second of training a head, as a fraction of the machine's matrix product and against baselines.
+
+    Args:
+        sizes: keyword arguments of `Size`.
+    """
 
     def __init__(self, sizes: list[dict[str, Any]], repeats: int = 3, dim: int = 512):
         self.sizes, self.repeats, self.dim = [Size(**size) for size in sizes], repeats, dim
-        if unknown := {rival for size in self.sizes for rival in size.against} - set(RIVALS):
-            raise InputError(f"against = {sorted(unknown)}", f"some of {', '.join(RIVALS)}", "correct the suite")
+        if unknown := {name for size in self.sizes for name in size.against} - set(BASELINES):
+            raise InputError(f"against = {sorted(unknown)}", f"some of {', '.join(BASELINES)}", "correct the suite")
 
     def measure(self, bench: Bench) -> Iterator[dict[str, Any] | Skipped]:
-        """See `Group.measure`; all rivals of a size and a precision run in turn with ours."""
         for size in self.sizes:
-            installed = find_spec("pytorch_metric_learning")
-            against = [rival for rival in size.against if rival != "lightning_pml" or installed]
-            if len(against) < len(size.against):
+            if "lightning_pml" in size.against and not find_spec("pytorch_metric_learning"):
                 reason = "pytorch-metric-learning is not installed; cure: pip install clusterface[metric_learning]"
                 yield Skipped(f"head of {size.classes} classes, B = {size.batch}", "lightning_pml", reason)
+                size = replace(size, against=tuple(name for name in size.against if name != "lightning_pml"))
             for precision in size.precisions:
-                pair = (precision, precision) if isinstance(precision, str) else tuple(precision)
-                # A limit of the machine is that of our own precision.
-                here = against if pair[0] == pair[1] else [rival for rival in against if rival not in LIMITS]
-                yield from self._size(bench, size, here, pair)
+                ours, theirs = (precision, precision) if isinstance(precision, str) else precision
+                yield from self._size(bench, size, ours, theirs)
 
-    def _size(
-        self, bench: Bench, size: Size, against: list[str], precision: tuple[str, str]
-    ) -> Iterator[dict[str, Any]]:
+    def _size(self, bench: Bench, size: Size, precision: str, their_precision: str) -> Iterator[dict[str, Any]]:
         data = synthetic_set(bench, size.classes, size.images, self.dim)
-        settings: dict[str, Any] = {"batch_size": size.batch, "matmul": precision[0]}
-        how: dict[str, Any] = {"steps": size.steps, "max_epochs": size.epochs, **settings}
-        with our_training(bench, data, **how) as ours, ExitStack() as also:
-            _, splits, _ = ours.coordinator.enrolled(ours.cell)
-            embedding_ND, target_N = tensors(data.embeddings, splits.train)
-            sides: dict[str, Callable[[], float]] = {"ours": partial(_speed, ours)}
-            for rival in against:
-                if rival == "compiled":
-                    theirs = also.enter_context(our_training(bench, data, folder="compiled", compile=True, **how))
-                    theirs.records()  # the first call compiles
-                    sides[rival] = partial(_speed, theirs)
-                    continue
-                sides[rival] = self._rival(rival, bench, size, embedding_ND, target_N, precision[1])
+        how: dict[str, Any] = {"max_epochs": size.epochs, "batch_size": size.batch, "matmul": precision}
+        # A limit is that of our own precision.
+        against = [name for name in size.against if precision == their_precision or name not in LIMITS]
+        with our_training(bench, data, steps=size.steps, **how) as ours:
+            rows = tensors(data.embeddings, ours.coordinator.data(ours.cell).splits.train)
+            limited = size.classes, size.batch, size.epochs, size.steps
+            training = Training(*rows, *limited, their_precision, bench.device, bench.cfg.seed)
+            product = partial(BASELINES["gemm"], replace(training, precision=precision))
+            sides: dict[str, Measure] = {"ours": partial(_speed, ours), "gemm": product}
+            sides |= {name: partial(BASELINES[name], training) for name in against if name != "gemm"}
             taken = measure_in_turn(sides, self.repeats, bench.device)
         accuracy = {}
         if size.accuracy_epochs and "lightning_pml" in against:
-            with our_training(bench, data, max_epochs=size.accuracy_epochs, **settings) as ours:
-                accuracy = self._accuracy(bench, size, ours, precision[1])
-        gflop = 4 * size.classes * self.dim / 1e9  # forward and weight gradient; embeddings are frozen
-        for rival in against:
-            more = accuracy if rival == "lightning_pml" else {}
+            longer = replace(training, epochs=size.accuracy_epochs, steps=None)
+            with our_training(bench, data, **{**how, "max_epochs": size.accuracy_epochs}) as ours:
+                accuracy = _accuracy(ours, data, longer)
+        for name in against:
             yield record(
-                "head", size.classes, size.batch, " against ".join(dict.fromkeys(precision)), rival, "samples/s",
-                taken["ours"], taken[rival], ours_gflops=gflop * taken["ours"].median,
-                theirs_gflops=gflop * taken[rival].median, **more,
+                "head", size.classes, size.batch, " against ".join(dict.fromkeys((precision, their_precision))), name,
+                "samples/s", taken["ours"], taken[name], product_fraction=taken["ours"].median / taken["gemm"].median,
+                **(accuracy if name == "lightning_pml" else {}),
             )  # fmt: skip
 
-    def _rival(
-        self, rival: str, bench: Bench, size: Size, embedding_ND: Tensor, target_N: Tensor, precision: str
-    ) -> Callable[[], float]:
-        device, seed = bench.device, bench.cfg.seed
-        training = (embedding_ND, target_N, size.classes, size.batch, size.epochs, precision, size.steps, device, seed)
-        ceiling = size.classes, size.batch, self.dim
-        return {
-            "lightning_pml": lambda: rivals.train_pml(*training)[0],
-            "insightface": lambda: rivals.train_insightface(*training),
-            "gemm": lambda: rivals.gemm_samples_per_second(*ceiling, precision, device, FILL_SECONDS),
-            "memory": lambda: rivals.memory_samples_per_second(*ceiling, device, FILL_SECONDS),
-        }[rival]
 
-    def _accuracy(self, bench: Bench, size: Size, ours: OurTraining, precision: str) -> dict[str, Any]:
-        ours.records()
-        data, splits, _ = ours.coordinator.enrolled(ours.cell)
-        train, test = (tensors(data.embeddings, split) for split in (splits.train, splits.test))
-        seed = bench.cfg.seed
-        (job,) = ours.coordinator.jobs(ours.cell, ours.scenario)
-        module, served = network(job, Enrolled.of(job))
-        batches = served.train_dataloader()
-        assert isinstance(module.head, LinearHead) and isinstance(batches, IndexBatches)
-        begin = module.head.weight().detach(), batches
-        _, head = rivals.train_pml(
-            *train, size.classes, size.batch, size.accuracy_epochs, precision, None, bench.device, seed, begin
-        )
-        return {
-            "epochs": size.accuracy_epochs,
-            "accuracy": ours.accuracy(),
-            "theirs_accuracy": head.named_rightly(*test),
-            "accuracy_probes": len(splits.test),
-        }
+def _accuracy(ours: OurTraining, data: EmbeddingSet, training: Training) -> dict[str, Any]:
+    ours.records()
+    (job,) = ours.coordinator.jobs(ours.cell, ours.scenario)
+    module, served = build(job, JobData().open(job))
+    batches = served.train_dataloader()
+    assert isinstance(module.head, LinearHead) and isinstance(batches, IndexBatches)
+    _, head = train_pml(training, (module.head.weight().detach(), batches))
+    test = ours.coordinator.data(ours.cell).splits.test
+    both = {"accuracy": ours.accuracy(), "theirs_accuracy": head.accuracy(*tensors(data.embeddings, test))}
+    return {"epochs": training.epochs, **both, "accuracy_probes": len(test)}
 
 
 def _speed(training: OurTraining) -> float:
@@ -145,6 +105,6 @@ def _speed(training: OurTraining) -> float:
 
 
 def tensors(embeddings_ND: np.ndarray, split: Split) -> tuple[Tensor, Tensor]:
-    """Samples of a split as a user would hold them: (N, D) float32 unit vectors and (N,) int64 labels."""
+    """Samples of a split: (N, D) float32 unit vectors and (N,) int64 labels."""
     rows = torch.from_numpy(normalise_rows(embeddings_ND[split.rows]))
     return rows, torch.from_numpy(split.labels.astype(np.int64))

@@ -1,53 +1,59 @@
 # SPDX-License-Identifier: MIT
-"""Naming single probes and batches: ours, from probe to name, against faiss searching the class means.
-
-Axes: K identities, M clusters, B probes, D embedding dimension.
-"""
+"""Naming single probes and batches, against faiss. Axes: K identities, M clusters, B probes, D dimension."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 import torch
 
+from datamodules.class_means import class_means, normalise_rows
+from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 from datamodules.partitioners.kmeans import KMeansPartitioner
+from datamodules.splits import Split
 from experiments.benchmarks.config import Bench, Group
-from experiments.benchmarks.pairing import Skipped, measure_in_turn, record, seconds, with_peak_memory
-from experiments.benchmarks.people import class_means_of, probes_of
+from experiments.benchmarks.measurement import Skipped, measure_in_turn, record, seconds, with_peak_memory
+from experiments.benchmarks.synthetic_data import class_means_of, probes_of
 from lightning_modules.decisions.argmax import Argmax
 from lightning_modules.identifier import Identifier
 from lightning_modules.indexes.base import ClassIndex
 from lightning_modules.indexes.clusters import Clusters
 from lightning_modules.indexes.exact import Exact
 from lightning_modules.indexes.hnsw import Hnsw
-from lightning_modules.indexes.ivf import InvertedFile
+from lightning_modules.indexes.ivf import CANDIDATES, InvertedFile
 from lightning_modules.routers.nearest_class import NearestClass
 from lightning_modules.scores import Heads
 
 STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # of what an index looks into, tried in order
 RIVALS = ("faiss_flat", "faiss_ivf", "faiss_hnsw")
-EXACT_BELOW = 0.5  # 5 of 100 synthetic probes lie under it: strangers and bad photographs
+EXACT_BELOW = 0.5  # 5 of 100 synthetic probes have no cosine above it: strangers and bad photographs
+NOISE = 0.75  # length of the random vector that a row of a head differs by: a cosine of 0.8 with the class mean
 FILL_SECONDS = 0.5
-SINGLE_PROBES, MEAN_PROBES = 50, 200
+SINGLE_PROBES = 200
+
+Ask = Callable[[np.ndarray], Any]
 
 
 @dataclass
 class IdentificationBenchmark(Group):
-    """Milliseconds per probe at equal agreement with exact search.
+    """Milliseconds per probe at equal agreement with exact search; for single probes the mean.
 
-    Ours is `Identifier.identify`: check, normalise, find the cluster of the nearest class mean by an index, evaluate
-    that cluster's head, give the name. faiss searches the class means for the nearest one. Every index looks into as
-    little as gives the agreement asked for: ours of its answers with those of exact routing, faiss's of its nearest
-    class mean with that of IndexFlatIP.
+    Ours is `Identifier.identify`, from probe to name. faiss searches the class means for the nearest one. `faiss_ivf`
+    has the cells, codes and fall-back of our index (of `ivf` if ours has none). Every index looks into as little as
+    gives the agreement asked for: ours of its answers with those of exact routing, faiss's of its nearest class mean
+    with that of IndexFlatIP. Heads are class means perturbed at random: the time that a head takes does not depend on
+    its values.
 
     Args:
-        batches: values of B; a batch of 1 is a median over single probes.
+        n_identities: sizes of synthetic sets.
+        data: folders of EmbeddingSets; the last image of an identity is a probe, the others give its class mean.
+        batches: values of B.
         ours: indexes of ours to try: exact, clusters, ivf, hnsw.
-        against: some of faiss_flat, faiss_ivf (as many lists as clusters), faiss_hnsw.
         agreement: share of the probes that must be answered alike, in percent.
         per_cluster: identities per cluster; M is K divided by it.
         n_probes: probes on which agreement is measured.
@@ -55,6 +61,7 @@ class IdentificationBenchmark(Group):
     """
 
     n_identities: list[int]
+    data: Sequence[str] = ()
     batches: Sequence[int] = (1, 1024)
     ours: Sequence[str] = ("clusters",)
     against: Sequence[str] = RIVALS
@@ -71,148 +78,195 @@ class IdentificationBenchmark(Group):
 
     def measure(self, bench: Bench) -> Iterator[dict[str, Any] | Skipped]:
         """See `Group.measure`."""
+        seed = bench.cfg.seed
         for k in self.n_identities:
-            yield from self._size(bench, k)
+            probes = probes_of(k, self.dim, seed, min(self.n_probes, k))
+            yield from self._people("synthetic", class_means_of(k, self.dim, seed), *probes, seed)
+        for path in self.data:
+            yield from self._people(Path(path).name, *real_people(path, self.n_probes, seed), seed)
 
-    def _size(self, bench: Bench, k: int) -> Iterator[dict[str, Any] | Skipped]:
+    def _people(
+        self, data: str, means_KD: np.ndarray, probes_BD: np.ndarray, who_B: np.ndarray, seed: int
+    ) -> Iterator[dict[str, Any] | Skipped]:
         # Our class means are a view of the flat index's, which saves a copy of several gigabytes.
-        flat = faiss.IndexFlatIP(self.dim)
-        flat.add(class_means_of(k, self.dim, bench.cfg.seed))
-        means_KD = faiss.rev_swig_ptr(flat.get_xb(), k * self.dim).reshape(k, self.dim)
-        probes_BD, who_B = probes_of(k, self.dim, bench.cfg.seed, min(self.n_probes, k))
-        unit_BD = torch.nn.functional.normalize(torch.from_numpy(probes_BD)).numpy()
-        identifier = identifier_of(means_KD, max(1, k // self.per_cluster), bench.cfg.seed)
-        exact = identifier.identify(probes_BD)
+        (k, dim), flat = means_KD.shape, faiss.IndexFlatIP(means_KD.shape[1])
+        flat.add(means_KD)
+        means_KD = faiss.rev_swig_ptr(flat.get_xb(), k * dim).reshape(k, dim)
+        unit_BD = normalise_rows(probes_BD)
         nearest_B = flat.search(unit_BD, 1)[1][:, 0]
-        ours = []
+        identifier = identifier_of(means_KD, max(1, k // self.per_cluster), seed)
+        exact_B = identifier.identify(probes_BD).index
         for name in self.ours:
             if name == "hnsw" and k > self.hnsw_most:
                 yield Skipped(f"identify with {name}, {k} classes", "all", f"more than hnsw_most = {self.hnsw_most}")
                 continue
-            found, alike, facts = self._smallest(identifier, name, probes_BD, exact.index)
-            right = 100 * float((found.identify(probes_BD).index == who_B).mean())
+            found, alike, facts = self._smallest(identifier, name, probes_BD, exact_B)
             facts |= {
-                "accuracy": right, "theirs_accuracy": 100 * float((nearest_B == who_B).mean()), "our_index": name,
-                "exact_below": EXACT_BELOW, "agreement": alike, "clusters": identifier.partition.n_clusters,
+                "data": data, "heads": "class means, perturbed at random", "exact_below": EXACT_BELOW,
+                "accuracy": 100 * float((found.identify(probes_BD).index == who_B).mean()),
+                "theirs_accuracy": 100 * float((nearest_B == who_B).mean()), "our_index": name, "agreement": alike,
+                "clusters": identifier.partition.n_clusters,
             }  # fmt: skip
-            ours.append((found, facts))
-        for rival in self.against:  # outside: a graph over a million takes longer to build than all else
-            if rival == "faiss_hnsw" and k > self.hnsw_most:
-                yield Skipped(f"identify, {k} classes", rival, f"more than hnsw_most = {self.hnsw_most}")
-                continue
-            known = (unit_BD, nearest_B, self.agreement)
-            their = _faiss_index(rival, flat, means_KD, identifier.partition.n_clusters, *known)
-            for found, facts in ours:
+            for baseline in self.against:
+                if baseline == "faiss_hnsw" and k > self.hnsw_most:
+                    yield Skipped(f"identify, {k} classes", baseline, f"more than hnsw_most = {self.hnsw_most}")
+                    continue
+                their, more = self._baseline(baseline, found, flat, unit_BD, nearest_B)
                 for batch in self.batches:
-                    yield self._pair(k, batch, rival, found, their[0], probes_BD, unit_BD, {**facts, **their[1]})
-            del their
+                    yield self._pair(k, batch, baseline, found.identify, their, probes_BD, unit_BD, {**facts, **more})
+                del their
 
     def _smallest(
         self, identifier: Identifier, name: str, probes_BD: np.ndarray, exact_B: np.ndarray
     ) -> tuple[Identifier, float, dict[str, Any]]:
-        fitted, made = identifier.index, OUR_INDEXES[name]
+        index = None
         for size in STEPS:
-            fitted = made(size, fitted)
-            opened, peak = with_peak_memory(partial(_opened, identifier, fitted))
-            fitted = opened.index
+            opened, peak = with_peak_memory(partial(_opened, identifier, OUR_INDEXES[name](size, index)))
+            index = opened.index
             alike = 100 * float((opened.identify(probes_BD).index == exact_B).mean())
             if alike >= self.agreement or name == "exact":
                 break
         return opened, alike, {"looked_into": size, "index_mb": peak}
 
+    def _baseline(
+        self, baseline: str, ours: Identifier, flat: Any, unit_BD: np.ndarray, nearest_B: np.ndarray
+    ) -> tuple[Ask, dict[str, Any]]:
+        if baseline == "faiss_flat":
+            facts = {"theirs_agreement": 100.0, "theirs_index_mb": flat.ntotal * flat.d * 4 / 2**20}
+            return lambda rows: flat.search(rows, 1), facts
+        make = partial(bare_lists, ours, flat) if baseline == "faiss_ivf" else partial(_bare_graph, ours)
+        search, peak = with_peak_memory(make)
+        for size in STEPS:
+            alike = 100 * float((search(unit_BD, size) == nearest_B).mean())
+            if alike >= self.agreement:
+                break
+        facts = {"theirs_looked_into": size, "theirs_agreement": alike, "theirs_index_mb": peak}
+        return lambda rows: search(rows, size), facts
+
     def _pair(
-        self, k: int, batch: int, rival: str, identifier: Identifier, their: Callable, probes_BD: np.ndarray,
-        unit_BD: np.ndarray, facts: dict[str, Any],
+        self, k: int, batch: int, baseline: str, ours: Ask, their: Ask, probes_BD: np.ndarray, unit_BD: np.ndarray,
+        facts: dict[str, Any],
     ) -> dict[str, Any]:  # fmt: skip
-        ours = partial(_milliseconds, identifier.identify, probes_BD, batch)
-        sides = {"ours": ours, "theirs": partial(_milliseconds, their, unit_BD, batch)}
-        for side in sides.values():
+        singles: dict[str, list[float]] = {"ours": [], "theirs": []}
+        asked = {"ours": (ours, probes_BD), "theirs": (their, unit_BD)}
+        sides = {name: partial(_milliseconds, *asked[name], batch, singles[name]) for name in singles}
+        for name, side in sides.items():
             side()  # the first call opens indexes and touches memory
+            singles[name].clear()
         taken = measure_in_turn(sides, self.repeats)
-        if batch == 1:  # a few probes take the exact way, which a median does not show
-            facts["mean_ms"] = 1e3 * float(np.mean(_single_seconds(identifier.identify, probes_BD[:MEAN_PROBES])))
-        return record("identify", k, batch, "highest", rival, "ms", taken["ours"], taken["theirs"], **facts)
+        if batch == 1:
+            for name, values in singles.items():
+                median, high = np.percentile(values, (50, 99)).tolist()
+                facts |= {f"{name}_median_ms": median, f"{name}_p99_ms": high}
+        return record("identify", k, batch, "highest", baseline, "ms", taken["ours"], taken["theirs"], **facts)
+
+
+def real_people(path: str, n_probes: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Class means and probes of an EmbeddingSet: (K, D) and (B, D) float32, and (B,) identities of the probes."""
+    people = EmbeddingSet.open(Path(path))
+    labels_N = np.asarray(people.labels)
+    last_N = np.r_[labels_N[1:] != labels_N[:-1], True]
+    last_N &= np.bincount(labels_N)[labels_N] > 1  # a single image gives the class mean
+    rows_R = np.flatnonzero(~last_N)
+    means_KD = class_means(people.embeddings, Split(rows_R, labels_N[rows_R]), len(people.identities))
+    rows_P = np.flatnonzero(last_N)
+    probes_B = np.random.default_rng([seed, 5]).permutation(rows_P)[:n_probes]
+    return means_KD, np.asarray(people.embeddings[probes_B], np.float32), labels_N[probes_B]
 
 
 def identifier_of(means_KD: np.ndarray, m: int, seed: int) -> Identifier:
-    """An identifier whose heads are the class means themselves: its speed is that of a trained one.
-
-    Args:
-        means_KD: (K, D) float32 unit class means.
-    """
+    """An identifier of (K, D) float32 unit class means whose heads are these, perturbed at random."""
     partition = KMeansPartitioner(max_iter=10, faiss_above=0).fit(means_KD, m, seed)
-    means = torch.from_numpy(means_KD)
-    heads = Heads.pack(partition, [means[torch.from_numpy(partition.members(c)).long()] for c in range(m)])
+    random, scale = np.random.default_rng([seed, 7]), np.float32(NOISE / means_KD.shape[1] ** 0.5)
+
+    def rows(cluster: int) -> torch.Tensor:
+        rows_CD = means_KD[partition.members(cluster)]
+        noise_CD = random.standard_normal(rows_CD.shape, np.float32)
+        return torch.from_numpy(normalise_rows(rows_CD + scale * noise_CD))
+
+    heads = Heads.pack(partition, map(rows, range(m)))
     names = tuple(f"identity_{i:07d}" for i in range(len(means_KD)))
-    return Identifier(names, means, partition, Argmax(), NearestClass(), heads)
+    return Identifier(names, torch.from_numpy(means_KD), partition, Argmax(), NearestClass(), heads)
 
 
 def _opened(identifier: Identifier, index: ClassIndex) -> Identifier:
-    fitted = any(isinstance(value, torch.Tensor) for value in vars(index).values())
-    made = replace(identifier, index=index) if fitted else identifier.with_index(index)
+    made = replace(identifier, index=index) if _learned(index) else identifier.with_index(index)
     assert made.uses_index or made.index is not None
     return made
 
 
-def _clusters(size: int, before: ClassIndex | None) -> ClassIndex:
-    return Clusters(size, EXACT_BELOW)
+def _learned(index: ClassIndex | None) -> dict[str, Any]:
+    found = {} if index is None else vars(index)
+    return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
 
 
 def _inverted_file(size: int, before: ClassIndex | None) -> ClassIndex:
-    names = ("map_DR", "centre_LR", "cell_K")
-    learned = {} if before is None else {name: getattr(before, name) for name in names}
-    return InvertedFile(n_probe=8 * size, encoding="int8", dims=128, exact_below=EXACT_BELOW, **learned)
+    return InvertedFile(n_probe=size, encoding="int8", dims=128, exact_below=EXACT_BELOW, **_learned(before))
 
 
-def _graph(size: int, before: ClassIndex | None) -> ClassIndex:
-    graph = {} if before is None else {name: getattr(before, name) for name in ("level_K", "offset_K1", "link_E")}
-    return Hnsw(ef_search=16 * size, **graph)
+# How many cells, clusters or links are looked into, and the index of the step before it -> index.
+OUR_INDEXES: dict[str, Callable[[int, ClassIndex | None], ClassIndex]] = {
+    "exact": lambda size, before: Exact(),
+    "clusters": lambda size, before: Clusters(size, EXACT_BELOW),
+    "ivf": _inverted_file,
+    "hnsw": lambda size, before: Hnsw(ef_search=16 * size, **_learned(before)),
+}
 
 
-OUR_INDEXES = {"exact": lambda size, before: Exact(), "clusters": _clusters, "ivf": _inverted_file, "hnsw": _graph}
+def bare_lists(ours: Identifier, flat: Any) -> Callable[[np.ndarray, int], np.ndarray]:
+    """faiss alone with the lists of our index: (B, D) unit probes and cells to look into give (B,) identities."""
+    index: Any = ours.index
+    if not isinstance(index, (Clusters, InvertedFile)):
+        index = _inverted_file(1, None).fit(ours.class_means_KD, ours.partition)
+    lists, quantizer = index.lists(ours.class_means_KD, ours.partition)
+    whole, kept, wrap = lists, [quantizer, lists], lambda parameters: parameters
+    if isinstance(index, InvertedFile):
+        if index.map_DR is not None:
+            linear: Any = faiss.LinearTransform(*index.map_DR.shape, False)  # type: ignore[call-arg]
+            faiss.copy_array_to_vector(np.ascontiguousarray(index.map_DR.numpy().T).ravel(), linear.A)
+            linear.is_trained = True
+            whole = faiss.IndexPreTransform(linear, lists)
+            kept += [linear, whole]
+        whole = faiss.IndexRefine(whole, flat)
+
+        def wrap(parameters: Any) -> Any:
+            inner = parameters
+            if index.map_DR is not None:
+                inner = faiss.SearchParametersPreTransform(index_params=parameters)  # type: ignore[call-arg]
+            return faiss.IndexRefineSearchParameters(k_factor=CANDIDATES, base_index_params=inner)  # type: ignore[call-arg]
+
+    everywhere, known = wrap(faiss.SearchParametersIVF(nprobe=lists.nlist)), {}  # type: ignore[call-arg]
+
+    def search(rows_BD: np.ndarray, cells: int, _kept: list = kept) -> np.ndarray:
+        if cells not in known:
+            known[cells] = wrap(faiss.SearchParametersIVF(nprobe=min(cells, lists.nlist)))  # type: ignore[call-arg]
+        cosine_B1, identity_B1 = whole.search(rows_BD, 1, params=known[cells])
+        poor_B = cosine_B1[:, 0] < EXACT_BELOW
+        if poor_B.any():
+            wider = flat.search(rows_BD[poor_B], 1) if whole is lists else whole.search(
+                rows_BD[poor_B], 1, params=everywhere
+            )  # fmt: skip
+            identity_B1[poor_B] = wider[1]
+        return identity_B1[:, 0]
+
+    return search
 
 
-def _faiss_index(
-    rival: str, flat: Any, means_KD: np.ndarray, n_clusters: int, unit_BD: np.ndarray, nearest_B: np.ndarray,
-    agreement: float,
-) -> tuple[Callable, dict[str, Any]]:  # fmt: skip
-    if rival == "faiss_flat":
-        facts = {"theirs_agreement": 100.0, "theirs_index_mb": means_KD.nbytes / 2**20}
-        return lambda rows: flat.search(rows, 1), facts
-    dim, kept = means_KD.shape[1], []
+def _bare_graph(ours: Identifier) -> Callable[[np.ndarray, int], np.ndarray]:
+    index = faiss.IndexHNSWFlat(ours.dim, 32, faiss.METRIC_INNER_PRODUCT)
+    index.add(ours.class_means_KD.numpy())
 
-    def build() -> Any:
-        index: faiss.Index
-        if rival == "faiss_hnsw":
-            index = faiss.IndexHNSWFlat(dim, 32, faiss.METRIC_INNER_PRODUCT)
-        else:
-            quantizer = faiss.IndexFlatIP(dim)
-            index = faiss.IndexIVFFlat(quantizer, dim, n_clusters, faiss.METRIC_INNER_PRODUCT)
-            kept.append(quantizer)  # or Python frees it while the index still points at it
-            index.train(means_KD)
-        index.add(means_KD)
-        return index
+    def search(rows_BD: np.ndarray, size: int) -> np.ndarray:
+        index.hnsw.efSearch = 16 * size
+        return index.search(rows_BD, 1)[1][:, 0]
 
-    index, peak = with_peak_memory(build)
-    for size in STEPS:
-        if rival == "faiss_hnsw":
-            index.hnsw.efSearch = 16 * size
-        else:
-            index.nprobe = size
-        alike = 100 * float((index.search(unit_BD, 1)[1][:, 0] == nearest_B).mean())
-        if alike >= agreement or (rival == "faiss_ivf" and size >= n_clusters):
-            break
-    return lambda rows, kept=kept: index.search(rows, 1), {
-        "theirs_looked_into": size, "theirs_agreement": alike, "theirs_index_mb": peak,
-    }  # fmt: skip
+    return search
 
 
-def _milliseconds(ask: Callable, rows_BD: np.ndarray, batch: int) -> float:
+def _milliseconds(ask: Ask, rows_BD: np.ndarray, batch: int, singles: list[float]) -> float:
     if batch == 1:
-        return 1e3 * float(np.median(_single_seconds(ask, rows_BD[:SINGLE_PROBES])))
+        taken = [1e3 * seconds(partial(ask, rows_BD[i : i + 1])) for i in range(min(SINGLE_PROBES, len(rows_BD)))]
+        singles += taken
+        return float(np.mean(taken))
     many = np.resize(rows_BD, (batch, rows_BD.shape[1]))
     return 1e3 * seconds(lambda: ask(many), at_least=FILL_SECONDS) / batch
-
-
-def _single_seconds(ask: Callable, rows_BD: np.ndarray) -> list[float]:
-    return [seconds(partial(ask, rows_BD[i : i + 1])) for i in range(len(rows_BD))]

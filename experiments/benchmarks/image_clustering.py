@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 
 from datamodules.partitioners.generalised_kmeans import GeneralisedKMeans
 from experiments.benchmarks.config import Bench, Group
-from experiments.benchmarks.pairing import seconds
+from experiments.benchmarks.measurement import Taken, record, seconds
 
 DELTA, SIGMA, EPSILON = 1.345, 1.0, 0.5  # as in GeneralisedKMeans, in units of the features
 BFGS_ITERATIONS = 20
@@ -25,42 +25,26 @@ PointLoss = Callable[[np.ndarray, np.ndarray], float]
 
 def _huber(x_D: np.ndarray, mu_D: np.ndarray) -> float:
     size = np.abs(x_D - mu_D)
-    return float(np.where(size <= DELTA, size**2 / 2, DELTA * (size - DELTA / 2)).sum())
-
-
-def _pseudo_huber(x_D: np.ndarray, mu_D: np.ndarray) -> float:
-    return float((DELTA**2 * (np.sqrt(1 + ((x_D - mu_D) / DELTA) ** 2) - 1)).sum())
-
-
-def _correntropy(x_D: np.ndarray, mu_D: np.ndarray) -> float:
-    return float((1 - np.exp(-((x_D - mu_D) ** 2) / (2 * SIGMA**2))).sum())
-
-
-def _epsilon_insensitive(x_D: np.ndarray, mu_D: np.ndarray) -> float:
-    return float(np.maximum(0, np.abs(x_D - mu_D) - EPSILON).sum())
+    return np.where(size <= DELTA, size**2 / 2, DELTA * (size - DELTA / 2)).sum()
 
 
 POINT_LOSSES: dict[str, PointLoss] = {
     "huber": _huber,
-    "pseudo_huber": _pseudo_huber,
-    "correntropy": _correntropy,
-    "epsilon_insensitive": _epsilon_insensitive,
+    "pseudo_huber": lambda x_D, mu_D: (DELTA**2 * (np.sqrt(1 + ((x_D - mu_D) / DELTA) ** 2) - 1)).sum(),
+    "correntropy": lambda x_D, mu_D: (1 - np.exp(-((x_D - mu_D) ** 2) / (2 * SIGMA**2))).sum(),
+    "epsilon_insensitive": lambda x_D, mu_D: np.maximum(0, np.abs(x_D - mu_D) - EPSILON).sum(),
 }
 
 
 def features(n: int = 180, dim: int = 512, groups: int = 3, seed: int = 0) -> np.ndarray:
-    """Non-negative heavy-tailed numbers in a few overlapping groups, like pooled activations: (n, dim) float64."""
+    """(n, dim) non-negative heavy-tailed numbers in a few overlapping groups, like pooled activations."""
     random = np.random.default_rng(seed)
     levels = random.gamma(2.0, 1.0, (groups, dim))
     return np.abs(levels[np.arange(n) % groups] + random.standard_t(3, (n, dim)))
 
 
 def source_procedure(loss: PointLoss, points_ND: np.ndarray, centres_MD: np.ndarray) -> tuple[float, float]:
-    """Clusters point by point, with scipy's BFGS and its numerical gradient for the centres.
-
-    Returns:
-        The objective and the wall clock in seconds.
-    """
+    """The objective and the seconds of clustering point by point, by scipy's BFGS with its numerical gradient."""
     start = time.perf_counter()
     centres, labels = list(centres_MD), None
     while True:
@@ -72,46 +56,29 @@ def source_procedure(loss: PointLoss, points_ND: np.ndarray, centres_MD: np.ndar
             members = points_ND[labels == j]
             if len(members):
                 centres[j] = minimize(
-                    lambda centre, members=members: sum(loss(point, centre) for point in members),
-                    centres[j],
-                    method="BFGS",
-                    options={"maxiter": BFGS_ITERATIONS},
-                ).x
-
-
-def records(repeats: int = 20, losses: Sequence[str] = tuple(POINT_LOSSES), dim: int = 512) -> Iterator[dict]:
-    """Two measurements per loss for k = 3 on 180 points: wall clock, and the objective that it bought.
-
-    Args:
-        repeats: fits of ours, of which the median counts; the source's procedure takes about a minute and runs once.
-    """
-    points_ND = features(dim=dim)
-    first_MD = points_ND[np.random.default_rng(1).choice(len(points_ND), 3, replace=False)]
-    for name in losses:
-        estimator = GeneralisedKMeans(3, loss=name, delta=DELTA, sigma=SIGMA, epsilon=EPSILON, init=first_MD)
-        estimator.fit(points_ND)  # the first call pays for imports and allocations
-        taken = [seconds(partial(estimator.fit, points_ND)) for _ in range(repeats)]
-        objective, their_seconds = source_procedure(POINT_LOSSES[name], points_ND, first_MD)
-        for what, unit, ours, theirs in (
-            (f"image clustering, {name}", "s", taken, their_seconds),
-            (f"image clustering, {name}, objective", "summed loss", [estimator.inertia_], objective),
-        ):
-            middle = float(np.median(ours))
-            yield {
-                "name": what, "classes": 3, "batch": len(points_ND), "precision": "float64",
-                "against": "BFGS on a per-point loss", "ratio": theirs / middle, "ratio_min": theirs / max(ours),
-                "ratio_max": theirs / min(ours), "unit": unit, "ours": middle, "theirs": theirs,
-            }  # fmt: skip
+                    lambda centre, members: sum(loss(point, centre) for point in members), centres[j], (members,),
+                    "BFGS", options={"maxiter": BFGS_ITERATIONS},
+                ).x  # fmt: skip
 
 
 @dataclass
 class ImageClusteringBenchmark(Group):
-    """The records of this file as a group of the suite."""
+    """Two measurements per loss for k = 3 on 180 points: wall clock, and the objective that it reached."""
 
-    repeats: int = 20
+    repeats: int = 20  # fits of ours; the source's procedure takes about a minute and runs once
     losses: Sequence[str] = tuple(POINT_LOSSES)
     dim: int = 512
 
-    def measure(self, bench: Bench) -> Iterator[dict[str, Any]]:
-        """See `Group.measure`."""
-        return records(self.repeats, self.losses, self.dim)
+    def measure(self, bench: Bench | None = None) -> Iterator[dict[str, Any]]:
+        points_ND = features(dim=self.dim)
+        first_MD = points_ND[np.random.default_rng(1).choice(len(points_ND), 3, replace=False)]
+        common = (3, len(points_ND), "float64", "BFGS on a per-point loss")
+        for name in self.losses:
+            estimator = GeneralisedKMeans(3, loss=name, delta=DELTA, sigma=SIGMA, epsilon=EPSILON, init=first_MD)
+            estimator.fit(points_ND)  # the first call pays for imports and allocations
+            ours = Taken(tuple(seconds(partial(estimator.fit, points_ND)) for _ in range(self.repeats)))
+            objective, their_seconds = source_procedure(POINT_LOSSES[name], points_ND, first_MD)
+            theirs = Taken((their_seconds,) * self.repeats)
+            yield record(f"image clustering, {name}", *common, "s", ours, theirs)
+            ours, theirs = Taken((estimator.inertia_,)), Taken((objective,))
+            yield record(f"image clustering, {name}, objective", *common, "summed loss", ours, theirs)

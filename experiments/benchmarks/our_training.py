@@ -15,25 +15,17 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from datamodules.embedding_set import EmbeddingSet
-from datamodules.synthetic import SyntheticIdentities
 from experiments.benchmarks.config import Bench
-from experiments.benchmarks.pairing import seconds
-from experiments.coordination.coordinator import Cell, Coordinator
-from experiments.coordination.evaluation import evaluate
-from experiments.coordination.run_folder import RunFolder
-from experiments.coordination.scenarios import Scenario, load_node, make_scenario
+from experiments.benchmarks.measurement import seconds
+from experiments.command_line.choices import load_node
+from experiments.comparison.coordinator import Cell, Coordinator
+from experiments.comparison.details import training_columns
+from experiments.comparison.scenarios import Scenario, make_scenario
+from experiments.runs.run_folder import RunFolder
+from lightning_modules.evaluation import evaluate
 
 RECIPE = ("loss", "init", "optimizer", "active_classes", "head", "scheduler")
 NEVER = 10**6  # epochs between two validations or checkpoints: neither belongs to the time of a step
-
-
-def synthetic_set(bench: Bench, identities: int, images: int, dim: int) -> EmbeddingSet:
-    """Synthetic identities with equally many images each, written once into the scratch folder."""
-    folder = bench.folder / f"set-{identities}-{images}-{dim}"
-    if folder.exists():
-        return EmbeddingSet.open(folder, check_values=False)
-    made = SyntheticIdentities(identities, dim, samples_per_identity=images, samples_spread=0.0, seed=bench.cfg.seed)
-    return made.write(folder)
 
 
 @dataclass(frozen=True)
@@ -45,19 +37,17 @@ class OurTraining:
     scenario: Scenario
 
     def records(self) -> list[dict[str, Any]]:
-        """Trains all sub-networks anew and gives what each wrote about itself."""
-        # What is finished would not be trained again.
+        """Trains all sub-networks anew, also finished ones, and returns the record of each."""
         shutil.rmtree(self.coordinator.run.path / "subnetworks", ignore_errors=True)
-        failed = self.coordinator.train([(self.cell, self.scenario)])
+        failed = self.coordinator.train_missing([(self.cell, self.scenario)])
         if failed:
             raise RuntimeError(f"training failed: {'; '.join(reason for _, reason in failed.values())}")
         return [job.record() for job in self.coordinator.jobs(self.cell, self.scenario)]
 
     def accuracy(self) -> float:
         """Share of test samples, in percent, that the trained sub-networks name rightly."""
-        identifier = self.coordinator.identifier(self.cell, self.scenario)
-        _, splits, _ = self.coordinator.enrolled(self.cell)
-        return evaluate(identifier, self.coordinator.embedding_set, splits.test)[0]["accuracy"]
+        ours, test = self.coordinator, self.coordinator.data(self.cell).splits.test
+        return evaluate(ours.identifier(self.cell, self.scenario), ours.embedding_set, test)[0]["accuracy"]
 
 
 @contextmanager
@@ -70,15 +60,13 @@ def our_training(
 
     Args:
         steps: of an epoch; None trains with all samples.
-        launcher: a file of configs/launcher.
-        options: of the launcher, where they differ from that file.
+        launcher: a file of configs/launcher; `options` replace its values.
         **trainer: keys of `trainer` that differ from the benchmark's configuration.
     """
-    never = {"check_val_every_n_epoch": NEVER, "checkpoint_every_n_epochs": NEVER}
     given: Any = OmegaConf.to_container(bench.cfg.trainer)
-    settings = {**given, **never, "limit_train_batches": steps, **trainer}
+    never = {"check_val_every_n_epoch": NEVER, "checkpoint_every_n_epochs": NEVER}
     cfg = OmegaConf.create({
-        "trainer": settings,
+        "trainer": {**given, **never, "limit_train_batches": steps, **trainer},
         "split": {},
         "launcher": {**load_node("launcher", launcher), **options},
         "logger": load_node("logger", "none"),
@@ -95,21 +83,19 @@ def our_training(
     shutil.rmtree(path)
 
 
-def training_seconds(
-    bench: Bench, embedding_set: EmbeddingSet, n_subnets: int, partitioner: str, launcher: str,
-    options: Mapping[str, Any], **trainer: Any,
-) -> float:  # fmt: skip
-    """Wall clock of one training of all sub-networks, the start of the launcher's workers included.
-
-    Args:
-        bench, embedding_set, n_subnets, partitioner, launcher, options, **trainer: see `our_training`.
-    """
-    how = {"launcher": launcher, "options": options, **trainer}
-    with our_training(bench, embedding_set, n_subnets, partitioner, **how) as ours:
+def training_seconds(bench: Bench, embedding_set: EmbeddingSet, *cut: Any, **how: Any) -> float:
+    """Wall clock of one training with the start of the launcher's workers; arguments as for `our_training`."""
+    with our_training(bench, embedding_set, *cut, **how) as ours:
         return seconds(ours.records, bench.device)
 
 
+def epoch_seconds(bench: Bench, embedding_set: EmbeddingSet, *cut: Any, **how: Any) -> float:
+    """Seconds of an epoch, sub-networks one after another, the median epoch of each; see `our_training`."""
+    with our_training(bench, embedding_set, *cut, **how) as ours:
+        return training_columns(ours.records())["epoch_seconds_serial"]
+
+
 def samples_per_second(history: list[dict[str, float]]) -> float:
-    """The median over epochs, without the first, in which memory is still being touched for the first time."""
+    """The median over epochs, without the first if there are more: it touches memory for the first time."""
     values = [epoch["time/samples_per_second"] for epoch in history]
     return statistics.median(values[1:] or values)

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The data that an Identifier was trained on, where they are still to be had.
-
-Axes: K identities.
-"""
+"""The data that an Identifier was trained on, if they are still available. Axes: K identities."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,29 +15,22 @@ from lightning_modules.identifier import Identifier
 
 @dataclass(frozen=True)
 class Original:
-    """Set and splits of the training, or why they are not to be had.
-
-    Attributes:
-        embedding_set, splits: None where `missing` says why.
-        missing: empty where they are there.
-        replaced: people whose pictures came from elsewhere later.
-    """
+    """Set and splits of the training, or the reason why they are missing."""
 
     embedding_set: EmbeddingSet | None = None
     splits: Splits | None = None
-    missing: str = ""
+    missing: str = ""  # the reason; empty if set and splits are there
+    # People who were enrolled again later, with pictures from elsewhere.
     replaced: frozenset[str] = field(default_factory=frozenset)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Names of the enrolled, by the labels of the splits."""
         return tuple(self.embedding_set.identities[label] for label in self.splits.enrolled)
 
     def of(self, split: Split, identifier: Identifier, without: frozenset[str] = frozenset()) -> Split:
-        """Samples of those whom an identifier knows, labels as `identifier.identities` are numbered and non-decreasing.
+        """The samples of the people of an identifier, except those of `without` and `replaced`.
 
-        Args:
-            without: names to leave out; `replaced` are left out always.
+        Labels are indices into `identifier.identities`, in non-decreasing order.
         """
         place = {name: index for index, name in enumerate(identifier.identities)}
         skipped = self.replaced | without
@@ -49,7 +39,7 @@ class Original:
 
 
 def relabelled(split: Split, new_K: np.ndarray) -> Split:
-    """The samples whose label has a new one, not -1, ordered by that."""
+    """The samples with the labels new_K[old label], in their order; the new label -1 drops a sample."""
     labels = new_K[split.labels]
     order = np.argsort(labels, kind="stable")
     order = order[labels[order] >= 0]
@@ -57,7 +47,7 @@ def relabelled(split: Split, new_K: np.ndarray) -> Split:
 
 
 def open_original(identifier: Identifier) -> Original:
-    """Opens what the identifier's provenance names, if it is the same still."""
+    """Opens the data that the identifier's provenance names, if they did not change."""
     facts = identifier.provenance
     path, split = facts.get("data_path"), facts.get("split")
     if not path or not isinstance(split, dict):
@@ -69,7 +59,7 @@ def open_original(identifier: Identifier) -> Original:
         if embedding_set.fingerprint() != facts.get("data_fingerprint"):
             return Original(missing=f"{path} is not what it was when the identifier was trained")
         splits = split_identities(embedding_set, **split)
-    except (InputError, TypeError) as error:  # TypeError: arguments of a split that do not exist
+    except (InputError, TypeError) as error:  # TypeError: unknown arguments of a split
         return Original(missing=f"the data it was trained on cannot be read ({error})")
     changes = facts.get("enrolment") or []
     return Original(embedding_set, splits, replaced=frozenset(name for one in changes for name in one.get("added", ())))

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Activations of chosen layers of an extractor.
-
-Axes: B images, C channels, H and W height and width of a map.
-"""
+"""Activations of chosen layers of an extractor. Axes: B images, C channels, H and W height and width of a map."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -22,14 +19,7 @@ def convolutions(extractor: nn.Module, count: int = 3) -> list[str]:
 
 
 def chosen_layers(extractor: Extractor, layers: Sequence[str] | None) -> list[str]:
-    """The layers whose maps are drawn.
-
-    Args:
-        layers: names as in `named_modules()`, or None for three convolutions from the first to the last.
-
-    Raises:
-        InputError: no such layer.
-    """
+    """The layers whose maps are drawn: those named, or three convolutions for None; refuses an unknown name."""
     if layers is None:
         return convolutions(extractor)
     known = dict(extractor.named_modules())
@@ -40,18 +30,7 @@ def chosen_layers(extractor: Extractor, layers: Sequence[str] | None) -> list[st
 
 
 def feature_maps(extractor: Extractor, images_BHWC: Tensor, layers: Sequence[str]) -> dict[str, np.ndarray]:
-    """What chosen layers put out for some images.
-
-    Args:
-        images_BHWC: (B, image_size, image_size, 3) uint8 RGB.
-        layers: names of `chosen_layers`.
-
-    Returns:
-        From the name of a layer to (B, C, H, W) float32.
-
-    Raises:
-        InputError: a layer whose output is not a map.
-    """
+    """The outputs of layers, (B, C, H, W) float32, for uint8 RGB images; refuses a layer whose output is not a map."""
     found: dict[str, Tensor] = {}
     hooks = [extractor.get_submodule(layer).register_forward_hook(partial(_keep, found, layer)) for layer in layers]
     try:

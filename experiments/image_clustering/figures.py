@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The two figures: representative images of each loss, and feature maps of chosen layers."""
+"""Figures of representative images of each loss, and of feature maps of chosen layers."""
 
 from collections.abc import Mapping, Sequence
 
@@ -48,11 +48,7 @@ def feature_maps_figure(images: Sequence[np.ndarray], maps: Mapping[str, np.ndar
 
 
 def mosaic(maps_CHW: np.ndarray) -> np.ndarray:
-    """The channels of greatest mean activation in a square, each stretched to [0, 1]; gaps are NaN.
-
-    Args:
-        maps_CHW: (C, H, W) activations; fewer channels than places leave the last places empty.
-    """
+    """The channels, (C, H, W), of greatest mean activation in a square, each stretched to [0, 1]; gaps are NaN."""
     _, h, w = maps_CHW.shape
     gap = max(1, h // 28)
     canvas = np.full((SIDE * (h + gap) - gap, SIDE * (w + gap) - gap), np.nan)

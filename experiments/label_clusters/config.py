@@ -10,9 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from datamodules.errors import InputError
 from datamodules.multilabel import MultiLabelSet, open_multilabel, split_rows
-from experiments.coordination.command_line import CONFIGS
-
-FOLDER = CONFIGS / "multilabel"
+from experiments.command_line.choices import files, load_node
 
 
 @dataclass
@@ -34,9 +32,8 @@ class Settings:
 
     def __post_init__(self):
         counts = ("label_clusters", "feature_clusters", "hidden", "hidden_layers", "epochs", "patience", "batch_size")
-        shares = {"dropout": (0, 0.99), "learning_rate": (1e-9, inf), "threshold": (0, 1)}
-        ranges = dict.fromkeys(counts, (1, inf)) | shares
-        for key, (low, high) in ranges.items():
+        others = {"dropout": (0, 0.99), "learning_rate": (1e-9, inf), "threshold": (0, 1)}
+        for key, (low, high) in (dict.fromkeys(counts, (1, inf)) | others).items():
             value = getattr(self, key)
             if value is not None and not low <= value <= high:
                 bounds = f"at least {low}" if high == inf else f"{low} to {high}"
@@ -96,11 +93,7 @@ class MultilabelConfig:
 
 
 def open_data(cfg: DictConfig) -> list[tuple[MultiLabelSet, Settings]]:
-    """Opens the data sets and finds their settings.
-
-    Raises:
-        InputError: a data set, shares or settings that cannot be used, or two data sets of one name.
-    """
+    """Opens the data sets and reads their settings; refuses impossible ones, and two data sets with the same name."""
     paths = [cfg.data.path] if isinstance(cfg.data.path, str) else list(cfg.data.path)
     if not paths or (cfg.data.xml is not None and len(paths) > 1):
         got = f"{len(paths)} files in data.path, data.xml = {cfg.data.xml}"
@@ -110,35 +103,24 @@ def open_data(cfg: DictConfig) -> list[tuple[MultiLabelSet, Settings]]:
     if len(set(names)) < len(names):
         raise InputError(f"data sets {', '.join(names)}", "different names", "rename a file")
     for data in opened:
-        split_rows(len(data), cfg.split.validation, cfg.split.test)  # refuses impossible shares before a run begins
+        split_rows(len(data), cfg.split.validation, cfg.split.test)  # only to refuse impossible shares early
     return [(data, settings_of(data, cfg.settings)) for data in opened]
 
 
 def settings_of(data: MultiLabelSet, changed: DictConfig) -> Settings:
-    """The settings of a data set: its file, with what the configuration changes.
-
-    Args:
-        changed: values of `ChangedSettings`.
-
-    Raises:
-        InputError: no such file, an unknown key or a value that cannot be used.
-    """
-    known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
-    name = changed.file or (data.name if data.name in known else "default")
-    if name not in known:
-        raise InputError(f"settings.file = {name}", f"one of {', '.join(known)}", "correct the name or add the file")
+    """The settings in the file of a data set, changed; refuses an unknown file or key, and a value out of range."""
+    name = changed.file or (data.name if data.name in files("multilabel") else "default")
     changes = {key: value for key, value in changed.items() if key != "file" and value != "keep"}
+    from_file = load_node("multilabel", name)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Settings), OmegaConf.load(FOLDER / f"{name}.yaml"), changes)
+        merged = OmegaConf.merge(OmegaConf.structured(Settings), from_file, changes)
         settings = Settings(**OmegaConf.to_container(merged, resolve=True))
     except OmegaConfBaseException as error:
-        what = " ".join(str(error).split())
-        raise InputError(f"settings {name} with {what}", "keys and values of Settings", "correct settings") from None
-    for key, of, most in (
-        ("label_clusters", "labels", data.labels.shape[1]),
-        ("feature_clusters", "features", data.features.shape[1]),
-    ):
-        value = getattr(settings, key)
-        if value is not None and value > most:
-            raise InputError(f"settings.{key} = {value} for {most} {of} of {data.name}", f"1 to {most}", "lower it")
+        fault = " ".join(str(error).split())
+        raise InputError(f"settings {name} with {fault}", "keys and values of Settings", "correct settings") from None
+    for kind, matrix in (("label", data.labels), ("feature", data.features)):
+        key, most = f"{kind}_clusters", matrix.shape[1]
+        if (getattr(settings, key) or 0) > most:
+            got = f"settings.{key} = {getattr(settings, key)} for {most} {kind}s of {data.name}"
+            raise InputError(got, f"1 to {most}", "lower it")
     return settings

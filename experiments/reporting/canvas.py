@@ -1,56 +1,33 @@
 # SPDX-License-Identifier: MIT
-"""The paper on which all figures are drawn: one size, one type, one way to PNG."""
+"""The common style of all figures: size, type, colours, panels, legend, and the way to PNG."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 
-from matplotlib import rc_context
+import pandas as pd
+from matplotlib import style as matplotlib_style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from experiments.reporting.methods import OTHERS, Look
-from experiments.reporting.wording import whole
+from experiments.reporting.number_formats import whole
 
-# Narrow and with large type, so that a figure is still read when a telephone shrinks it to 350 pixels.
+# Narrow and with large type, so that a figure can be read on a telephone, 350 pixels wide.
 WIDTH_INCHES = 5.8
 DPI = 200
 GREY = "#5b6470"
 
-_STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 11,
-    "axes.titlesize": 11.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.labelcolor": GREY,
-    "axes.edgecolor": "#b8bec6",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e9ed",
-    "grid.linewidth": 0.8,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": "#22272e",
-    "ytick.labelcolor": "#22272e",
-    "legend.frameon": False,
-    "legend.fontsize": 10,
-    "lines.linewidth": 1.9,
-    "lines.markersize": 6.5,
-    # Names of data sets are text, whatever dollar signs they hold.
-    "text.parse_math": False,
-}
+_STYLE_FILE = Path(__file__).parent / "templates" / "report.mplstyle"
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Within it, or in a function that it decorates, every figure has the report's type, colours and grid."""
-    with rc_context(_STYLE):
+    """Context manager and decorator that gives figures the report's type, colours and grid."""
+    with matplotlib_style.context(_STYLE_FILE):
         yield
 
 
@@ -60,9 +37,9 @@ def panels(
     """A figure, and its panels from top to bottom.
 
     Args:
-        heights: of the panels, in inches.
-        entries: of a legend in two columns below all panels, from left to right, row by row: name and look.
-        lines: whether the marks of the legend are joined by lines.
+        heights: in inches.
+        entries: names and looks of a legend in two columns below all panels, row by row.
+        lines: whether the legend shows lines or only marks.
     """
     foot = 0.15 + 0.23 * ((len(entries) + 1) // 2) if entries else 0.0  # inches
     figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + foot), layout="constrained")
@@ -80,32 +57,19 @@ def panels(
     return figure, list(grid[:, 0])
 
 
-def legend_entries(look: Mapping[str, Look]) -> list[tuple[str, Look]]:
-    """What a legend names: each method, but all that look like `OTHERS` together."""
-    named = [(name, one) for name, one in look.items() if one != OTHERS]
+def legend_entries(look: Mapping[str, Look], title: Callable[[str], str] = str) -> list[tuple[str, Look]]:
+    """Entries of a legend: each name with its title, but all that look like `OTHERS` in one entry."""
+    named = [(title(name), one) for name, one in look.items() if one != OTHERS]
     return named if len(named) == len(look) else [*named, (f"{len(look) - len(named)} others, see the table", OTHERS)]
 
 
-def identities_axis(axis: Axes, values: list[float]) -> None:
-    """Labels the horizontal axis with the values of N that were run; logarithmic when they span a factor of 4."""
-    if max(values) / max(1.0, min(values)) >= 4:
-        axis.set_xscale("log")
-        axis.xaxis.set_minor_locator(MaxNLocator(nbins=1))
-        axis.minorticks_off()
-    axis.set_xticks(values)
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: whole(value)))
-    axis.set_xlabel("enrolled identities N")
+def place_title(rows: pd.DataFrame, limit: int = 44) -> str:
+    """The title of a panel: data set and N of its rows, the name cut to `limit` characters."""
+    return f"{short(rows['data'].iloc[0], limit)}, N = {whole(rows['n_identities'].iloc[0])}"
 
 
 def short(text: str, limit: int = 44) -> str:
-    """A name on one line, cut to fit a label.
-
-    Args:
-        limit: characters at most.
-
-    >>> short("a very long name", 8)
-    'a very …'
-    """
+    """A name on one line, cut to at most `limit` characters."""
     text = " ".join(str(text).split()) or " "
     # matplotlib leaves out legend entries that begin with an underscore.
     text = " " + text if text.startswith("_") else text

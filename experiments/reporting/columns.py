@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The one table of columns: results.csv, the tables, the report and the dashboards read names, units, titles from it.
+"""The columns of results.csv: all tables, reports and dashboards read names, units and titles here.
 
-A run may add metrics (`metrics=[...]`). Their columns stand in details/columns.csv, and in `DataFrame.attrs` of the
-rows of results.csv, under `ADDED`.
+A run may add metrics (`metrics=[...]`). Their columns are in details/columns.csv, and in `DataFrame.attrs` of the rows
+of results.csv, under `ADDED`.
 """
 
 import re
@@ -19,25 +19,20 @@ SYMBOLS = {"percent": "%", "seconds": "s", "microseconds": "µs", "mb": "MB"}
 class Column:
     """A column.
 
-    Attributes:
-        name: in the file.
-        kind: "label" (what was run), "metric" (how well it did), "routing" (cluster accuracy) or "cost".
-        unit: "percent", "seconds", ..., "" for none.
-        title: heading in tables, without the unit; the name where empty.
-        digits: after the decimal point; None: three significant ones, and for a label that it is text.
-        higher_is_better: which end is printed bold.
+    Its kind is "label" (what was run), "metric" (how well it did), "routing" (cluster accuracy), "cost", or "samples"
+    (how many there were; absent from the files of older runs).
     """
 
     name: str
     kind: str
-    unit: str = ""
-    title: str = ""
-    digits: int | None = None
-    higher_is_better: bool = True
+    unit: str = ""  # or "percent", "seconds", ...
+    title: str = ""  # heading in tables, without the unit; the name if empty
+    digits: int | None = None  # after the decimal point; None: three significant ones, and for a label that it is text
+    higher_is_better: bool = True  # which end is printed bold
 
     @property
     def holds(self) -> str:
-        """What a cell may hold, as `reading.Schema` names it."""
+        """The kind of value in a cell, as in `reading.Schema`."""
         if self.unit == "percent":
             return "percent"
         if self.kind == "metric":
@@ -48,15 +43,11 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """Title and unit."""
         title = self.title or self.name.replace("_", " ")
         return f"{title} ({SYMBOLS.get(self.unit, self.unit)})" if self.unit else title
 
     def key(self, part: str = "") -> str:
-        """The name with the unit behind it, unless it has it already, as dashboards show it.
-
-        Args:
-            part: stands between them, such as `_sd`; a spread of percent is in points.
+        """The name with its unit, as dashboards show it, and `part`, such as `_sd`, between the two.
 
         >>> Column("f1", "metric", "percent").key("_sd"), Column("train_seconds", "cost", "seconds").key()
         ('f1_sd_points', 'train_seconds')
@@ -66,40 +57,34 @@ class Column:
 
 
 TABLE = (
-    Column("dataset", "label"),
-    Column("extractor", "label"),
-    Column("n_identities", "label", digits=0),
-    Column("n_subnets", "label", digits=0),
+    *(Column(name, "label") for name in ("dataset", "extractor")),
+    *(Column(name, "label", digits=0) for name in ("n_identities", "n_subnets")),
     *(Column(name, "label") for name in ("scenario", "partitioner", "loss", "init", "router", "decision")),
     Column("seed", "label", digits=0),
-    Column("accuracy", "metric", "percent", "Accuracy", 2),
-    Column("precision", "metric", "percent", "Precision", 2),
-    Column("recall", "metric", "percent", "Recall", 2),
-    Column("f1", "metric", "percent", "F1", 2),
-    Column("cluster_accuracy_train", "routing", "percent", "train", 2),
-    Column("cluster_accuracy_test", "routing", "percent", "test", 2),
+    *(Column(name, "metric", "percent", name.capitalize(), 2) for name in ("accuracy", "precision", "recall", "f1")),
+    *(Column(f"cluster_accuracy_{part}", "routing", "percent", part, 2) for part in ("train", "test")),
     Column("epochs", "cost", title="Epochs", digits=0),
-    Column("epoch_seconds_serial", "cost", "seconds", "Serial"),
-    Column("epoch_seconds_parallel", "cost", "seconds", "Parallel"),
+    *(Column(f"epoch_seconds_{way}", "cost", "seconds", way.capitalize()) for way in ("serial", "parallel")),
     Column("train_seconds", "cost", "seconds", "Training"),
     Column("peak_memory_mb", "cost", "mb", "Peak memory"),
     Column("query_microseconds", "cost", "microseconds", "Query"),
     Column("parameters", "cost", title="Parameters", digits=0),
+    *(Column(name, "samples", digits=0) for name in ("train_samples", "test_samples")),
 )
 KNOWN = {column.name: column for column in TABLE}
-LABELS, METRICS, ROUTING, COSTS = (
-    tuple(column for column in TABLE if column.kind == kind) for kind in ("label", "metric", "routing", "cost")
+LABELS, METRICS, ROUTING, COSTS, SAMPLES = (
+    tuple(one for one in TABLE if one.kind == kind) for kind in ("label", "metric", "routing", "cost", "samples")
 )
-MEASURED = tuple(column for column in COSTS if column.unit)  # what differs when the same thing is done twice
+MEASURED = tuple(column for column in COSTS if column.unit)  # differs if the same thing is done twice
 
-# Results of the other commands: metrics in percent, by name.
+# Metrics in percent among the results of the other commands.
 _PERCENT = re.compile(
     "(micro|macro|pair)_f1|precision_at_[135]|knn_accuracy|eer|hamming_loss|(val_at_far|far_measured)_.*"
 )
 
 
 def column(name: str) -> Column:
-    """The column of a name; for results of other commands and for details it is made of the name.
+    """The column with a name; for results of other commands it is guessed from the name.
 
     >>> column("validated_f1").unit, column("val_at_far_0.001_std").unit, column("auc").unit
     ('percent', 'percent', '')
@@ -113,7 +98,7 @@ def column(name: str) -> Column:
 
 
 def added(frame: pd.DataFrame) -> tuple[Column, ...]:
-    """Columns of the metrics that the run of a table was asked for."""
+    """Columns of the metrics that the user added to the run."""
     return tuple(frame.attrs.get(ADDED, ()))
 
 
@@ -123,16 +108,12 @@ def metrics(frame: pd.DataFrame) -> tuple[Column, ...]:
 
 
 def scores(frame: pd.DataFrame) -> tuple[Column, ...]:
-    """What tables of scores show: the paper's precision, recall and F1, and the metrics that were asked for."""
+    """Columns of the tables of scores: the paper's precision, recall and F1, and the metrics that the user added."""
     return tuple(column for column in metrics(frame) if column.name != "accuracy")
 
 
 def from_rows(rows: list[dict[str, Any]]) -> tuple[Column, ...]:
-    """Columns from rows of details/columns.csv, each name once.
-
-    Args:
-        rows: of fields of `Column`; further keys are left out.
-    """
+    """Columns from rows of details/columns.csv, each name once."""
     found = {}
     for row in rows:
         facts = {field.name: row[field.name] for field in fields(Column)}

@@ -1,64 +1,52 @@
 # SPDX-License-Identifier: MIT
-"""A report before it is written: sections of tables, pictures, texts and links, in plain data."""
+"""The content of a report: sections of tables, pictures, texts and links."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Number
+from typing import Any
 
 import pandas as pd
 
-from experiments.reporting import wording
+from experiments.reporting.number_formats import NOTHING, any_number, whole
 
-PLACE = ("Data", "N", "m", "Run")  # headings of where a row was measured
+Format = Callable[[float], str]
+PLACE = ("Data", "N", "m", "Run")  # headings
+TONES = {1: "up", -1: "down", 0: "flat", None: ""}  # from the sign of an interval
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell of a table.
-
-    Args:
-        sort: what it is sorted by: a number, or the text where None.
-        tone: "" or one of best, up, down, flat; the text says the same, so no reader depends on colour.
-        colour: "#rrggbb" of the method's lines in the figures, "" for none.
-    """
+class TableCell:
+    """One cell of a table."""
 
     text: str
-    sort: float | None = None
-    tone: str = ""
-    colour: str = ""
+    sort: float | None = None  # the number to sort by; None sorts by the text
+    tone: str = ""  # or best, up, down, flat; the text says the same, so no reader depends on colour
+    colour: str = ""  # "#rrggbb" of the method in the figures
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
-
-    Args:
-        rows: as many cells each as there are columns.
-        note: what the numbers mean, below the table.
-        starts: numbers of the rows at which a new group of rows begins.
-        folded: whether it is closed until the reader opens it (HTML).
-    """
+    """A table with a note below it."""
 
     caption: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[TableCell, ...], ...]
     note: str = ""
-    starts: frozenset[int] = frozenset()
-    folded: bool = False
+    starts: frozenset[int] = frozenset()  # numbers of the rows at which a new group of rows begins
+    folded: bool = False  # closed until the reader opens it (HTML)
     kind: str = field(default="table", init=False)
+
+    def numeric(self, column: int) -> bool:
+        """Whether a column holds numbers only."""
+        return bool(self.rows) and all(row[column].sort is not None for row in self.rows)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure.
-
-    Args:
-        name: file name without extension, of a-z, 0-9, _ and -.
-        caption: what it shows and what the marks mean.
-        alt: what a reader who cannot see it should know.
-        png: the file's bytes.
-    """
+    """A figure; `name` is its file name without extension, and `alt` its text for readers who cannot see it."""
 
     name: str
     caption: str
@@ -78,11 +66,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Links:
-    """Links to files of the run folder.
-
-    Args:
-        paths: relative to the run folder, with forward slashes.
-    """
+    """Links to files; `paths` are relative to the run folder, with forward slashes."""
 
     caption: str
     paths: tuple[str, ...]
@@ -94,11 +78,7 @@ Block = Table | Picture | Code | Links
 
 @dataclass(frozen=True)
 class Section:
-    """A titled part of the report.
-
-    Args:
-        blocks: what it holds, in order.
-    """
+    """A titled part of the report."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -107,12 +87,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Tile:
-    """One number to see first.
-
-    Args:
-        detail: its interval, spread or condition.
-        tone: as of a `Cell`.
-    """
+    """One number at the top of the report; `detail` is its interval, spread or condition."""
 
     label: str
     text: str
@@ -122,12 +97,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Document:
-    """A whole report.
-
-    Args:
-        tiles: the numbers to see first.
-        synthetic: "all" or "some" where so many data sets were generated, "" where none; shown as a badge.
-    """
+    """A whole report; `synthetic` says whether "all", "some" or no ("") data sets were generated."""
 
     title: str
     verdict: str
@@ -137,57 +107,51 @@ class Document:
     tiles: tuple[Tile, ...] = ()
     synthetic: str = ""
 
-    def pictures(self) -> list[Picture]:
-        """All figures, in order."""
-        return [block for section in self.sections for block in section.blocks if isinstance(block, Picture)]
+
+def pictures(sections: Iterable[Section]) -> list[Picture]:
+    """All figures of some sections, in order."""
+    return [block for section in sections for block in section.blocks if isinstance(block, Picture)]
 
 
-def number_cell(text: str, value: float, tone: str = "") -> Cell:
-    """A cell that sorts by its number; NaN, for a missing one, sorts last."""
-    return Cell(text, -math.inf if math.isnan(value) else float(value), tone)
+def number_cell(text: str, value: float, tone: str = "") -> TableCell:
+    """A cell that sorts by its number, NaN last."""
+    return TableCell(text, -math.inf if math.isnan(value) else float(value), tone)
 
 
-def written(value: float, write: Callable[[float], str] = wording.whole) -> Cell:
-    """The cell of a number, as a function of `wording` writes it."""
-    return number_cell(write(value), value)
+def _cells(frame: pd.DataFrame, formats: Mapping[str, Format]) -> list[list[TableCell]]:
+    """The cells of each column: numbers in the format of their column, everything else as text."""
+
+    def cell(value: Any, write: Format) -> TableCell:
+        if value is None or value is pd.NA or value is pd.NaT:
+            value = math.nan
+        if isinstance(value, Number) and not isinstance(value, bool):
+            return number_cell(write(value), value)  # type: ignore[arg-type]
+        return value if isinstance(value, TableCell) else TableCell(str(value))
+
+    names = [str(name) for name in frame.columns]
+    return [[cell(value, formats.get(name, whole)) for value in frame.iloc[:, i]] for i, name in enumerate(names)]
 
 
 def frame_table(caption: str, frame: pd.DataFrame) -> Table:
-    """A table of any DataFrame: numbers by `wording.any_number`, everything else as text.
-
-    Args:
-        frame: its columns become headings, with underscores as spaces; the index is left out.
-    """
-    names = [str(column) for column in frame.columns]
-
-    def cell(column: str, value: object) -> Cell:
-        if value is None or value is pd.NA or value is pd.NaT:
-            return number_cell(wording.NOTHING, math.nan)
-        if isinstance(value, Number) and not isinstance(value, bool):
-            return number_cell(wording.any_number(column, value), float(value))  # type: ignore[arg-type]
-        return Cell(str(value))
-
-    rows = tuple(tuple(map(cell, names, row)) for row in frame.itertuples(index=False, name=None))
-    return Table(caption, tuple(name.replace("_", " ") for name in names), rows)
+    """A table of any DataFrame, without its index; numbers by the name of their column (`any_number`)."""
+    names = [str(name) for name in frame.columns]
+    columns = _cells(frame, {name: partial(any_number, name) for name in names})
+    return Table(caption, tuple(name.replace("_", " ") for name in names), tuple(zip(*columns, strict=True)))
 
 
 def place_table(
-    caption: str, columns: Sequence[str], rows: list[list[Cell]], note: str = "", groups: Sequence[object] = ()
+    caption: str, frame: pd.DataFrame, formats: Mapping[str, Format], note: str = "", groups: Sequence[object] = ()
 ) -> Table:
-    """A table in which a column of `PLACE` that says the same in every row moves into the caption.
+    """A table whose headings are the columns of a frame; those of `PLACE` with one text move into the caption.
 
     Args:
-        rows: at least one.
-        groups: for each row the group that it belongs to; none for a table without groups.
+        formats: from heading to the format of its numbers; counts need none.
+        groups: the group of each row; empty for a table without groups.
     """
-    constant = [i for i, name in enumerate(columns) if name in PLACE and len({row[i].text for row in rows}) == 1]
-    said = [(columns[i], rows[0][i].text) for i in constant if rows[0][i].text != wording.NOTHING]
+    columns = list(zip(map(str, frame.columns), _cells(frame, formats), strict=True))
+    constant = [(name, cells) for name, cells in columns if name in PLACE and len({cell.text for cell in cells}) == 1]
+    said = [(name, cells[0].text) for name, cells in constant if cells[0].text != NOTHING]
     shown = ", ".join(text if name == "Data" else f"{name} = {text}" for name, text in said)
-    keep = [i for i in range(len(columns)) if i not in constant]
-    return Table(
-        f"{caption}: {shown}" if said else caption,
-        tuple(columns[i] for i in keep),
-        tuple(tuple(row[i] for i in keep) for row in rows),
-        note,
-        frozenset(i for i in range(1, len(groups)) if groups[i] != groups[i - 1]),
-    )
+    names, kept = zip(*(column for column in columns if column not in constant), strict=True)
+    starts = frozenset(i for i in range(1, len(groups)) if groups[i] != groups[i - 1])
+    return Table(f"{caption}: {shown}" if said else caption, names, tuple(zip(*kept, strict=True)), note, starts)

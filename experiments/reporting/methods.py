@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""Names, order and looks of scenarios and of the other choices, the same in every table and figure."""
+"""Titles, order and looks of scenarios and of the other choices, the same in every table and figure."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import cycle
-from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
-from experiments.reporting.columns import TABLE, added
+from experiments.reporting.columns import SAMPLES, TABLE, added
 
-# For baselines, for the order, and for runs without details/scenarios.csv; what a run says itself comes first.
+# The order of scenarios, and titles for runs without details/scenarios.csv and for baselines.
 _TITLES = {
     "no_distribution": "No distribution",
     "ism": "ISM (random + max-max)",
@@ -40,21 +40,21 @@ _TITLES = {
     "linear_svc": "LinearSVC",
     "logistic_regression": "Logistic regression",
 }
-_PARTITIONERS = {"random": "random partition (ISM)", "kmeans": "k-means partition"}
-_ROUTERS = {"cluster_mean": "cluster mean", "max_output": "max-max", "nearest_class": "nearest class"}
+_IN_SENTENCES = {"ism": "ISM", "knn": "KNN", "no_distribution": "no distribution"}
+_CHOICES = {"random": "random partition (ISM)", "kmeans": "k-means partition", "max_output": "max-max"}
 
-# Tol's "muted" colours, for whatever comes later.
+# Tol's "muted" colours, for all other scenarios.
 _FURTHER_COLOURS = ("#cc79a7", "#882255", "#332288", "#999933", "#44aa99", "#aa4499", "#117733")
 _FURTHER_MARKERS = "ph*<>8dH"
 _DASHES: tuple[str | tuple, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 
-# Columns that tell rows of one scenario apart, and what a reader calls them.
+# Columns that tell rows of one scenario apart, and their headings.
 VARIANTS = {"n_subnets": "m"} | {name: name for name in ("partitioner", "loss", "init", "router", "decision")}
 
 
 @dataclass(frozen=True)
 class Look:
-    """How one method is drawn: colour, marker and dashes differ, so that no reader depends on colour alone."""
+    """The look of one method: colour, marker and dashes differ, so that no reader depends on colour alone."""
 
     colour: str
     marker: str
@@ -76,34 +76,33 @@ _LOOKS = {
     "clustered_nearest": Look("#0072b2", "^", "-"),
     "clustered_fused": Look("#009e73", "X", "-."),
 }
+_PARTITION_LOOKS = {
+    "no_distribution": _LOOKS["no_distribution"],
+    "single": _LOOKS["no_distribution"],
+    "random": _LOOKS["ism"],
+    "kmeans": Look("#0072b2", "^", "-."),
+}
+_PARTITION_COLOURS = ("#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0072b2", "#d55e00")
 
-
-# With more methods than this, colours and markers no longer tell them apart: only the scenarios above keep theirs.
+# Colours and markers cannot tell more methods apart than this: then only the scenarios above keep theirs.
 MOST_TOLD_APART = 14
 OTHERS = Look("#929aa5", ".", "-")
 
 
 def _readable(name: str, titles: dict[str, str]) -> str:
-    text = " ".join(str(name).replace("_", " ").split())
-    return titles.get(name) or (text[:1].upper() + text[1:] if titles is _TITLES else text) or "(blank)"
+    return titles.get(name) or " ".join(str(name).replace("_", " ").split()) or "(blank)"
 
 
-_titles_of_run: ContextVar[Mapping[str, str]] = ContextVar("titles_of_run", default=MappingProxyType({}))
+_titles_of_run: ContextVar[Mapping[str, str] | None] = ContextVar("titles_of_run", default=None)
 
 
 @contextmanager
 def titles_of(details: Mapping[str, pd.DataFrame]) -> Iterator[None]:
-    """Context in which scenarios have the titles that a run gave them.
-
-    Args:
-        details: of a run; `scenarios` holds names and titles. A title that several scenarios share gets the name added.
-    """
+    """Context in which scenarios have the titles of `details["scenarios"]`; shared titles get the name added."""
     frame = details.get("scenarios")
     titles = {} if frame is None else dict(zip(frame["scenario"], frame["title"], strict=True))
     times = Counter(titles.values())
-    token = _titles_of_run.set({
-        name: f"{title} ({name})" if times[title] > 1 else title for name, title in titles.items()
-    })  # fmt: skip
+    token = _titles_of_run.set({name: f"{t} ({name})" if times[t] > 1 else t for name, t in titles.items()})
     try:
         yield
     finally:
@@ -111,50 +110,31 @@ def titles_of(details: Mapping[str, pd.DataFrame]) -> Iterator[None]:
 
 
 def scenario_title(scenario: str) -> str:
-    """The name of a scenario as a reader sees it.
-
-    One without a title (see `titles_of`) is made readable from its name; `group=file` is the proposal with that choice
-    exchanged.
-
-    >>> scenario_title("clustered_nearest"), scenario_title("of_my_own")
-    ('Clustered + nearest class', 'Of my own')
-    """
-    if title := _titles_of_run.get().get(scenario):
+    """The title of a scenario (see `titles_of`) or one made from its name; `group=file` is a changed proposal."""
+    if title := (_titles_of_run.get() or {}).get(scenario):
         return title
     group, exchanged, name = scenario.partition("=")
     if exchanged:
         return f"Proposal, {group} {_readable(name, {})}"
-    return _readable(scenario, _TITLES)
+    title = _readable(scenario, _TITLES)
+    return title[:1].upper() + title[1:]
 
 
 def reference_title(scenario: str) -> str:
-    """The name of a scenario that others are compared with, as it stands within a sentence.
-
-    >>> reference_title("ism"), reference_title("no_distribution")
-    ('ISM', 'no distribution')
-    """
-    return {"ism": "ISM", "no_distribution": "no distribution"}.get(scenario) or scenario_title(scenario)
+    """The name of a scenario within a sentence."""
+    return _IN_SENTENCES.get(scenario) or scenario_title(scenario).replace("Random", "random")
 
 
-def partitioner_title(partitioner: str) -> str:
-    """The name of a partitioner as a reader sees it."""
-    return _readable(partitioner, _PARTITIONERS)
-
-
-def router_title(router: str) -> str:
-    """The name of a router as a reader sees it ("representative" in the paper's Table 1)."""
-    return _readable(router, _ROUTERS)
+def choice_title(name: str) -> str:
+    """The title of a partitioner, or of a router ("representative" in the paper's Table 1)."""
+    return _readable(name, _CHOICES)
 
 
 def partition_title(name: str) -> str:
-    """The name of the partition that a sub-network belongs to.
-
-    Args:
-        name: a partitioner, or a scenario whose networks are its own.
-    """
+    """The title of a partition: of a partitioner, or of a scenario whose networks are its own."""
     if name in ("single", "none", ""):
         return scenario_title("no_distribution")
-    return partitioner_title(name) if name in ("random", "kmeans") else scenario_title(name)
+    return choice_title(name) if name in ("random", "kmeans") else scenario_title(name)
 
 
 def known_first(names: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -164,11 +144,7 @@ def known_first(names: Iterable[str], known: Iterable[str]) -> list[str]:
 
 
 def partition_order(names: Iterable[str]) -> list[str]:
-    """The distinct partitions: undistributed, random, k-means, then all others by name.
-
-    Args:
-        names: partitioners, or scenarios whose networks are their own.
-    """
+    """The distinct partitions: undistributed, random, k-means, then all others by name."""
     return known_first(names, ("no_distribution", "single", "random", "kmeans"))
 
 
@@ -178,11 +154,7 @@ def is_synthetic(dataset: str) -> bool:
 
 
 def data_title(dataset: str, extractor: str = "") -> str:
-    """The name of a data set as a reader sees it, with the extractor unless empty.
-
-    >>> data_title("synthetic"), data_title("lfw", "edgeface")
-    ('synthetic identities', 'lfw, edgeface')
-    """
+    """The title of a data set, with the extractor unless empty, such as "lfw, edgeface"."""
     name = str(dataset)
     if is_synthetic(name):
         name = "synthetic identities" if name.lower() == "synthetic" else f"{name} (synthetic)"
@@ -195,33 +167,37 @@ def scenario_order(scenarios: Iterable[str]) -> list[str]:
 
 
 def label_methods(results: pd.DataFrame) -> pd.DataFrame:
-    """Adds what a reader calls the rows, and sorts them in the order in which they are shown.
+    """Adds the titles `data` and `method`, and sorts the rows in the order in which they are shown.
 
-    A method is a scenario, with the settings appended in which rows of that scenario differ where they would otherwise
-    be averaged: m at the same N; partitioner, loss, initialisation, router and decision anywhere.
+    A method is a scenario. If rows of a scenario differ in a setting, and would otherwise be averaged, the setting is
+    appended: m at the same N; partitioner, loss, initialisation, router and decision anywhere.
 
     Args:
-        results: rows of results.csv, as read or as a comparison holds them (None and NaN are blank); `run` is optional.
+        results: rows of results.csv; `run`, `data_fingerprint` and the numbers of samples are optional.
 
     Returns:
-        A copy, text columns as str and number columns as float, with the columns `data` and `method`, sorted by data
-        set (real before synthetic), N, scenario and seed.
+        A copy, text columns as str and number columns as float, sorted by data set (real before synthetic), N, scenario
+        and seed.
     """
     frame = results.reset_index(drop=True)
-    frame["run"] = frame["run"] if "run" in frame else ""
+    for name in ("run", "data_fingerprint"):
+        frame[name] = frame[name] if name in frame else ""
     for one in (*TABLE, *added(frame)):
+        if one in SAMPLES and one.name not in frame:
+            frame[one.name] = math.nan
         if one.holds == "text":
             frame[one.name] = frame[one.name].astype(object).where(frame[one.name].notna(), "").astype(str)
         else:
             frame[one.name] = pd.to_numeric(frame[one.name]).astype(float)
+    # Baselines do not say how many samples they had; all rows of a place and seed have the same.
+    place = frame.groupby(["dataset", "n_identities", "seed"])
+    for one in SAMPLES:
+        frame[one.name] = frame[one.name].fillna(place[one.name].transform("max"))
     # A row that could not be run names no extractor: that makes no second one.
     named = frame["extractor"].where(frame["extractor"] != "")
     several = named.groupby(frame["dataset"]).transform("nunique") > 1
-    frame["data"] = [
-        data_title(dataset, extractor if more else "")
-        for dataset, extractor, more in zip(frame["dataset"], frame["extractor"], several, strict=True)
-    ]
-    labels = pd.Series([scenario_title(name) for name in frame["scenario"]], index=frame.index)
+    frame["data"] = list(map(data_title, frame["dataset"], frame["extractor"].where(several, "")))
+    labels = frame["scenario"].map(scenario_title)
     for scenario, rows in frame.groupby("scenario"):
         shown = pd.DataFrame(index=rows.index)
         for column, name in VARIANTS.items():
@@ -232,39 +208,43 @@ def label_methods(results: pd.DataFrame) -> pd.DataFrame:
         if len(shown.columns):
             labels[rows.index] = f"{scenario_title(str(scenario))} [" + shown.agg(", ".join, axis=1) + "]"
     frame["method"] = labels
-    frame["_order"] = frame["scenario"].map(scenario_order(frame["scenario"]).index)
+    frame["_rank"] = frame["scenario"].map(scenario_order(frame["scenario"]).index)
     frame["_synthetic"] = frame["dataset"].map(is_synthetic)
-    by = ["_synthetic", "data", "n_identities", "_order", "method", "run", "seed"]
-    return frame.sort_values(by, kind="stable", ignore_index=True).drop(columns=["_order", "_synthetic"])
+    by = ["_synthetic", "data", "n_identities", "_rank", "method", "run", "seed"]
+    return frame.sort_values(by, kind="stable", ignore_index=True).drop(columns=["_rank", "_synthetic"])
 
 
 def at_largest_n(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each data set's largest N.
-
-    Args:
-        frame: with the columns `data` and `n_identities`.
-    """
+    """The rows of each data set's largest N."""
     return frame[frame["n_identities"] == frame.groupby("data")["n_identities"].transform("max")]
 
 
 def method_order(frame: pd.DataFrame) -> list[str]:
-    """The distinct methods of a labelled frame, scenarios in their order.
-
-    Args:
-        frame: as `label_methods` returns it.
-    """
+    """The distinct methods of a labelled frame, scenarios in their order."""
     methods = frame.groupby("scenario")["method"].unique()
     return [method for scenario in scenario_order(methods.index) for method in sorted(methods[scenario])]
 
 
+def with_data_title(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a table of details with the column `data`."""
+    return rows.assign(data=rows["dataset"].map(data_title))
+
+
+def partition_looks(partitions: Iterable[str]) -> dict[str, Look]:
+    """The look of each partition, in their order."""
+    names = partition_order(partitions)
+    if len(names) > MOST_TOLD_APART:
+        return {name: _PARTITION_LOOKS.get(name, OTHERS) for name in names}
+    further = [name for name in names if name not in _PARTITION_LOOKS]
+    dashes = [(0, (4, 1 + i % 3)) for i in range(len(further))]
+    made = dict(zip(further, map(Look, cycle(_PARTITION_COLOURS), cycle("Dv<>ph"), dashes), strict=True))
+    return {name: _PARTITION_LOOKS[name] for name in names if name in _PARTITION_LOOKS} | made
+
+
 def looks(frame: pd.DataFrame) -> dict[str, Look]:
-    """A look for each method: known scenarios always get the same colour, variants of one share it.
+    """The look of each method of a labelled frame: known scenarios have fixed colours, and variants share one.
 
-    Args:
-        frame: as `label_methods` returns it.
-
-    Returns:
-        From method to look; `OTHERS` for all but the known scenarios where there are more than `MOST_TOLD_APART`.
+    With more methods than `MOST_TOLD_APART` all but the known scenarios look like `OTHERS`.
     """
     crowded = frame["method"].nunique() > MOST_TOLD_APART
     further = [scenario for scenario in scenario_order(frame["scenario"]) if scenario not in _LOOKS]
@@ -273,13 +253,10 @@ def looks(frame: pd.DataFrame) -> dict[str, Look]:
     scenario_of = dict(zip(frame["method"], frame["scenario"], strict=True))
     result: dict[str, Look] = {}
     for method in method_order(frame):
-        if crowded and scenario_of[method] not in _LOOKS:
-            result[method] = OTHERS
-            continue
-        look = first[scenario_of[method]]
-        earlier = sum(scenario_of[other] == scenario_of[method] for other in result)
+        scenario = scenario_of[method]
+        look, earlier = first[scenario], sum(scenario_of[other] == scenario for other in result)
         if earlier:
             marker = _FURTHER_MARKERS[(earlier - 1) % len(_FURTHER_MARKERS)]
             look = Look(look.colour, marker, _DASHES[(_DASHES.index(look.dashes) + earlier) % len(_DASHES)])
-        result[method] = look
+        result[method] = OTHERS if crowded and scenario not in _LOOKS else look
     return result

@@ -1,49 +1,45 @@
 # SPDX-License-Identifier: MIT
-"""Reading results.csv and the details/*.csv of a run folder, checked cell by cell."""
+"""Reads results.csv and details/*.csv of a run folder and checks every cell."""
 
 import csv
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from datamodules.errors import InputError
-from experiments.reporting.columns import TABLE, Column
+from experiments.reporting.columns import SAMPLES, TABLE, Column
 
 MAX_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
 class Schema:
-    """What the columns of a CSV file hold; further columns are let through as text.
+    """The columns of a CSV file, from name to kind of value; a file may have further columns, which are text.
 
     Kinds: "text", "whole" (whole numbers from 0 on), "percent" (0 to 100), "positive" (from 0 on), "number".
-
-    Args:
-        required: from column to kind; none of its cells may be blank.
-        others: likewise; a blank cell means "does not apply".
     """
 
-    required: dict[str, str]
-    others: dict[str, str] = field(default_factory=dict)
+    required: dict[str, str]  # no cell may be blank
+    others: dict[str, str] = field(default_factory=dict)  # a blank cell means "does not apply"
+    optional: dict[str, str] = field(default_factory=dict)  # the file may lack these columns
 
     @property
     def columns(self) -> dict[str, str]:
-        """Every column that the file must have, with its kind."""
-        return self.required | self.others
+        return self.required | self.others | self.optional
 
     @property
     def whole(self) -> list[str]:
-        """The columns of whole numbers."""
         return [name for name, kind in self.columns.items() if kind == "whole"]
 
 
 def results_schema(columns: Iterable[Column]) -> Schema:
-    """The schema of results.csv that has these columns."""
+    """The schema of a results.csv with these columns."""
     kinds = {column.name: column.holds for column in columns}
-    return Schema({name: kinds.pop(name) for name in ("dataset", "scenario", "n_identities", "seed")}, kinds)
+    required = {name: kinds.pop(name) for name in ("dataset", "scenario", "n_identities", "seed")}
+    return Schema(required, kinds, {column.name: kinds.pop(column.name) for column in SAMPLES})
 
 
 RESULTS = results_schema(TABLE)
@@ -90,41 +86,25 @@ DETAILS = {
     "skipped": Schema(_RUN | {"scenario": "text", "reason": "text"}),
 }  # fmt: skip
 
-_MEANING = {
-    "whole": "a whole number from 0 on",
-    "percent": "a number from 0 to 100 (percent)",
-    "positive": "a number from 0 on",
-    "number": "a number",
+# Lower and upper bound, and the name of each kind of number. Shares computed in floating point may pass 100 by a
+# rounding error; more than that is another unit.
+_KINDS = {
+    "whole": (0, np.inf, "a whole number from 0 on"),
+    "percent": (0, 100 + 1e-6, "a number from 0 to 100 (percent)"),
+    "positive": (0, np.inf, "a number from 0 on"),
+    "number": (-np.inf, np.inf, "a number"),
 }
 
 
-def _value(text: str, kind: str) -> float:
-    """The number in a cell; NaN for a blank one. Raises ValueError for what is not a number of that kind."""
-    text = text.strip()
-    if not text:
-        return math.nan
-    value = float(text)
-    # Shares computed in floating point may pass 100 by a rounding error; more than that is another unit.
-    low, high = -math.inf if kind == "number" else 0, 100 + 1e-6 if kind == "percent" else math.inf
-    if not (math.isfinite(value) and low <= value <= high) or kind == "whole" and not value.is_integer():
-        raise ValueError(text)
-    return value
-
-
 def read_csv(path: Path | str, schema: Schema) -> pd.DataFrame:
-    """Reads a CSV file and checks every cell against its schema.
-
-    Args:
-        path: the file (UTF-8, commas, one header line).
-        schema: the columns it must have and what they hold.
+    """Reads a CSV file (UTF-8, commas, one header line) and checks every cell against its schema.
 
     Returns:
-        One row a line; text columns as str, number columns as float (NaN where blank), unknown columns as str.
+        One row a line; text columns as str, number columns as float (NaN if blank or absent), unknown columns as str.
 
     Raises:
-        InputError: no such file, not UTF-8 CSV, no rows, missing or repeated columns (named), a line of another
-            length than the header, a blank cell in a required column, or a cell that is not a number of its kind
-            (named with line and column).
+        InputError: no such file, not UTF-8 CSV, no rows, missing or repeated columns, a line of another length than the
+            header, a blank cell in a required column, or a cell of another kind (with line and column).
     """
     path = Path(path)
     cure = "write the file again with python -m experiments.compare"
@@ -139,28 +119,33 @@ def read_csv(path: Path | str, schema: Schema) -> pd.DataFrame:
     except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise InputError(f"{path}, unreadable ({error})", "a CSV file in UTF-8", cure) from None
     header = lines[0][1] if lines else []
-    missing = [column for column in schema.columns if column not in header]
+    missing = [name for name in schema.columns if name not in header and name not in schema.optional]
     if missing:
         raise InputError(f"{path} without the column(s) {', '.join(missing)}", ",".join(schema.columns), cure)
     if len(set(header)) != len(header):
         raise InputError(f"{path} with a column named twice in its header", "every column once", cure)
     if len(lines) == 1:
         raise InputError(f"{path} with a header and no rows", "at least one row", cure)
-
-    content: dict[str, list] = {column: [] for column in header}
-    kinds = {column: schema.columns.get(column, "text") for column in header}
     for number, line in lines[1:]:
         if len(line) != len(header):
             raise InputError(f"{path} line {number} with {len(line)} cells", f"{len(header)}, as the header has", cure)
-        for column, text in zip(header, line, strict=True):
-            if not text.strip() and column in schema.required:
-                raise InputError(f"{path} line {number} with a blank {column}", f"a value for {column}", cure)
-            if kinds[column] == "text":
-                content[column].append(text)
-                continue
-            try:
-                content[column].append(_value(text, kinds[column]))
-            except ValueError:
-                got = f"{path} line {number}, column {column}: {text.strip()[:40]!r}"
-                raise InputError(got, _MEANING[kinds[column]], cure) from None
-    return pd.DataFrame(content)
+
+    table = pd.DataFrame([line for _, line in lines[1:]], columns=header, dtype=object)
+    for name, kind in schema.columns.items():
+        text = table[name].str.strip() if name in header else pd.Series("", table.index)
+        blank = (text == "").to_numpy()
+        if name in schema.required and blank.any():
+            number = lines[1 + int(blank.argmax())][0]
+            raise InputError(f"{path} line {number} with a blank {name}", f"a value for {name}", cure)
+        if kind == "text":
+            continue
+        values = pd.to_numeric(text, errors="coerce").to_numpy(float)
+        low, high, meaning = _KINDS[kind]
+        wrong = ~(blank | (np.isfinite(values) & (values >= low) & (values <= high)))
+        if kind == "whole":
+            wrong |= ~blank & (values != np.floor(values))
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise InputError(f"{path} line {lines[1 + row][0]}, column {name}: {text[row][:40]!r}", meaning, cure)
+        table[name] = values
+    return table

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A run folder as the report sees it, and several of them merged into one."""
+"""Reads a run folder for the report, and merges several run folders into one."""
 
 import json
 from dataclasses import dataclass, field
@@ -9,63 +9,47 @@ import pandas as pd
 
 from datamodules.errors import InputError
 from datamodules.files import read_json, sha256, write_json, write_text
-from experiments.reporting.columns import ADDED, LABELS, MEASURED, TABLE, from_rows
+from experiments.reporting.columns import ADDED, LABELS, MEASURED, SAMPLES, TABLE, from_rows
 from experiments.reporting.reading import DETAILS, read_csv, results_schema
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder holds for the report.
+    """The content of a run folder that the report shows; manifest and config are empty if absent.
 
-    Args:
-        results: the rows of results.csv; `run` names the run of each row ("" unless the folder is a merger), and
-            `columns.added` gives the columns of further metrics.
-        details: the tables that the run has of `reading.DETAILS`.
-        manifest: manifest.json as read, {} where absent.
-        config: the text of config.yaml, "" where absent.
+    In `results`, the rows of results.csv, `run` names the run of each row ("" unless runs were merged) and
+    `data_fingerprint` its data set ("" if unknown); `columns.added` gives the columns of added metrics.
     """
 
     results: pd.DataFrame
-    details: dict[str, pd.DataFrame] = field(default_factory=dict)
+    details: dict[str, pd.DataFrame] = field(default_factory=dict)  # those of `reading.DETAILS` that the run has
     manifest: dict = field(default_factory=dict)
     config: str = ""
 
 
 def unique_rows(results: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Drops rows that repeat another one in every column but `run` and what a clock measured; refuses contradictions.
+    """Drops rows that repeat another one in every label and metric; returns the others and how many were dropped.
 
-    Runs of a sweep have scenarios in common that the swept choice does not touch: the same answers, other seconds.
-
-    Args:
-        results: rows of results.csv with the column `run`.
-
-    Returns:
-        The rows that remain, and how many were dropped.
+    Runs of a sweep share scenarios that the swept choice does not touch: their scores are equal, their times are not.
 
     Raises:
         InputError: two rows of the same data set, N, scenario, setting and seed differ.
     """
-    clocked = {column.name for column in MEASURED}
-    stated = [column for column in results if column != "run" and column not in clocked]
-    kept = results.drop_duplicates(stated, ignore_index=True)
+    ignored = {"run", "data_fingerprint", *(column.name for column in (*MEASURED, *SAMPLES))}
+    kept = results.drop_duplicates(results.columns.difference(list(ignored)), ignore_index=True)
     twice = kept[kept.duplicated([column.name for column in LABELS], keep=False)]
     if len(twice):
         first = twice.iloc[0]
         runs = " and ".join(sorted({name for name in twice["run"] if name})) or "one file"
-        raise InputError(
-            f"{len(twice)} rows that contradict each other, from {runs}: {first['scenario']} on {first['dataset']}, "
-            f"N = {first['n_identities']:.0f}, seed {first['seed']:.0f}",
-            "each data set, N, scenario, setting and seed once",
-            "leave out one of the runs, or run other seeds",
-        )
+        place = f"{first['scenario']} on {first['dataset']}, N = {first['n_identities']:.0f}, seed {first['seed']:.0f}"
+        got = f"{len(twice)} rows that contradict each other, from {runs}: {place}"
+        cure = "leave out one of the runs, or run other seeds"
+        raise InputError(got, "each data set, N, scenario, setting and seed once", cure)
     return kept, len(results) - len(kept)
 
 
 def read_run(folder: Path | str) -> Run:
-    """Reads a run folder.
-
-    Args:
-        folder: `<runs_dir>/<name>`; results.csv must be there, everything else is optional.
+    """Reads a run folder; only results.csv must be there.
 
     Raises:
         InputError: no such folder, or a file in it that cannot be used (see `read_csv`).
@@ -79,67 +63,55 @@ def read_run(folder: Path | str) -> Run:
     results = read_csv(folder / "results.csv", results_schema((*TABLE, *added)))
     if "run" not in results:
         results["run"] = ""
+    manifest = read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else {}
     results, _ = unique_rows(results)
+    results["data_fingerprint"] = results["run"].map(_data_fingerprints(manifest)).fillna("")
     results.attrs[ADDED] = added
-    return Run(
-        results=results,
-        details=details,
-        manifest=read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else {},
-        config=_text(folder / "config.yaml"),
-    )
+    return Run(results, details, manifest, config_text(folder))
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8") if path.exists() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}, unreadable ({error})", "a text file in UTF-8", "restore the file") from None
+def _data_fingerprints(manifest: dict, run: str = "") -> dict[str, str]:
+    """The fingerprint of the data set of each run, by the names that the column `run` gives merged runs."""
+    found = {run: str(manifest.get("data_fingerprint", ""))}
+    for label, part in manifest.get("merged_from", {}).items():
+        found |= _data_fingerprints(part.get("manifest", {}), f"{run}/{label}" if run else label)
+    return found
 
 
-def _labels(folders: list[Path]) -> list[str]:
-    names = [folder.resolve().name for folder in folders]
-    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+def config_text(folder: Path) -> str:
+    """The text of config.yaml, "" if absent."""
+    path = folder / "config.yaml"
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def merge_runs(folders: list[Path], out: Path) -> int:
-    """Writes the run folder `out` that holds the rows and details of several runs.
+    """Writes several runs into an existing empty run folder `out`; returns how many repeated rows were dropped.
 
-    Rows that repeat another in every column are dropped; rows that contradict one are refused. `results.csv` gets one
-    more column, `run`, by which speed-ups stay within the run (and so the machine) that measured them.
-
-    Args:
-        out: an existing empty folder.
-
-    Returns:
-        How many repeated rows were dropped.
+    `results.csv` gets one more column, `run`, so that a speed-up compares seconds of one machine.
 
     Raises:
         InputError: a folder is named twice or cannot be read, or rows contradict each other.
     """
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise InputError("the same run folder twice", "each once", "name every run folder once")
-    labels = _labels(folders)
+    names = [folder.resolve().name for folder in folders]
+    labels = names if len(set(names)) == len(names) else [str(folder) for folder in folders]
     runs = dict(zip(labels, map(read_run, folders), strict=True))
     results, dropped = unique_rows(pd.concat([_named(run.results, label) for label, run in runs.items()]))
-    _write_csv(out / "results.csv", results)
+    _write_csv(out / "results.csv", results.drop(columns="data_fingerprint"))
     for name in DETAILS:
         parts = [_named(run.details[name], label) for label, run in runs.items() if name in run.details]
         if parts:
             (out / "details").mkdir(exist_ok=True)
             _write_csv(out / "details" / f"{name}.csv", pd.concat(parts))
-    manifest = {
-        "merged_from": {
-            label: {
-                "folder": str(folder),
-                "rows": len(runs[label].results),
-                "results_sha256": sha256(folder / "results.csv"),
-                "manifest": runs[label].manifest,
-            }
-            for label, folder in zip(labels, folders, strict=True)
-        },
-        "repeated_rows_dropped": dropped,
-    }
-    write_json(out / "manifest.json", manifest)
+    merged = {
+        label: {
+            "folder": str(folder), "rows": len(run.results), "results_sha256": sha256(folder / "results.csv"),
+            "manifest": run.manifest,
+        }
+        for (label, run), folder in zip(runs.items(), folders, strict=True)
+    }  # fmt: skip
+    write_json(out / "manifest.json", {"merged_from": merged, "repeated_rows_dropped": dropped})
     configs = [f"--- # of the run {json.dumps(label)}\n{run.config}" for label, run in runs.items() if run.config]
     if configs:
         write_text(out / "config.yaml", "\n".join(configs))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One function builds the Trainer for everything that is trained."""
+"""`fit` builds the Trainer for everything that is trained."""
 
 import inspect
 import logging
@@ -23,8 +23,8 @@ from callbacks.finite import StopOnNonFinite
 from callbacks.history import History
 from callbacks.reporting import ReportEpoch
 from datamodules.cluster_datamodule import ClusterDataModule
-from experiments.coordination.job import EpochReport, Job
-from experiments.training.arguments import OURS
+from experiments.command_line.trainer_arguments import OUR_KEYS
+from experiments.training.job import EpochReport, Job
 from lightning_modules.bundled_steps import bundle
 from lightning_modules.sharded_head import ModelParallel
 from lightning_modules.subnetwork import SubNetwork
@@ -32,7 +32,7 @@ from lightning_modules.subnetwork import SubNetwork
 log = logging.getLogger(__name__)
 
 STEPS_PER_CALL = 16
-# Arguments of a Trainer under which a bundle of steps does what single steps do. Any other makes steps single.
+# With these arguments of the Trainer a bundle of steps gives the result of single steps; any other makes steps single.
 HARMLESS = (
     "max_epochs", "accelerator", "devices", "check_val_every_n_epoch", "enable_progress_bar", "enable_model_summary",
     "enable_checkpointing", "num_sanity_val_steps", "deterministic", "benchmark", "default_root_dir", "logger",
@@ -45,13 +45,13 @@ MODULE_HOOKS = (*STEP_HOOKS, "configure_gradient_clipping", "optimizer_step", "l
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What a fit leaves beside the weights in its module.
+class FitResult:
+    """The result of a fit, without the weights.
 
     Attributes:
         history: logged values, one record per epoch.
         seconds: wall clock.
-        is_global_zero: whether this process is the one that writes.
+        is_global_zero: whether this process writes the files.
     """
 
     history: list[dict[str, float]]
@@ -59,28 +59,20 @@ class Fitted:
     is_global_zero: bool
 
     @property
-    def peak_memory_mb(self) -> float:
-        """Largest memory of an epoch in MiB, see `callbacks.epoch_clock`."""
-        return max((record.get("memory/peak_mb", 0.0) for record in self.history), default=0.0)
-
-    @property
     def facts(self) -> dict[str, Any]:
-        """What the record of a finished job says of the fit."""
-        about = {"epochs": len(self.history), "seconds": self.seconds, "peak_memory_mb": self.peak_memory_mb}
+        """Entries of the record of a finished job; memory in MiB, the largest of all epochs."""
+        peak_mb = max((record.get("memory/peak_mb", 0.0) for record in self.history), default=0.0)
+        about = {"epochs": len(self.history), "seconds": self.seconds, "peak_memory_mb": peak_mb}
         return {**about, "history": self.history}
 
 
 def fit(
     job: Job, module: LightningModule, data: LightningDataModule, report: EpochReport | None = None,
     callbacks: Sequence[Callback] = (), resume: bool = True,
-) -> Fitted:  # fmt: skip
-    """Trains a module by Lightning.
-
-    `job.recipe.trainer` holds arguments of `pl.Trainer` by their names, and keys of our own (`OURS`);
-    `job.recipe.callbacks` holds nodes of callbacks.
+) -> FitResult:  # fmt: skip
+    """Trains a module by Lightning, with settings, tracking and checkpoint files of the job.
 
     Args:
-        job: names the settings, the tracking, and where checkpoints lie.
         resume: whether to keep checkpoints and to go on from the newest.
 
     Raises:
@@ -89,14 +81,14 @@ def fit(
     settings, started = job.recipe.trainer, time.perf_counter()
     if settings.get("threads"):
         torch.set_num_threads(settings["threads"])
-    arguments = {name: value for name, value in settings.items() if name not in OURS}
+    arguments = {name: value for name, value in settings.items() if name not in OUR_KEYS}
     if tried := int(arguments.pop("fast_dev_run", 0) or 0):
-        # Lightning's own would also take away the loggers, of which one is the record of this fit.
+        # Lightning's own fast_dev_run removes the loggers, and one of them is the record of this fit.
         arguments |= {"max_epochs": 1, "limit_train_batches": tried, "limit_val_batches": tried}
         resume = False
     if isinstance(data, ClusterDataModule) and not len(data.val_split):
         arguments["limit_val_batches"] = 0
-    # Lightning sets it to 1. Torch's optimisers ask before each step whether there is a GPU: 0.2 ms instead of 2 us.
+    # Lightning sets it to 1: then each step of an optimiser takes 0.2 ms to look for a GPU, otherwise 2 us.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     own = [instantiate(node) for node in job.recipe.callbacks.values()]
     steps = _steps_per_call(module, settings.get("steps_per_call", "auto"), arguments, own)
@@ -133,24 +125,21 @@ def fit(
         raise KeyboardInterrupt from None
     finally:
         tracking.close()
-    fitted = Fitted(history.records, time.perf_counter() - started, trainer.is_global_zero)
-    # A Trainer and what it trained refer to each other, and Python looks for such circles too seldom: hundreds of fits
-    # in one process would hold gigabytes.
+    result = FitResult(history.records, time.perf_counter() - started, trainer.is_global_zero)
+    # Trainer and module refer to each other, and Python seldom collects such circles: hundreds of fits in one process
+    # would hold gigabytes.
     for optimizer in trainer.optimizers:
         optimizer.state.clear()
-    return fitted
+    return result
 
 
 def environment() -> ClusterEnvironment:
-    """Which process of how many this is: torchrun's variables, or one process alone.
-
-    It is named to Lightning, which would otherwise take the variables of a SLURM allocation for those of the fit.
-    """
+    """The processes of torchrun, or one process; without it Lightning would read the variables of a SLURM job."""
     return TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()
 
 
 def sharded(settings: dict[str, Any]) -> bool:
-    """Whether the classes of one head are spread over devices."""
+    """Whether several devices share the classes of one head."""
     return settings.get("strategy") == "model_parallel" and settings.get("devices", 1) > 1
 
 

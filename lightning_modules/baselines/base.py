@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a rival system states to stand in the table: how it learns, and how it names a probe.
-
-Axes: N samples, B probes, K identities, D embedding dimension.
-"""
+"""Base of the rival systems of the table. Axes: N samples, B probes, K identities, D embedding dimension."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from datamodules.partitioners.base import Partition, Partitioner
@@ -21,42 +17,34 @@ from lightning_modules.baselines.multilabel_base import Infeasible
 from lightning_modules.decisions.base import Decided
 from lightning_modules.initialisers import Initialiser
 from lightning_modules.losses.base import ClassificationLoss
-from lightning_modules.scores import Heads
+from lightning_modules.scores import Heads, unit_probes
 from lightning_modules.subnetwork import SubNetwork
 
-__all__ = ["Baseline", "ByScore", "Infeasible", "Predictor", "Task", "unit_rows"]
+__all__ = ["Baseline", "ByScore", "Infeasible", "Predictor", "BaselineTask", "unit_rows"]
 
 BLOCK_ELEMENTS = 1 << 24  # scores computed at a time: 64 MiB of float32
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a baseline may learn from, and the machine that trains networks for it.
+class BaselineTask:
+    """The data that a baseline learns from, and the training of networks for it.
 
-    Attributes:
-        train, val: samples of the K enrolled identities; `val` may be empty.
-        class_means_KD: (K, D) float32 unit class means of the training samples.
-        n_subnets: m, in how many parts the scenarios of the table are split.
-        seed: of everything random.
-        loss, init, optimizer: what the comparison trains every network with.
-        train_network: trains a network by the comparison's Trainer settings on all training samples, in batches of
-            (B, D) unit embeddings, (B,) int64 targets and (B,) lengths, and leaves it on the CPU. Its second argument
-            maps identities to targets, (K,) int64; None stands for the identities themselves. Its third tells two
-            networks of a baseline apart: batch orders differ.
-        ensembles: partition and trained heads for each of `Baseline.partitioners`.
-        precision, max_logits_bytes: of heads, see `lightning_modules.heads.Head`.
+    `train_network` trains a network on all training samples by the comparison's Trainer settings, in batches of (B, D)
+    unit embeddings, (B,) int64 targets and (B,) lengths, and leaves it on the CPU. Its second argument maps identities
+    to targets, (K,) int64; None means the identities themselves. Its third gives networks of a baseline different batch
+    orders.
     """
 
     train: TrainingSamples
-    val: TrainingSamples
-    class_means_KD: np.ndarray
-    n_subnets: int
+    val: TrainingSamples  # may be empty
+    class_means_KD: np.ndarray  # float32, of unit length, of the training samples
+    n_subnets: int  # m, the number of parts of the table's scenarios
     seed: int
     loss: ClassificationLoss
     init: Initialiser
     optimizer: Callable[[Any], Optimizer]
     train_network: Callable[[SubNetwork, np.ndarray | None, int], None]
-    ensembles: tuple[tuple[Partition, Heads], ...] = ()
+    ensembles: tuple[tuple[Partition, Heads], ...] = ()  # trained for each of `Baseline.partitioners`
     precision: str = "highest"
     max_logits_bytes: int = 1 << 30
 
@@ -72,11 +60,10 @@ class Task:
 
 
 class Predictor(ABC):
-    """A fitted baseline.
+    """A fitted baseline. `partition` has one cluster that holds everybody, since a baseline routes nothing.
 
     Args:
-        n_identities: K; `partition` has one cluster that holds everybody, since a baseline routes nothing.
-        parameters: numbers that it keeps to name probes, class means included where it reads them.
+        parameters: numbers that it keeps to name probes, class means included if it reads them.
     """
 
     def __init__(self, n_identities: int, parameters: int):
@@ -85,28 +72,19 @@ class Predictor(ABC):
 
     @abstractmethod
     def answer(self, probes_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """Names a block of (B, D) float32 probes of unit length.
-
-        Returns:
-            (B,) int64 identities and (B,) float32 scores, higher is more certain.
-        """
+        """(B,) int64 identities of (B, D) float32 unit probes, and (B,) scores, higher is more certain."""
 
     @torch.inference_mode()
     def decide(self, probes_BD: Tensor) -> Decided:
         """Names probes (B, D) of any length, block by block."""
         step = max(1, BLOCK_ELEMENTS // self.partition.n_identities)
-        parts = [self.answer(block) for block in torch.split(F.normalize(probes_BD.float()), step)]
+        parts = [self.answer(block) for block in torch.split(unit_probes(probes_BD), step)]
         identity_B, score_B = (torch.cat([part[i] for part in parts]) for i in (0, 1))
         return Decided(identity_B, score_B.float(), torch.zeros_like(identity_B))
 
 
 class ByScore(Predictor):
-    """Answers the identity of the highest score.
-
-    Args:
-        scores: gives (B, K) scores of (B, D) unit probes.
-        parameters: see `Predictor`.
-    """
+    """Answers the identity of the highest of the (B, K) `scores` of (B, D) unit probes."""
 
     def __init__(self, scores: Callable[[Tensor], Tensor], n_identities: int, parameters: int):
         super().__init__(n_identities, parameters)
@@ -125,19 +103,11 @@ class Baseline(ABC):
         return []
 
     @abstractmethod
-    def fit(self, task: Task) -> Predictor:
-        """Learns.
-
-        Raises:
-            Infeasible: it cannot do with data of this size, or with this loss; the message says why.
-        """
+    def fit(self, task: BaselineTask) -> Predictor:
+        """Learns. Raises Infeasible, with the reason: it cannot do with data of this size, or with this loss."""
 
 
 def unit_rows(samples: TrainingSamples) -> tuple[Tensor, Tensor]:
-    """All samples at once, for methods that cannot do with batches.
-
-    Returns:
-        (N, D) float32 rows of unit length and (N,) int64 identities.
-    """
+    """All samples at once: (N, D) float32 rows of unit length and (N,) int64 identities."""
     rows_ND, labels_N = samples.drawn(len(samples), 0)
     return torch.from_numpy(rows_ND), torch.from_numpy(labels_N.astype(np.int64))

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What output codes and label mapping share: a network with few outputs, trained through `SubNetwork`.
-
-Axes: B batch, D embedding dimension, L outputs, H hidden units.
-"""
+"""A network with few outputs. Axes: B batch, D embedding dimension, L outputs, H hidden units."""
 
 import math
 
@@ -10,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_modules.baselines.base import Task
+from lightning_modules.baselines.base import BaselineTask
 from lightning_modules.heads.base import Head
 from lightning_modules.losses.base import ClassificationLoss
 from lightning_modules.subnetwork import SubNetwork
@@ -39,7 +36,7 @@ class CodeHead(Head):
         return hidden_BH @ self.weight_LH.T
 
 
-def trained_head(task: Task, outputs: int, hidden: int, loss: ClassificationLoss) -> CodeHead:
+def trained_head(task: BaselineTask, outputs: int, hidden: int, loss: ClassificationLoss) -> CodeHead:
     """A head of codes, trained on the identities of a task by a loss of (B, L) outputs and (B,) identities."""
     dim = task.class_means_KD.shape[1]
     head = CodeHead(outputs, dim, hidden, task.precision, task.generator(1))

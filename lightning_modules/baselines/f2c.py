@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""F2C: a small pool of class features, refreshed as classes pass by, instead of a row for every class.
-
-Axes: B batch, P pairs of a step, Q slots of the pool, K identities, D embedding dimension.
-"""
+"""F2C. Axes: B batch, P pairs of a step, Q slots of the pool, K identities, D embedding dimension."""
 
 import copy
 from collections import OrderedDict
@@ -10,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.class_means import normalise_rows
 from datamodules.cluster_datamodule import Batch
-from lightning_modules.baselines.base import Baseline, ByScore, Predictor, Task, unit_rows
+from lightning_modules.baselines.base import Baseline, BaselineTask, ByScore, Predictor, unit_rows
 from lightning_modules.baselines.hf_softmax import refuse_lengths_and_rows
 from lightning_modules.heads.linear import LinearHead
 from lightning_modules.kernels import matmul_precision
@@ -33,12 +30,7 @@ class ClassPool:
         self.next_side: dict[int, int] = {}
 
     def put(self, identities: list[int], features_BD: Tensor) -> None:
-        """Stores a feature per identity; the two places of a class are written in turn.
-
-        Args:
-            identities: B distinct classes, at most as many as there are slots.
-            features_BD: (B, D) unit features.
-        """
+        """Stores (B, D) unit features of distinct identities, at most one per slot; a class's two places alternate."""
         sides, slots = [], []
         for identity in identities:
             slot = self.slot_of.pop(identity, None)
@@ -78,10 +70,8 @@ class F2CNetwork(SubNetwork):
     is pushed away from the h pool features closest to it: mean of their cosines, cut off at 0.
 
     Args:
-        rows_ND: (N, D) unit training embeddings, from which pairs are drawn.
-        labels_N: (N,) non-decreasing identity of each.
-        loss: among the classes of the pool.
-        optimizer: see `SubNetwork`.
+        rows_ND: unit training embeddings, from which pairs are drawn.
+        labels_N: non-decreasing.
         momentum: of the moving average, 0.99 in the authors' code.
     """
 
@@ -89,16 +79,9 @@ class F2CNetwork(SubNetwork):
     average: LinearHead
 
     def __init__(
-        self,
-        rows_ND: Tensor,
-        labels_N: Tensor,
-        slots: int,
-        loss: ClassificationLoss,
-        optimizer,
-        momentum: float,
-        precision: str,
-        generator: torch.Generator,
-    ):
+        self, rows_ND: Tensor, labels_N: Tensor, slots: int, loss: ClassificationLoss, optimizer, momentum: float,
+        precision: str, generator: torch.Generator,
+    ):  # fmt: skip
         dim = rows_ND.shape[1]
         super().__init__(LinearHead(torch.eye(dim), unit_rows=False, precision=precision), loss, optimizer)
         self.average = copy.deepcopy(self.head).requires_grad_(False)
@@ -136,7 +119,7 @@ class F2CNetwork(SubNetwork):
         size_P = self.counts_K[identities]
         first_P = (torch.rand(len(identities), generator=self.generator) * size_P).long()
         shift_P = 1 + (torch.rand(len(identities), generator=self.generator) * (size_P - 1)).long()
-        second_P = (first_P + shift_P) % size_P  # another image, where there is one
+        second_P = (first_P + shift_P) % size_P  # another image, if there is one
         start_P = self.starts_K[identities]
         return identities, self.rows_ND[start_P + first_P], self.rows_ND[start_P + second_P]
 
@@ -157,17 +140,16 @@ class F2CNetwork(SubNetwork):
 
 
 class F2C(Baseline):
-    """Dynamic class pool with a trainable projection; a probe is named by the nearest class mean after projection.
+    """A small pool of class features instead of a row for every class; a trained projection and class means decide.
 
     Wang et al., "An Efficient Training Approach for Very Large Scale Face Recognition", CVPR 2022; `tiandunx/FFC`.
-    On frozen embeddings the pool alone would only store embeddings, so a linear projection is trained, which starts as
-    the identity. Deviations: the comparison's loss stands for the authors' (AM or ArcFace, s = 32); a batch of B
-    instances comes with B / 2 pairs drawn in the network instead of by a second loader; the pool is not rolled back
-    between the halves of a step.
+    Deviations: a linear projection of frozen embeddings is trained; the comparison's loss replaces the authors' (AM or
+    ArcFace, s = 32); a batch of B instances comes with B / 2 pairs drawn in the network instead of by a second loader;
+    the pool is not rolled back between the halves of a step.
 
     Args:
         share: of the identities that the pool holds, Q / K in (0, 1]; the authors suggest 0.01 or less for millions.
-        least: Q is at least this, or K where that is less.
+        least: Q is at least this, or K if that is less.
     """
 
     def __init__(self, share: float = 0.1, least: int = 256, momentum: float = 0.99):
@@ -175,7 +157,7 @@ class F2C(Baseline):
             raise ValueError(f"got share {share}, least {least}, momentum {momentum}; expected (0, 1], >= 1, [0, 1)")
         self.share, self.least, self.momentum = share, least, momentum
 
-    def fit(self, task: Task) -> Predictor:
+    def fit(self, task: BaselineTask) -> Predictor:
         refuse_lengths_and_rows(task.loss)
         rows_ND, labels_N = unit_rows(task.train)
         slots = min(task.n_identities, max(self.least, round(self.share * task.n_identities)))
@@ -188,8 +170,5 @@ class F2C(Baseline):
             total_KD = torch.zeros(task.n_identities, rows_ND.shape[1]).index_add_(0, labels_N, projected)
         means_KD = torch.from_numpy(normalise_rows(np.asarray(total_KD)))
         weight_DD = network.head.weight_CD.detach()
-        return ByScore(
-            lambda probes_BD: nn.functional.normalize(probes_BD @ weight_DD.T) @ means_KD.T,
-            task.n_identities,
-            weight_DD.numel() + means_KD.numel(),
-        )
+        parameters = weight_DD.numel() + means_KD.numel()
+        return ByScore(lambda x_BD: F.normalize(x_BD @ weight_DD.T) @ means_KD.T, task.n_identities, parameters)

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""HF-Softmax: each step competes only with the classes whose rows are close to the batch, found by an index.
-
-Axes: B batch, C classes, A active classes of a step, D embedding dimension.
-"""
+"""HF-Softmax. Axes: B batch, C classes, A active classes of a step, D embedding dimension."""
 
 from typing import Any
 
@@ -11,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_modules.baselines.base import Baseline, ByScore, Infeasible, Predictor, Task
+from lightning_modules.baselines.base import Baseline, BaselineTask, ByScore, Infeasible, Predictor
 from lightning_modules.fused import fused_margin_softmax
 from lightning_modules.heads.linear import LinearHead
 from lightning_modules.indexes.faiss_search import add_in_order
@@ -28,13 +25,12 @@ class ActiveClassHead(LinearHead):
 
     After `yl-1993/hfsoftmax`: for each sample its negatives / B + 1 nearest class rows by an approximate index; the
     union over the batch without the true classes, in random order, cut to `negatives` and filled up with random
-    classes. The index is built anew over the current rows every `rebuild` steps. Rows that are not chosen get no
-    gradient (Adam still moves them by its momentum). With negatives >= C - 1 it is the full head.
+    classes. Rows that are not chosen get no gradient (Adam still moves them by its momentum). With negatives >= C - 1
+    it is the full head.
 
     Args:
         negatives: classes beside those of the batch, at least 1.
-        rebuild: steps between two builds of the index.
-        **options: see `Head`.
+        rebuild: steps between two builds of the index over the current rows.
     """
 
     def __init__(self, rows_CD: Tensor, negatives: int, rebuild: int, generator: torch.Generator, **options: Any):
@@ -80,11 +76,11 @@ def build_index(rows_CD: np.ndarray) -> faiss.IndexHNSWFlat:
 
 
 class HFSoftmax(Baseline):
-    """One head over all identities, trained with active classes only: what selection costs, and what it saves.
+    """One head over all identities; each step competes only with classes whose rows are close to the batch.
 
     Zhang, Yang, Yan & Lin, "Accelerated Training for Massive Classification via Dynamic Class Selection", AAAI 2018.
-    The paper's hashing forest is an HNSW graph here (FAISS), as in one of the authors' own samplers; their adaptive
-    schedule of sizes and rebuilds is a constant.
+    The paper's hashing forest is an HNSW graph here, as in one of the authors' own samplers; their adaptive schedule of
+    sizes and rebuilds is a constant.
 
     Args:
         share: of the identities that are negatives of a step, in (0, 1].
@@ -96,7 +92,7 @@ class HFSoftmax(Baseline):
             raise ValueError(f"got share = {share}, rebuild = {rebuild}; expected 0 < share <= 1 and rebuild >= 1")
         self.share, self.rebuild = share, rebuild
 
-    def fit(self, task: Task) -> Predictor:
+    def fit(self, task: BaselineTask) -> Predictor:
         refuse_lengths_and_rows(task.loss)
         generator = task.generator()
         rows_KD = starting_rows(task.init.fit(task.train), torch.from_numpy(task.class_means_KD), generator)
@@ -111,10 +107,6 @@ class HFSoftmax(Baseline):
 
 
 def refuse_lengths_and_rows(loss: ClassificationLoss) -> None:
-    """Refuses losses that a part of the classes cannot serve.
-
-    Raises:
-        Infeasible: it reads the lengths of all rows, or has several rows per class.
-    """
+    """Raises Infeasible for losses that read the lengths of all rows, or have several rows per class."""
     if loss.needs_lengths or loss.rows_per_class > 1:
         raise Infeasible(f"{type(loss).__name__} needs the lengths of all class rows, or several rows per class")

@@ -1,25 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""Inverted lists over class means: clustering without a trained head.
-
-Axes: B probes, K identities, D embedding dimension.
-"""
+"""Inverted lists over class means: clustering without a trained head. Axes: B probes, K identities, D dimension."""
 
 import faiss
 import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_modules.baselines.base import Baseline, Infeasible, Predictor, Task
+from lightning_modules.baselines.base import Baseline, BaselineTask, Infeasible, Predictor
 
 
 class InvertedLists(Baseline):
     """FAISS's IVFFlat over the class means: m lists, of which a probe looks into the closest few.
 
-    The honest rival of a clustered head at inference: the same two levels and the same number of clusters, nothing
-    trained but the centres. With probes = lists it is the nearest class mean of all.
+    The same two levels as a clustered head, nothing trained but the centres.
 
     Args:
-        probes: lists that a query looks into (nprobe), at least 1; all where there are fewer.
+        probes: lists that a query looks into (nprobe), at least 1; all if there are fewer.
         lists: number of lists (nlist); None takes m.
     """
 
@@ -28,7 +24,7 @@ class InvertedLists(Baseline):
             raise ValueError(f"got probes = {probes}, lists = {lists}; expected at least 1")
         self.probes, self.lists = probes, lists
 
-    def fit(self, task: Task) -> Predictor:
+    def fit(self, task: BaselineTask) -> Predictor:
         lists = self.lists or task.n_subnets
         if lists > task.n_identities:
             raise Infeasible(f"{lists} lists for {task.n_identities} identities")
@@ -37,8 +33,8 @@ class InvertedLists(Baseline):
 
 class _Index(Predictor):
     def __init__(self, means_KD: np.ndarray, lists: int, probes: int, seed: int):
-        super().__init__(len(means_KD), means_KD.size + lists * means_KD.shape[1])
         dim = means_KD.shape[1]
+        super().__init__(len(means_KD), means_KD.size + lists * dim)
         self.quantizer = faiss.IndexFlatIP(dim)
         self.index = faiss.IndexIVFFlat(self.quantizer, dim, lists, faiss.METRIC_INNER_PRODUCT)
         self.index.cp.seed = seed + 1
@@ -50,7 +46,7 @@ class _Index(Predictor):
         self.index.nprobe = probes
 
     def answer(self, probes_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """The highest cosine in the lists looked into; -1 as cosine and identity 0 where they are empty."""
+        """The highest cosine in the lists looked into; -1 as cosine and identity 0 if they are empty."""
         score_B1, identity_B1 = self.index.search(np.ascontiguousarray(probes_BD.cpu().numpy()), 1)
         identity_B, score_B = torch.from_numpy(identity_B1[:, 0]), torch.from_numpy(score_B1[:, 0])
         return identity_B.clamp_min(0), torch.where(identity_B < 0, -torch.ones_like(score_B), score_B)

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Label mapping: each identity is a tuple of digits, each digit a classification with few classes.
-
-Axes: B probes, K identities, L outputs of all digits together, D embedding dimension.
-"""
+"""Label mapping. Axes: B probes, K identities, L outputs of all digits together, D dimension."""
 
 import math
 
@@ -10,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_modules.baselines.base import Baseline, ByScore, Infeasible, Predictor, Task
+from lightning_modules.baselines.base import Baseline, BaselineTask, ByScore, Infeasible, Predictor
 from lightning_modules.baselines.coded import count, trained_head
 from lightning_modules.losses.base import ClassificationLoss
 
@@ -22,12 +19,9 @@ class LabelMapping(Baseline):
 
     Zhang et al., arXiv 1806.02507, ICDMW 2018: only its abstract was read, the number-theoretic construction is ours.
 
-    "coprime": digits i mod n_1 .. i mod n_k for pairwise coprime n_j >= sqrt(K). By the Chinese remainder theorem two
-    identities agree in at most one digit, so that k - 2 digits are redundant. "mixed_radix": the digits of i in base
-    ceil(K^(1/k)): nothing redundant, the fewest outputs.
-
-    Numbers are dealt to identities at random: neighbours in the alphabet share nothing. All digits are outputs of one
-    network with hidden units, each with a softmax of its own.
+    "coprime": digits i mod n_1 .. i mod n_k for pairwise coprime n_j >= sqrt(K), by which two identities agree in at
+    most one digit (Chinese remainder theorem). "mixed_radix": the digits of i in base ceil(K^(1/k)). Numbers are dealt
+    to identities at random. All digits are outputs of one network, each with a softmax of its own.
 
     Args:
         kind: "coprime" or "mixed_radix".
@@ -37,12 +31,11 @@ class LabelMapping(Baseline):
 
     def __init__(self, kind: str = "coprime", digits: int = 6, hidden: int = 1024):
         if kind not in KINDS or digits < 2 or hidden < 0:
-            raise ValueError(
-                f"got kind {kind!r}, digits {digits}, hidden {hidden}; expected one of {KINDS}, at least 2, at least 0"
-            )
+            got = f"got kind {kind!r}, digits {digits}, hidden {hidden}"
+            raise ValueError(f"{got}; expected one of {KINDS}, at least 2, at least 0")
         self.kind, self.digits, self.hidden = kind, digits, hidden
 
-    def fit(self, task: Task) -> Predictor:
+    def fit(self, task: BaselineTask) -> Predictor:
         k = task.n_identities
         if k < 2:
             raise Infeasible("a single identity has no digits")
@@ -79,9 +72,7 @@ class _DigitsLoss(ClassificationLoss):
 def decode(output_BL: Tensor, digit_KJ: Tensor, sizes: list[int]) -> Tensor:
     """Summed log-probability of the digits of each identity: (B, K) float32, at most 0.
 
-    Args:
-        output_BL: (B, L) outputs, those of a digit in succession.
-        sizes: values of each of the J digits; they sum to L.
+    `output_BL` has the outputs of a digit in succession; `sizes` are the values of each of the J digits and sum to L.
     """
     parts = [F.log_softmax(part, 1) for part in output_BL.split(sizes, 1)]
     total_BK = parts[0][:, digit_KJ[:, 0]]

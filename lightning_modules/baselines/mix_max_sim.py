@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""MixMaxSim: the rule by which the authors of the paper choose between the nearest class mean and max-max.
-
-Axes: B probes, K identities, D embedding dimension.
-"""
+"""MixMaxSim, the rule of the authors of the paper. Axes: B probes, K identities, D embedding dimension."""
 
 import torch
 from torch import Tensor
 
 from datamodules.partitioners.base import Partitioner
 from datamodules.partitioners.random import RandomPartitioner
-from lightning_modules.baselines.base import Baseline, Predictor, Task, unit_rows
+from lightning_modules.baselines.base import Baseline, BaselineTask, Predictor, unit_rows
 from lightning_modules.baselines.multi_cognition import class_scores
 
 STEPS = 20  # t = 0 to 19, as in the authors' code
@@ -19,17 +16,15 @@ BLOCK = 1024
 class MixMaxSim(Baseline):
     """Two candidates: a, the nearest class mean, and b, the answer of max-max over all sub-networks' cosines.
 
-    With S the cosine with the class mean and P the cosine with the trained row: b where P_b > confidence; otherwise a
-    where S_a (P_a + 1) / 2 * t / 10 > P_b (S_b + 1) / 2, and b elsewhere. t in 0..19 is the one of highest macro recall
-    on the validation samples, the last of equals. `mohammadahmadi1395/MixMaxSim`, read in its source; its sub-networks
-    stand on a random partition, those of the ISM scenario here.
-
-    Not copied: the distance "euclidean" that depends on the batch.
+    With S the cosine with the class mean and P the cosine with the trained row: b if P_b > confidence; otherwise a if
+    S_a (P_a + 1) / 2 * t / 10 > P_b (S_b + 1) / 2, and b elsewhere. t in 0..19 is the one of highest macro recall on
+    the validation samples, the last of equals. `mohammadahmadi1395/MixMaxSim`, read in its source, without its distance
+    "euclidean", which depends on the batch. Its sub-networks use a random partition, those of the ISM scenario here.
 
     Args:
-        confidence: P_b above which max-max is trusted; 0.8 is what `evaluate_mms` of that code uses. None takes the
-            rule its paper states: the lowest multiple of 0.01 above which less than 1 % of the wrong answers of
-            max-max lie, on the validation samples.
+        confidence: P_b above which max-max is trusted; 0.8 is in `evaluate_mms` of that code. None takes the rule of
+            its paper: the lowest multiple of 0.01 above which less than 1 % of the wrong answers of max-max are, on
+            the validation samples.
     """
 
     def __init__(self, confidence: float | None = 0.8):
@@ -38,7 +33,7 @@ class MixMaxSim(Baseline):
     def partitioners(self) -> list[Partitioner]:
         return [RandomPartitioner()]
 
-    def fit(self, task: Task) -> Predictor:
+    def fit(self, task: BaselineTask) -> Predictor:
         ((_, heads),) = task.ensembles
         rule = Rule(torch.from_numpy(task.class_means_KD), heads, self.confidence or 0.8)
         if len(task.val):
@@ -83,10 +78,8 @@ def lowest_confidence(wrong_P: Tensor) -> float:
     >>> lowest_confidence(torch.tensor([0.105, 0.305, 0.2]))
     0.31
     """
-    for hundredth in range(101):
-        if not len(wrong_P) or (wrong_P > hundredth / 100).float().mean() < 0.01:
-            return hundredth / 100
-    return 1.0
+    rare = (n / 100 for n in range(101) if not len(wrong_P) or (wrong_P > n / 100).float().mean() < 0.01)
+    return next(rare, 1.0)
 
 
 def _macro_recall(answer_N: Tensor, truth_N: Tensor) -> float:

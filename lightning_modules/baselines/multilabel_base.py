@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What every multi-label baseline that is no network has in common.
-
-Axes: N rows, F features, L labels.
-"""
+"""Base of the multi-label baselines that are no networks. Axes: N rows, F features, L labels."""
 
 from abc import ABC, abstractmethod
 
@@ -16,15 +13,7 @@ class LabelScorer(ABC):
     """
 
     def fit(self, features_NF: np.ndarray, labels_NL: np.ndarray, seed: int = 0) -> "LabelScorer":
-        """Learns from training rows.
-
-        Args:
-            features_NF: float32 in [0, 1].
-            labels_NL: bool.
-
-        Raises:
-            Infeasible: the method cannot do with data of this size.
-        """
+        """Learns from float32 features in [0, 1] and bool labels. Raises Infeasible: data of this size is too much."""
         self.share_L = labels_NL.mean(axis=0)
         self.varied = np.flatnonzero((self.share_L > 0) & (self.share_L < 1))
         if len(self.varied):

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""ML-kNN: how often the neighbours of rows with a label have it, and of rows without.
-
-Axes: N rows, F features, L labels, k neighbours.
-"""
+"""ML-kNN. Axes: N rows, F features, L labels, k neighbours, C = k + 1 counts of neighbours."""
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
@@ -15,7 +12,7 @@ class MLKNN(LabelScorer):
 
     With c the number of a row's k nearest neighbours that have the label, the score is P(label | c) by Bayes' rule:
     prior (s + rows with the label) / (2 s + N), likelihood (s + rows with the label and c) / (s (k + 1) + rows with
-    the label), likewise for rows without (eqs. 6 to 8; k is lowered where there are fewer rows).
+    the label), likewise for rows without (eqs. 6 to 8; k is lowered if there are fewer rows).
     """
 
     def __init__(self, k: int = 10, smoothing: float = 1.0):

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Binary relevance, classifier chain and label powerset, on logistic regression, by scikit-learn.
-
-Axes: N rows, F features, L labels, S distinct sets of labels.
-"""
+"""Multi-label baselines by scikit-learn. Axes: N rows, F features, L labels, S distinct sets of labels."""
 
 import warnings
 
@@ -17,11 +14,7 @@ from lightning_modules.baselines.multilabel_base import Infeasible, LabelScorer
 
 
 class BinaryRelevance(LabelScorer):
-    """One logistic regression per label, each alone.
-
-    Args:
-        C: inverse strength of the L2 penalty.
-    """
+    """One logistic regression per label, each alone. C is the inverse strength of the L2 penalty."""
 
     def __init__(self, C: float = 1.0):
         self.C = C
@@ -36,34 +29,23 @@ class BinaryRelevance(LabelScorer):
         return scores_NL[:, -1:] if len(self.varied) == 1 else scores_NL
 
 
-class ClassifierChain(LabelScorer):
+class ClassifierChain(BinaryRelevance):
     """One logistic regression per label, which also sees the labels before it in a random order.
 
-    Read, Pfahringer, Holmes & Frank, "Classifier chains for multi-label classification", ECML PKDD 2009. Training
-    sees the true labels, prediction the predicted ones.
-
-    Args:
-        C: inverse strength of the L2 penalty.
+    Read, Pfahringer, Holmes & Frank, "Classifier chains for multi-label classification", ECML PKDD 2009. Training sees
+    the true labels, prediction the predicted ones.
     """
-
-    def __init__(self, C: float = 1.0):
-        self.C = C
 
     def _fit(self, features_NF: np.ndarray, labels_NL: np.ndarray, seed: int) -> None:
         regression = LogisticRegression(C=self.C, solver="liblinear", random_state=seed)
         self.model = SklearnChain(regression, order="random", random_state=seed)
         self.model.fit(csr_matrix(features_NF), labels_NL.astype(int))
 
-    def _scores(self, features_NF: np.ndarray) -> np.ndarray:
-        return self.model.predict_proba(csr_matrix(features_NF))
-
 
 class LabelPowerset(LabelScorer):
     """One class per distinct set of labels; the score of a label is the probability of all sets that hold it.
 
-    Args:
-        C: inverse strength of the L2 penalty.
-        max_sets: with more distinct sets in training the method is not feasible.
+    More than `max_sets` distinct sets in training are not feasible.
     """
 
     def __init__(self, C: float = 1.0, max_iter: int = 30, max_sets: int = 6000):

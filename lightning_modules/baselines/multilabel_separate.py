@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Binary relevance with the same perceptron: one network per label, nothing shared, a stack of them trained at once.
-
-Axes: B batch, K inputs, L labels (networks of the stack), H hidden units, N validation rows.
-"""
+"""One perceptron per label. Axes: B batch, K inputs, L labels (networks of the stack), H hidden units."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +17,7 @@ class SeparatePerceptrons(nn.Module):
     """L perceptrons of one output each, computed together by batched products; equal to each alone.
 
     Args:
-        singles: the perceptrons whose weights it takes, all of one shape, with one output each.
+        singles: the perceptrons whose weights it takes, all of one shape.
         dropout: share of hidden units that a training step leaves out, in steps of 2^-16.
     """
 
@@ -74,15 +71,9 @@ class SeparatePerceptrons(nn.Module):
 class SeparateTraining(LabelNetwork):
     """Trains a stack, each of its networks as if it were alone: with weights of its own best epoch and its own end.
 
-    A network whose validation loss has not fallen for `patience` epochs leaves the stack, so no time goes into it any
-    more. Logs train/loss and val/loss in nats per row, the mean over the networks still in training.
-
-    Attributes:
-        epochs_L: how many epochs each network was trained.
-
-    Args:
-        network: the stack; holds all its networks again when the fit has ended.
-        patience: epochs without a lower validation loss; None trains all to the end and keeps their last weights.
+    A network whose validation loss has not fallen for `patience` epochs leaves the stack until the fit ends; None
+    trains all to the end and keeps their last weights. `epochs_L` tells how many epochs each was trained. Logs
+    train/loss and val/loss in nats per row, the mean over the networks still in training.
     """
 
     network: SeparatePerceptrons

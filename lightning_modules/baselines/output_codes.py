@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Error-correcting output codes: about log N binary classifiers instead of N rows.
-
-Axes: N samples, B probes, K identities, L bits, D embedding dimension.
-"""
+"""Error-correcting output codes. Axes: N samples, B probes, K identities, L bits, D dimension."""
 
 import math
 
@@ -10,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_modules.baselines.base import Baseline, ByScore, Infeasible, Predictor, Task, unit_rows
+from lightning_modules.baselines.base import Baseline, BaselineTask, ByScore, Infeasible, Predictor, unit_rows
 from lightning_modules.baselines.coded import count, trained_head
 from lightning_modules.losses.base import ClassificationLoss
 
@@ -23,16 +20,15 @@ BLOCK = 4096
 class OutputCodes(Baseline):
     """A random code word of L bits per identity; L binary classifiers; the identity of the closest word.
 
-    Dietterich & Bakiri, JAIR 2, 1995. Dense words have L = ceil(10 log2 K) bits of +-1; sparse ones ceil(15 log2 K)
-    of -1, 0, +1 with probabilities 1/4, 1/2, 1/4, where a 0 leaves the identity out of that bit's training (Allwein,
+    Dietterich & Bakiri, JAIR 2, 1995. Dense words have L = ceil(10 log2 K) bits of +-1; sparse ones ceil(15 log2 K) of
+    -1, 0, +1 with probabilities 1/4, 1/2, 1/4, where a 0 leaves the identity out of that bit's training (Allwein,
     Schapire & Singer, JMLR 1, 2000). Of several books the one with the largest minimum distance between two words is
-    taken. All bits are logistic outputs of one network; random halves of many identities are far from linearly
-    separable, so they share a layer of hidden units.
+    taken. All bits are logistic outputs of one network.
 
-    Decoding, where f_j is the output of bit j and M the book: "linear", the highest sum of M_ij f_j, which for a dense
-    book is the nearest word in Euclidean distance; "loss", the lowest sum of log(1 + e^(-M_ij f_j)) (Allwein et al.,
-    eq. 8; a 0 costs log 2); "loss_weighted", the same sum with weights that sum to 1 for each identity and are
-    proportional to the share of its training samples that bit j gets right (Escalera, Pujol & Radeva, JMLR 11, 2010).
+    Decoding, with f_j the output of bit j and M the book: "linear", the highest sum of M_ij f_j; "loss", the lowest sum
+    of log(1 + e^(-M_ij f_j)) (Allwein et al., eq. 8; a 0 costs log 2); "loss_weighted", the same sum with weights that
+    sum to 1 for each identity and are proportional to the share of its training samples that bit j gets right
+    (Escalera, Pujol & Radeva, JMLR 11, 2010).
 
     Args:
         kind: "dense" or "sparse".
@@ -43,13 +39,11 @@ class OutputCodes(Baseline):
 
     def __init__(self, kind: str = "dense", books: int = 10, decoding: str = "loss_weighted", hidden: int = 1024):
         if kind not in KINDS or decoding not in DECODINGS or books < 1 or hidden < 0:
-            raise ValueError(
-                f"got kind {kind!r}, decoding {decoding!r}, books {books}, hidden {hidden}; expected one of {KINDS}, "
-                f"one of {DECODINGS}, at least 1, at least 0"
-            )
+            got = f"got kind {kind!r}, decoding {decoding!r}, books {books}, hidden {hidden}"
+            raise ValueError(f"{got}; expected one of {KINDS}, one of {DECODINGS}, at least 1, at least 0")
         self.kind, self.books, self.decoding, self.hidden = kind, books, decoding, hidden
 
-    def fit(self, task: Task) -> Predictor:
+    def fit(self, task: BaselineTask) -> Predictor:
         if task.n_identities < 2:
             raise Infeasible("a single identity has no code")
         book_KL = best_book(task.n_identities, self.kind, self.books, task.generator())
@@ -60,11 +54,8 @@ class OutputCodes(Baseline):
             with torch.no_grad():
                 output_NL = torch.cat([head(block) for block in torch.split(rows_ND, BLOCK)])
             weight_KL = bit_weights(output_NL, labels_N, book_KL)
-
-        def scores(probes_BD: Tensor) -> Tensor:
-            return decode(head(probes_BD), book_KL, self.decoding, weight_KL)
-
-        return ByScore(scores, task.n_identities, count(head) + book_KL.numel())
+        parameters = count(head) + book_KL.numel()
+        return ByScore(lambda x_BD: decode(head(x_BD), book_KL, self.decoding, weight_KL), len(book_KL), parameters)
 
 
 class _CodeLoss(ClassificationLoss):
@@ -83,18 +74,9 @@ class _CodeLoss(ClassificationLoss):
 
 
 def best_book(n_identities: int, kind: str, books: int, generator: torch.Generator) -> Tensor:
-    """The best of several random books.
-
-    Args:
-        n_identities: K, at least 2.
-        kind: "dense" or "sparse".
-
-    Returns:
-        (K, L) float32 of -1, 0, +1; every bit has both signs.
-    """
+    """The best of several random books: (K, L) float32 of -1, 0, +1, K >= 2; every bit has both signs."""
     bits = math.ceil(BITS_PER_LOG2[kind] * math.log2(n_identities))
-    drawn = [_book(n_identities, bits, kind, generator) for _ in range(books)]
-    return max(drawn, key=least_distance)
+    return max((_book(n_identities, bits, kind, generator) for _ in range(books)), key=least_distance)
 
 
 def _book(n_identities: int, bits: int, kind: str, generator: torch.Generator) -> Tensor:
@@ -108,12 +90,9 @@ def _book(n_identities: int, bits: int, kind: str, generator: torch.Generator) -
 
 
 def least_distance(book_KL: Tensor) -> float:
-    """The smallest distance of two words, sum over bits of (1 - a b) / 2: Hamming's, where a 0 counts half.
+    """The smallest distance of two words, sum over bits of (1 - a b) / 2: Hamming's, but a 0 counts half.
 
-    Above 4,096 identities the words of the first 4,096 are compared with all.
-
-    Args:
-        book_KL: (K, L), K >= 2.
+    The words of the first 4,096 identities are compared with all K >= 2.
     """
     product = book_KL[:ROWS_COMPARED] @ book_KL.T
     product.fill_diagonal_(-torch.inf)
@@ -121,18 +100,15 @@ def least_distance(book_KL: Tensor) -> float:
 
 
 def bit_weights(output_NL: Tensor, labels_N: Tensor, book_KL: Tensor) -> Tensor:
-    """Share of an identity's samples that each bit gets right, divided by the sum over its bits; 0 where the word is 0.
+    """Share of an identity's samples that each bit gets right, divided by the sum over its bits; 0 for a 0 of the word.
 
-    Returns:
-        (K, L); rows sum to 1 (equal weights, where every bit is wrong for every sample).
+    (K, L), equal weights in a row if every bit is wrong for every sample.
     """
     right_NL = (output_NL * book_KL[labels_N] > 0).float()
     right_KL = torch.zeros_like(book_KL).index_add_(0, labels_N, right_NL)
     right_KL /= torch.bincount(labels_N, minlength=len(book_KL))[:, None]
-    total_K1 = right_KL.sum(1, keepdim=True)
-    return torch.where(total_K1 > 0, right_KL, book_KL.abs()) / torch.where(
-        total_K1 > 0, total_K1, book_KL.abs().sum(1, keepdim=True)
-    )
+    weight_KL = torch.where(right_KL.sum(1, keepdim=True) > 0, right_KL, book_KL.abs())
+    return weight_KL / weight_KL.sum(1, keepdim=True)
 
 
 def decode(output_BL: Tensor, book_KL: Tensor, decoding: str, weight_KL: Tensor | None = None) -> Tensor:

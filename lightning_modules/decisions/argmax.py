@@ -15,6 +15,8 @@ class Argmax(Decision):
 
     def decide(self, scores: ProbeScores, clusters_BP: Tensor) -> Decided:
         found = [scores.best_in_cluster(clusters_B) for clusters_B in clusters_BP.unbind(1)]
+        if len(found) == 1:
+            return Decided(found[0][1], found[0][0], clusters_BP[:, 0])
         output_BP, identity_BP = (torch.stack(block, 1) for block in zip(*found, strict=True))
         return best_of(output_BP, identity_BP, clusters_BP)
 

@@ -20,16 +20,14 @@ class Calibrated(Decision):
     """The class of highest calibrated probability inside the routed clusters; the score is its log-odds.
 
     p(class | x, cluster) = softmax(s_c z) over the outputs z of sub-network c, s_c = 1 / temperature (Guo et al., ICML
-    2017, eq. 9). `fit` finds each s_c where the mean negative log-likelihood of the validation probes of that
-    cluster's own identities is least. Log-odds log p / (1 - p) rank as p does and do not round to 1; those of a
-    sub-network with a single class are set to 80. One cluster per probe gives the answers of `Argmax`, with a score
-    that means the same in every cluster.
-
-    A sub-network without validation probes takes the factor of all probes together; without any, `factor` stays.
+    2017, eq. 9). `fit` minimises the mean negative log-likelihood of the validation probes of that cluster's own
+    identities. Log-odds log p / (1 - p) rank as p does and do not round to 1; those of a sub-network with a single
+    class are 80. A sub-network without validation probes takes the factor of all probes together; without any, `factor`
+    stays.
 
     Args:
         factor: s of a sub-network that nothing is known about, above 0.
-        factor_M: (M,) s of each sub-network; set by `fit`.
+        factor_M: s of each sub-network; set by `fit`.
     """
 
     needs_fit = True
@@ -84,21 +82,15 @@ def _own_probes(scores: ProbeScores, cluster: int, truth_B: Tensor) -> list[tupl
 
 
 def best_factor(parts: list[tuple[Tensor, Tensor]]) -> float:
-    """The factor s of outputs z for which the mean of logsumexp(s z) - s z_true is least: convex in s.
+    """The factor s in `RANGE` of outputs z for which the mean of logsumexp(s z) - s z_true is least: convex in s.
 
-    Bisection on the derivative, mean of (expected z under softmax(s z)) - z_true, which grows with s.
-
-    Args:
-        parts: (b, C) outputs and (b,) int64 true classes, in any number of blocks.
-
-    Returns:
-        s in `RANGE`.
+    Bisection on the derivative, mean of (expected z under softmax(s z)) - z_true, which grows with s. Each part
+    has (b, C) outputs and (b,) int64 true classes.
     """
     low, high = (torch.tensor(end).log().item() for end in RANGE)
     for _ in range(25):
         middle = (low + high) / 2
-        factor = torch.tensor(middle).exp()
-        slope = 0.0
+        factor, slope = torch.tensor(middle).exp(), 0.0
         for output_bC, class_b in parts:
             expected_b = ((factor * output_bC).softmax(1) * output_bC).sum(1)
             slope += float((expected_b - output_bC.gather(1, class_b[:, None]).squeeze(1)).double().sum())

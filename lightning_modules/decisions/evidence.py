@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from datamodules.partitioners.samples import TrainingSamples
 from datamodules.splits import Split
 from lightning_modules import local_metric
-from lightning_modules.decisions.inside import identities_of, outputs_of, routed
-from lightning_modules.scores import ProbeScores
+from lightning_modules.decisions.inside import identities_of, outputs_of
+from lightning_modules.scores import ProbeScores, routed
 
 MOST_CANDIDATES = 1 << 18  # of all probes together
 
@@ -25,19 +25,16 @@ PRIOR_FACTOR = 20.0  # of the first kind before anything is known, and how far f
 
 
 def best_weights(evidence_JBX: Tensor, right_BX: Tensor) -> tuple[np.ndarray, float]:
-    """The factors f >= 0 under which the right candidates are most probable.
+    """The (J,) factors f >= 0 under which the right candidates are most probable, and their mean log-probability.
 
-    p(x | b) = softmax over the candidates of b of sum_j f_j evidence_jbx. Maximises the sum over probes of log p of
-    the right candidate (of all places where it is right, if it stands in several) minus |f - f0|^2 / (2 f00^2), with
-    f0 = (20, 0, ...) and f00 = 20: a prior of the weight of a single probe. Concave, so that there is one maximum
-    wherever a right candidate stands in one place (McFadden, Frontiers in Econometrics 1974).
+    p(x | b) = softmax over the candidates of b of sum_j f_j evidence_jbx. Maximises the sum over probes of log p of the
+    right candidate (of all places where it is right) minus |f - f0|^2 / (2 f00^2), with f0 = (20, 0, ...) and f00 = 20:
+    a prior of the weight of a single probe. Concave if a right candidate has one place (McFadden, Frontiers in
+    Econometrics 1974). The mean is -inf if no probe has a right candidate.
 
     Args:
-        evidence_JBX: (J, B, X) float32; -inf in the first kind where there is no candidate.
-        right_BX: (B, X) bool; probes without a right candidate say nothing.
-
-    Returns:
-        (J,) float64 factors, and the mean log-probability of the right candidates; -inf where no probe has one.
+        evidence_JBX: float32; -inf in the first kind if there is no candidate.
+        right_BX: bool; probes without a right candidate say nothing.
     """
     known_B = right_BX.any(1)
     start = np.zeros(len(evidence_JBX))
@@ -63,32 +60,24 @@ def best_weights(evidence_JBX: Tensor, right_BX: Tensor) -> tuple[np.ndarray, fl
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What the evidence is worth.
+class EvidenceWeights:
+    """How much the evidence is worth."""
 
-    Attributes:
-        strength: of the metric.
-        factors: of mean, row, local and pooled metric, at least 0.
-    """
-
-    strength: float
-    factors: tuple[float, float, float, float]
+    strength: float  # of the metric
+    factors: tuple[float, float, float, float]  # of mean, row, local and pooled metric, at least 0
 
 
-def choose(found: "Evidence", strengths: tuple[float, ...], rows: bool) -> Choice | None:
-    """The kinds of evidence, their factors and the strength that explain the right answers best.
+def choose(found: "Evidence", strengths: tuple[float, ...], rows: bool) -> EvidenceWeights | None:
+    """The kinds of evidence, their factors and the strength that explain the right answers best; None without any.
 
-    Compared are the class mean alone, with rows, with the metrics of each strength, and with both. More parameters
-    must pay: the highest log-likelihood less ln(B) / 2 for each further factor above 0 and for the strength wins
-    (Schwarz, Annals of Statistics 6, 1978). Where hardly a probe is answered wrongly nothing is learned from the few.
-
-    Returns:
-        None where no probe has a right candidate.
+    Compared are the class mean alone, with rows, with the metrics of each strength, and with both. The highest
+    log-likelihood less ln(B) / 2 for each further factor above 0 and for the strength wins (Schwarz, Annals of
+    Statistics 6, 1978): if hardly a probe is answered wrongly, nothing is learned from the few.
     """
     known = int(found.right_BX.any(1).sum())
     if not known:
         return None
-    best: tuple[float, Choice | None] = (-np.inf, None)
+    best: tuple[float, EvidenceWeights | None] = (-np.inf, None)
     for place, strength in enumerate(strengths):
         kinds = found.kinds(place)
         for used in ([0], [0, 1], [0, 2, 3], [0, 1, 2, 3]):
@@ -100,26 +89,19 @@ def choose(found: "Evidence", strengths: tuple[float, ...], rows: bool) -> Choic
             if worth > best[0]:
                 every = np.zeros(4)
                 every[used] = factors
-                best = worth, Choice(strength, (every[0], every[1], every[2], every[3]))
+                best = worth, EvidenceWeights(strength, (every[0], every[1], every[2], every[3]))
     return best[1]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What speaks for the candidates of B probes.
+    """How much speaks for the candidates of B probes."""
 
-    Attributes:
-        right_BX: (B, X) bool.
-        mean_BX: cosine with the class mean, -inf where there is no candidate.
-        row_BX: output of the head.
-        local_SBX, pooled_SBX: what the metrics of class and of cluster give back, for each strength.
-    """
-
-    right_BX: Tensor
-    mean_BX: Tensor
-    row_BX: Tensor
-    local_SBX: Tensor
-    pooled_SBX: Tensor
+    right_BX: Tensor  # bool
+    mean_BX: Tensor  # cosine with the class mean, -inf if there is no candidate
+    row_BX: Tensor  # output of the head
+    local_SBX: Tensor  # given back by the metric of the class, for each strength
+    pooled_SBX: Tensor  # given back by the metric of all
 
     def kinds(self, place: int) -> Tensor:
         """(4, B, X) mean, row, local and pooled under one of the strengths."""
@@ -132,13 +114,12 @@ def of_probes(
 ) -> Evidence:  # fmt: skip
     """Evidence for the classes of highest cosine with their mean in each routed cluster.
 
-    Args:
-        clusters_BP: (B, P) int64, -1 where none.
-        truth_B: (B,) int64 identities.
-        own_BD: the class mean of each probe's own identity, where it is not that of the scores.
+    Of all probes, or of so many, evenly drawn, that there are about 262,144 candidates.
 
-    Returns:
-        Of all probes, or so many, evenly drawn, that there are about 262,144 candidates.
+    Args:
+        clusters_BP: int64, -1 for none.
+        truth_B: int64 identities.
+        own_BD: the class mean of each probe's own identity, if it is not that of the scores.
     """
     p, device = clusters_BP.shape[1], truth_B.device
     most = max(1, MOST_CANDIDATES // (p * candidates))
@@ -168,9 +149,8 @@ def of_probes(
             metrics = [(first, local_metric.metric(covariance_kRR, strength))]
             found.local_SBX[s] += local_metric.given_back(offset_BXR, identity_BX, metrics)
     for s, strength in enumerate(strengths):
-        found.pooled_SBX[s] += local_metric.given_back_alike(
-            offset_BXR, local_metric.metric(learned.pooled_RR, strength)
-        )
+        metric_RR = local_metric.metric(learned.pooled_RR, strength)
+        found.pooled_SBX[s] += local_metric.given_back_alike(offset_BXR, metric_RR)
     return found
 
 
@@ -181,13 +161,8 @@ def of_training_samples(
     """The same of training samples, each in its home cluster and against the mean of its class without it.
 
     Covariances that have seen a sample know its deviation: those used here are learned from every other identity, and
-    the probes are samples of the identities between.
-
-    Args:
-        scores: of any probes; class means, partition and heads are what is taken from it.
-        samples: of which those are drawn whose class has another one.
-        settings: directions, pool and prior of `local_metric.learn`.
-        strengths, candidates: see `of_probes`.
+    the probes are samples of the identities between that have another sample. Of `scores` only class means, partition
+    and heads are used; `settings` are directions, pool and prior of `local_metric.learn`.
     """
     means_KD, split, device = scores.class_means_KD, samples.split, scores.class_means_KD.device
     even_N = split.labels % 2 == 0

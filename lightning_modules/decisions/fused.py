@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Ours: class mean, trained row and the variation around the class, weighed by what validation says they are worth.
+"""Our decision: the sum of four kinds of evidence.
 
-Axes: B probes, P routed clusters of a probe, T candidates, C classes of a cluster, S classes of all clusters,
-K identities, D embedding dimension, R directions.
+Axes: B probes, P routed clusters of a probe, T candidates, C classes of a cluster, K identities, D embedding dimension,
+R directions.
 """
 
 import logging
@@ -39,26 +39,18 @@ class Fused(Decision):
     samples of the class and of its neighbours in any cluster, M from those of all. w = 1, g = h = 0 is the nearest
     class mean, w = g = h = 0 is `Argmax` over cosines.
 
-    `fit` chooses w, g, h and the strength of both M where the mean log-probability of the validation probes, the
-    softmax of factor x score over their candidates, is highest: convex in the four factors, kept at 0 or above, for
-    each of six strengths (McFadden's conditional logit, 1974). It rewards clear answers as well as right ones. Rows and
-    metrics are left out where they do not raise it by more than their number of parameters would by chance, see
-    `evidence.choose`: where hardly a probe is answered wrongly, class means decide alone. Rows are left out too where
-    more than half of the identities have a single training sample: validation has no probe of such identities, and
-    what it says of the rows of others does not hold for theirs.
-    A weak prior, worth one probe, holds a handful of probes near the class mean. Where no validation probe has its
-    identity among its candidates, training samples of every other identity are the probes, each against the mean of its
-    class without it and under covariances of the identities between; rows, which have seen them, get no weight. Where
-    that finds no probe either, class means decide alone.
+    `fit` chooses w, g, h and the strength of both M that make the right candidates of the validation probes most
+    probable, see `evidence.choose`. Rows are left out if more than half of the identities have a single training
+    sample: validation has no probe of these. If no validation probe has its identity among its candidates, training
+    samples are the probes, see `evidence.of_training_samples`. If that finds none either, class means decide alone.
 
-    Memory: R + R^2 / 2 floats per identity (18 kB at R = 96, nine times a row of D = 512). Time: two cosines per
-    class of the routed clusters, R^2 products per candidate.
+    Memory: R + R^2 / 2 floats per identity (18 kB at R = 96, nine times a row of D = 512). Time: two cosines per class
+    of the routed clusters, R^2 products per candidate.
 
     Args:
         candidates: T, classes in each routed cluster with the highest score before v, for which v is measured.
         directions: R at most.
-        pool: degrees of freedom of the neighbourhood of a class, see `local_metric.learn`.
-        prior: degrees of freedom for which the covariance of all counts beside it.
+        pool, prior: degrees of freedom of a neighbourhood and of the covariance of all, see `local_metric.learn`.
         rows: whether trained rows count; without them no sub-network is needed and w = 1.
         weight: w, in [0, 1].
         gain, pooled_gain: g and h, at least 0.
@@ -71,22 +63,11 @@ class Fused(Decision):
     needs_fit = True
 
     def __init__(
-        self,
-        candidates: int = 10,
-        directions: int = 96,
-        pool: int = 300,
-        prior: int = 200,
-        rows: bool = True,
-        weight: float = 1.0,
-        gain: float = 0.0,
-        pooled_gain: float = 0.0,
-        strength: float = 1.0,
-        factor: float = 30.0,
-        basis_DR: Tensor | None = None,
-        projected_KR: Tensor | None = None,
-        metric_KRR: Tensor | None = None,
+        self, candidates: int = 10, directions: int = 96, pool: int = 300, prior: int = 200, rows: bool = True,
+        weight: float = 1.0, gain: float = 0.0, pooled_gain: float = 0.0, strength: float = 1.0, factor: float = 30.0,
+        basis_DR: Tensor | None = None, projected_KR: Tensor | None = None, metric_KRR: Tensor | None = None,
         metric_RR: Tensor | None = None,
-    ):
+    ):  # fmt: skip
         if candidates < 1 or directions < 0 or pool < 1 or prior < 0:
             raise ValueError(
                 f"got candidates {candidates}, directions {directions}, pool {pool}, prior {prior}; expected at least "
@@ -147,7 +128,7 @@ class Fused(Decision):
         if chosen is None:
             found = evidence.of_training_samples(scores, samples, settings, STRENGTHS, self.candidates)
             chosen = evidence.choose(found, STRENGTHS, rows=False)
-        chosen = chosen or evidence.Choice(self.strength, (self.factor, 0.0, 0.0, 0.0))
+        chosen = chosen or evidence.EvidenceWeights(self.strength, (self.factor, 0.0, 0.0, 0.0))
         strength, (of_mean, of_row, *of_metrics) = chosen.strength, chosen.factors
         factor = max(of_mean + of_row, 1e-6)
         weight, gain, pooled_gain = of_mean / factor, *(of_metric / factor for of_metric in of_metrics)

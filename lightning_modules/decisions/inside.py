@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Looking into routed clusters, one cluster at a time. What decisions share.
-
-Axes: B probes, P routed clusters of a probe, C classes of a cluster, D embedding dimension.
-"""
+"""Looks into routed clusters. Axes: B probes, P routed clusters of a probe, C classes of a cluster, D dimension."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.decisions.base import Decided, Ranked
-from lightning_modules.scores import ProbeScores
+from lightning_modules.scores import ProbeScores, routed
 
 BLOCK_ELEMENTS = 1 << 25  # outputs at a time: 128 MiB of float32
 
@@ -19,32 +16,10 @@ BLOCK_ELEMENTS = 1 << 25  # outputs at a time: 128 MiB of float32
 Candidates = Callable[[int, Tensor], Iterator[tuple[slice, Tensor, Tensor]]]
 
 
-def routed(clusters_BP: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """The probes of each routed cluster.
-
-    Args:
-        clusters_BP: (B, P) int64, -1 where none.
-
-    Yields:
-        A cluster, the (b,) probes that look into it, ascending, and the (b,) place of it in their route.
-    """
-    probe_N, place_N = (clusters_BP >= 0).nonzero(as_tuple=True)
-    cluster_N = clusters_BP[probe_N, place_N]
-    order = torch.argsort(cluster_N, stable=True)
-    present, counts = torch.unique_consecutive(cluster_N[order], return_counts=True)
-    for cluster, which in zip(present.tolist(), torch.split(order, counts.tolist()), strict=True):
-        yield cluster, probe_N[which], place_N[which]
-
-
 def outputs_of(scores: ProbeScores, cluster: int, which_b: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Outputs of one head and cosines with the class means of its classes, some probes at a time.
+    """Outputs of one head and cosines with the class means of its classes, some of the probes `which_b` at a time.
 
-    Args:
-        which_b: (b,) probes.
-
-    Yields:
-        A slice of `which_b`, the (., C) outputs and the (., C) cosines with class means of those probes; without heads
-        the cosines twice.
+    Yields a slice of `which_b`, the (., C) outputs and the (., C) cosines; without heads the cosines twice.
     """
     heads, means_CD = scores.heads, scores.class_means_KD[identities_of(scores, cluster)]
     step = max(1, BLOCK_ELEMENTS // (len(means_CD) * (1 if heads is None else heads.rows_per_class)))
@@ -72,7 +47,7 @@ def best_of(score_BP: Tensor, identity_BP: Tensor, clusters_BP: Tensor) -> Decid
 
 
 def decided_inside(scores: ProbeScores, clusters_BP: Tensor, candidates: Candidates) -> Decided:
-    """The candidate of highest score over the routed clusters (B, P) of each probe, -1 where none."""
+    """The candidate of highest score over the routed clusters (B, P) of each probe, -1 for none."""
     score_BP = torch.full(clusters_BP.shape, -torch.inf, device=clusters_BP.device)
     identity_BP = torch.full_like(clusters_BP, -1)
     for cluster, which_b, place_b in routed(clusters_BP):
@@ -85,7 +60,7 @@ def decided_inside(scores: ProbeScores, clusters_BP: Tensor, candidates: Candida
 
 
 def ranked_inside(scores: ProbeScores, clusters_BP: Tensor, most: int, candidates: Candidates) -> Ranked:
-    """The best candidates over the routed clusters (B, P) of each probe, -1 where none; at most `most`."""
+    """The best candidates over the routed clusters (B, P) of each probe, -1 for none; at most `most`."""
     b, p = clusters_BP.shape
     score_BX = torch.full((b, p * most), -torch.inf, device=clusters_BP.device)
     identity_BX = torch.full((b, p * most), -1, device=clusters_BP.device)

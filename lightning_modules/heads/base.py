@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a head states: scores of all classes of one sub-network.
-
-Axes: B batch, C classes, R rows per class, D embedding dimension.
-"""
+"""Heads: scores of all classes of one sub-network. Axes: B batch, C classes, R rows per class, D dimension."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -18,47 +15,35 @@ from lightning_modules.losses.base import ClassificationLoss
 class Head(nn.Module, ABC):
     """The trained part of a sub-network. A head of your own states `scores`; all else has a default.
 
-    The constructor gets the rows that the initialiser made. A head may start there or take only their shape. Random
-    weights that a constructor draws depend on (seed, sub-network) alone.
-
-    Attributes:
-        n_classes, dim: C and D.
+    A head may start at the rows of the initialiser or take only their shape. Random weights that a constructor draws
+    depend on (seed, sub-network) alone.
 
     Args:
         rows_CD: (C R, D) float32 starting rows, the R rows of a class in succession.
-        unit_rows: whether the loss wants cosines: rows of unit length.
+        unit_rows: whether rows have unit length, so that scores are cosines.
         precision: of large matrix products in training, see `lightning_modules.kernels.matmul_precision`.
         max_logits_bytes: bound on the bytes of B x C scores held at once.
         rows_per_class: R; the score of a class is the largest of its R rows.
-        compiled: whether torch.compile makes the passes over large matrices.
     """
 
     def __init__(
-        self,
-        rows_CD: Tensor,
-        unit_rows: bool = True,
-        precision: str = "highest",
-        max_logits_bytes: int = DEFAULT_LOGITS_BYTES,
-        rows_per_class: int = 1,
-        compiled: bool = False,
-    ):
+        self, rows_CD: Tensor, unit_rows: bool = True, precision: str = "highest",
+        max_logits_bytes: int = DEFAULT_LOGITS_BYTES, rows_per_class: int = 1,
+    ):  # fmt: skip
         super().__init__()
         self.n_classes, self.dim = len(rows_CD) // rows_per_class, rows_CD.shape[1]
         self.unit_rows, self.precision, self.max_logits_bytes = unit_rows, precision, max_logits_bytes
-        self.rows_per_class, self.compiled = rows_per_class, compiled
+        self.rows_per_class = rows_per_class
 
     @abstractmethod
     def scores(self, embedding_BD: Tensor) -> Tensor:
-        """Scores of all classes, (B, C) float32, for (B, D) float32 embeddings of unit length.
-
-        Higher is more certain. A margin loss takes them for cosines.
-        """
+        """Scores of all classes, (B, C) float32, of unit embeddings. A margin loss takes them for cosines."""
 
     def forward(self, embedding_BD: Tensor) -> Tensor:
         return self.scores(embedding_BD)
 
     def loss(self, embedding_BD: Tensor, target_B: Tensor, loss: ClassificationLoss) -> Tensor:
-        """Loss of each sample in training: (B,) float32. Embeddings have unit length, targets are int64 in [0, C)."""
+        """Loss of each sample in training, (B,) float32, of unit embeddings and int64 targets in [0, C)."""
         with matmul_precision(self.precision):
             return loss(self.scores(embedding_BD), target_B)
 

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One row per class on unit embeddings: the head of the paper.
-
-Axes: B batch, C classes, D embedding dimension, E dimension of what the rows are multiplied with.
-"""
+"""The head of the paper. Axes: B batch, C classes, R rows per class, D embedding dimension, E of the product."""
 
 from typing import Any, TypeGuard
 
@@ -11,26 +8,19 @@ from torch import Tensor, nn
 
 from lightning_modules.fused import Buffers, fused_margin_softmax, target_terms
 from lightning_modules.heads.base import Head
-from lightning_modules.kernels import PLAIN, Kernels, compiled
 from lightning_modules.losses.base import ClassificationLoss, MarginLoss
 
 
 class LinearHead(Head):
     """A linear layer without bias: scores are cosines, or w_j . x if rows keep their length.
 
-    A sub-class may make its rows in another way (`weight`), or transform the embeddings first (`embed`). Both keep the
-    fast path of margin losses.
+    A sub-class may make its rows differently (`weight`) or transform the embeddings first (`embed`).
     """
 
     def __init__(self, rows_CD: Tensor, **options: Any):
         super().__init__(rows_CD, **options)
         self.weight_CD = nn.Parameter(rows_CD.detach().clone().float())
         self.scratch = Buffers()
-
-    @property
-    def kernels(self) -> Kernels:
-        """The passes over large matrices in training."""
-        return compiled() if self.compiled else PLAIN
 
     def weight(self) -> Tensor:
         """(C R, E) class rows of any length, differentiable."""
@@ -53,24 +43,22 @@ class LinearHead(Head):
         return output if self.rows_per_class == 1 else output.unflatten(1, (-1, self.rows_per_class)).amax(2)
 
     def _fusible(self, loss: ClassificationLoss) -> TypeGuard[MarginLoss]:
-        # The fused path knows the gradient by embeddings and rows only, not that by parameters of the loss.
+        # The fused path has no gradient by parameters of the loss.
         return isinstance(loss, MarginLoss) and self.rows_per_class == 1 and next(loss.parameters(), None) is None
 
     def loss(self, embedding_BD: Tensor, target_B: Tensor, loss: ClassificationLoss) -> Tensor:
-        """Loss of each sample: fused for a margin loss, by plain autograd for any other; see `Head.loss`."""
         if not self._fusible(loss):
             return super().loss(embedding_BD, target_B, loss)
         return fused_margin_softmax(
             self.embed(embedding_BD), self.weight(), target_B, loss, self.precision, self.max_logits_bytes,
-            self.scratch, self.kernels,
+            self.scratch,
         )  # fmt: skip
 
     @torch.no_grad()
     def judge(self, embedding_BD: Tensor, target_B: Tensor, loss: ClassificationLoss) -> tuple[Tensor, Tensor]:
-        """Loss and hit of each sample; see `Head.judge`. A margin loss is computed in place, to save memory."""
         if not self._fusible(loss):
             return super().judge(embedding_BD, target_B, loss)
-        score_BC = self.scores(embedding_BD)
+        score_BC = self.scores(embedding_BD)  # the loss is computed in it, to save memory
         hit_B = score_BC.argmax(1) == target_B
         logit_B, _, penalty_B, _ = target_terms(loss, score_BC.gather(1, target_B[:, None]).squeeze(1))
         score_BC.mul_(loss.scale).scatter_(1, target_B[:, None], logit_B[:, None])
@@ -78,5 +66,5 @@ class LinearHead(Head):
         return loss_B if penalty_B is None else loss_B + penalty_B, hit_B
 
     def recycle_gradient(self) -> None:
-        """Lets the next step write the gradient of the rows where this one's was: fresh pages cost time on a CPU."""
+        """Lets the next step write the gradient of the rows to the memory of this one's."""
         self.scratch.give(self.weight_CD.grad)

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Class rows of low rank: fewer numbers to train, to keep and to send.
-
-Axes: C classes, D embedding dimension, r rank.
-"""
+"""Class rows of low rank: fewer numbers to train, to keep and to send. Axes: C classes, D dimension, r rank."""
 
 from typing import Any
 
@@ -13,10 +10,9 @@ from lightning_modules.heads.linear import LinearHead
 
 
 class LowRankHead(LinearHead):
-    """Rows W = A B with A (C, r) and B (r, D): r (C + D) numbers instead of C D.
+    """Rows W = A B with A (C, r) and B (r, D): r (C + D) numbers instead of C D. A step still computes W.
 
-    It starts at the best approximation of the starting rows of that rank: B holds the r first right singular vectors
-    of the rows (Eckart & Young, 1936). A step still computes W, so it saves memory of the optimiser, not time.
+    B starts as the r first right singular vectors of the rows, the best approximation (Eckart & Young, 1936).
 
     Args:
         rank: r, at least 1; more than D counts as D.

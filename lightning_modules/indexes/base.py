@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Index: finds the class means most similar to a probe without looking at all K of them.
-
-Axes: B probes, K identities, M clusters, P candidates, D embedding dimension.
-"""
+"""Base of all indexes. Axes: B probes, K identities, P candidates, Q before rescoring, D embedding dimension."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,7 +9,7 @@ from torch import Tensor
 
 from datamodules.partitioners.base import Partition
 
-# (B, D) unit probes and p -> (B, P) cosines, descending, and (B, P) int64 identities; -1 where nothing was found.
+# (B, D) unit probes and p -> (B, P) cosines, descending, and (B, P) int64 identities; -1 fills up.
 Search = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 BLOCK_ELEMENTS = 1 << 25  # similarities computed at a time: 128 MiB of float32
 
@@ -21,25 +18,18 @@ class ClassIndex(ABC):
     """Base of all indexes: hyper-parameters as plain numbers and strings, learned structures as tensors.
 
     All are arguments of the constructor under the attribute's own name, so that an index is saved as JSON and
-    safetensors and made again: no file format of another library is read, and nothing of it is trusted unchecked.
+    safetensors. faiss's own files are not used: its reader trusts the lengths and links in them.
     """
 
     def fit(self, class_means_KD: Tensor, partition: Partition) -> "ClassIndex":
-        """This index with the structures that cost time to make, of (K, D) float32 unit class means.
-
-        Itself is not changed. Repeats itself.
-        """
+        """A copy with the structures that are slow to learn, from (K, D) float32 unit class means; deterministic."""
         return self
 
     @abstractmethod
     def open(self, class_means_KD: Tensor, partition: Partition) -> Search | None:
-        """Makes the index ready for questions; for quick things that are not worth saving.
+        """Builds what is quick to build and not worth saving; None looks at all class means.
 
-        Returns:
-            The search; None looks at all class means.
-
-        Raises:
-            InputError: structures that do not belong to these class means.
+        Raises InputError: structures that do not belong to these class means.
         """
 
 
@@ -64,44 +54,36 @@ def exact_search(class_means_KD: Tensor) -> Search:
 
 
 def _top(values_BX: Tensor, p: int) -> tuple[Tensor, Tensor]:
-    if p == 1:
-        best_B, place_B = values_BX.max(1)
-        return best_B[:, None], place_B[:, None]
-    return values_BX.topk(p, dim=1)
+    return values_BX.max(1, keepdim=True) if p == 1 else values_BX.topk(p, dim=1)
 
 
-def completed(search: Search, class_means_KD: Tensor, exact_below: float | None = None) -> Search:
-    """A search that asks all class means for those probes for which an index finds fewer than p, or nobody similar.
+def completed(search: Search, wider: Search, k: int, below: float | None = None) -> Search:
+    """A search that asks a wider one about probes with fewer than p of K found, or a highest cosine under `below`.
 
-    A probe that resembles nobody (a stranger, a bad photograph) has its nearest class means anywhere, so that cells
-    miss them; such probes are few, and their low cosine tells them.
-
-    Args:
-        class_means_KD: (K, D) float32 unit class means.
-        exact_below: highest cosine under which a probe is searched for again; None never does so.
+    The nearest class mean of a probe that resembles nobody (a stranger, a bad photograph) may be in any cell.
     """
-    exact = exact_search(class_means_KD)
 
     def full(probes_BD: Tensor, p: int) -> tuple[Tensor, Tensor]:
-        p = min(p, len(class_means_KD))
+        p = min(p, k)
         cosine_BP, identity_BP = search(probes_BD, p)
-        short_B = (identity_BP < 0).any(1)
-        if exact_below is not None:
-            short_B |= cosine_BP[:, 0] < exact_below
-        if short_B.any():
-            cosine_BP[short_B], identity_BP[short_B] = exact(probes_BD[short_B], p)
+        poor_B = identity_BP[:, -1] < 0
+        if below is not None:
+            poor_B |= cosine_BP[:, 0] < below
+        if poor_B.any():
+            cosine_BP[poor_B], identity_BP[poor_B] = wider(probes_BD[poor_B], p)
         return cosine_BP, identity_BP
 
     return full
 
 
-def rescored(search: Search, class_means_KD: Tensor, more: int = 4) -> Search:
-    """A search by rounded class means whose best few are compared once more, with the (K, D) class means themselves."""
+def rescored(search: Search, class_means_KD: Tensor, more: int) -> Search:
+    """A search by rounded class means; the best `more` times p are compared again with the (K, D) class means."""
 
     def exact_among_found(probes_BD: Tensor, p: int) -> tuple[Tensor, Tensor]:
         _, identity_BQ = search(probes_BD, more * p)
-        cosine_BQ = torch.einsum("bqd,bd->bq", class_means_KD[identity_BQ.clamp_min(0)], probes_BD)
-        best_BP = cosine_BQ.masked_fill(identity_BQ < 0, -torch.inf).topk(p, dim=1)
-        return best_BP.values, identity_BQ.gather(1, best_BP.indices)
+        # A matrix product would wake several threads for a single probe, and wait for them longer than it computes.
+        cosine_BQ = (class_means_KD[identity_BQ.clamp_min(0)] * probes_BD[:, None]).sum(2)
+        cosine_BP, place_BP = _top(cosine_BQ.masked_fill_(identity_BQ < 0, -torch.inf), p)
+        return cosine_BP, identity_BQ.gather(1, place_BP)
 
     return exact_among_found

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A faiss index as a search of tensors.
-
-Axes: B probes, P candidates, D embedding dimension.
-"""
+"""Indexes of faiss as searches. Axes: B probes, P candidates, K class means, L cells, R dimensions."""
 
 from typing import Any
 
@@ -13,19 +10,43 @@ from torch import Tensor
 
 from lightning_modules.indexes.base import Search
 
+ENCODINGS = {"float32": None, "float16": "QT_fp16", "int8": "QT_8bit"}
+ADD_ROWS = 1 << 16  # class means that are coded at a time
 
-def faiss_search(index: Any, *kept: Any) -> Search:
-    """Asks a faiss index, which lives on the CPU, whatever device the probes are on.
 
-    Args:
-        *kept: objects that the index refers to without owning them.
+def faiss_search(index: Any, *owned: Any, **parameters: Any) -> Search:
+    """Asks a faiss index on the CPU, whatever device the probes are on.
+
+    `owned` are objects that the index refers to and Python must keep; `parameters` are of `index.search`.
     """
 
-    def search(probes_BD: Tensor, p: int, _kept: tuple = kept) -> tuple[Tensor, Tensor]:
-        cosine_BP, identity_BP = index.search(np.ascontiguousarray(probes_BD.cpu().numpy()), p)
-        return torch.from_numpy(cosine_BP).to(probes_BD.device), torch.from_numpy(identity_BP).to(probes_BD.device)
+    def search(probes_BR: Tensor, p: int, _owned: tuple = owned) -> tuple[Tensor, Tensor]:
+        cosine_BP, identity_BP = index.search(probes_BR.cpu().numpy(), p, **parameters)
+        return torch.from_numpy(cosine_BP).to(probes_BR.device), torch.from_numpy(identity_BP).to(probes_BR.device)
 
     return search
+
+
+def inverted_lists(points_KR: np.ndarray, quantizer: Any, cell_K: np.ndarray, encoding: str = "float32") -> Any:
+    """An inverted file by inner product whose cells are given (Jegou, Douze & Schmid, TPAMI 2011).
+
+    The points are float32. The quantizer finds the L cells of a probe; the caller must keep it. The encoding is one of
+    `ENCODINGS`.
+    """
+    cells, dim, kind = quantizer.ntotal, points_KR.shape[1], ENCODINGS[encoding]
+    index: faiss.IndexIVF
+    if kind is None:
+        index = faiss.IndexIVFFlat(quantizer, dim, cells, faiss.METRIC_INNER_PRODUCT)
+    else:
+        kind = getattr(faiss.ScalarQuantizer, kind)
+        index = faiss.IndexIVFScalarQuantizer(quantizer, dim, cells, kind, faiss.METRIC_INNER_PRODUCT, False)
+    index.train(points_KR[: max(cells, 10_000)])  # the cells are known; only the range of int8 is learned
+    for start in range(0, len(points_KR), ADD_ROWS):
+        block_bR = np.ascontiguousarray(points_KR[start : start + ADD_ROWS])
+        identity_b = np.arange(start, start + len(block_bR), dtype=np.int64)
+        cell_b = np.ascontiguousarray(cell_K[start : start + ADD_ROWS], np.int64)
+        index.add_core(len(block_bR), *(faiss.swig_ptr(part) for part in (block_bR, identity_b, cell_b)))
+    return index
 
 
 def add_in_order(index: Any, rows_ND: np.ndarray) -> None:

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Hierarchical navigable small world graph of faiss over the class means (Malkov & Yashunin, TPAMI 2020).
-
-Axes: K identities, E links, D embedding dimension.
-"""
+"""HNSW graph of faiss over the class means. Axes: K identities, E links, D embedding dimension."""
 
 import faiss
 import numpy as np
@@ -11,20 +8,19 @@ from torch import Tensor
 
 from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
-from lightning_modules.indexes.base import ClassIndex, Search, completed
+from lightning_modules.indexes.base import ClassIndex, Search, completed, exact_search
 from lightning_modules.indexes.faiss_search import add_in_order, faiss_search
 
 
 class Hnsw(ClassIndex):
-    """Walks a graph from neighbour to neighbour: logarithmic in K, but slow to build and larger than the class means.
+    """Walks a graph from neighbour to neighbour (Malkov & Yashunin, TPAMI 2020): logarithmic in K, but slow to build.
 
-    The graph is saved and loaded as three tensors whose bounds are checked, so that no file of faiss is parsed. It is
-    built by one thread, which makes it the same every time.
+    The graph is three tensors whose bounds are checked, so that no file of faiss is parsed. One thread builds it, which
+    makes it the same every time.
 
     Args:
         n_links: links of a node per layer, twice as many in the lowest; at least 2.
-        ef_construction: candidates kept while building, at least 1.
-        ef_search: candidates kept while searching, at least 1.
+        ef_construction, ef_search: candidates kept while building and searching, at least 1.
         level_K, offset_K1, link_E: the graph, learned by `fit`: layers of each node, where its links begin, and the
             links, -1 for none.
     """
@@ -63,7 +59,7 @@ class Hnsw(ClassIndex):
         # The walk may begin at any node of the highest layer.
         index.hnsw.entry_point, index.hnsw.max_level = int(level_K.argmax()), int(level_K.max()) - 1
         index.hnsw.efSearch = self.ef_search
-        return completed(faiss_search(index), class_means_KD)
+        return completed(faiss_search(index), exact_search(class_means_KD), len(points_KD))
 
     def _empty(self, dim: int) -> faiss.IndexHNSWFlat:
         index = faiss.IndexHNSWFlat(dim, self.n_links, faiss.METRIC_INNER_PRODUCT)

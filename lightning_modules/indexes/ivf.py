@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Inverted file of faiss over the class means, with cells of its own that may be finer than the clusters.
-
-Axes: B probes, K identities, L cells, P candidates, D embedding dimension, R directions.
-"""
+"""Inverted file of faiss over the class means. Axes: K identities, L cells, D dimension, R directions."""
 
 import math
 
@@ -13,28 +10,25 @@ from torch import Tensor
 
 from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
-from lightning_modules.indexes.base import ClassIndex, Search, completed, rescored
-from lightning_modules.indexes.faiss_search import faiss_search
+from lightning_modules.indexes.base import ClassIndex, Search, completed, exact_search, rescored
+from lightning_modules.indexes.faiss_search import ENCODINGS, faiss_search, inverted_lists
 
-ENCODINGS = {"float32": None, "float16": "QT_fp16", "int8": "QT_8bit"}
 POINTS_PER_CELL = 64  # class means per cell that its centre is learned from
 MOMENT_POINTS = 20_000  # class means that the directions are learned from
-CANDIDATES = 16  # for each class mean asked for, so many rounded ones are compared once more
+CANDIDATES = 16  # rounded class means that are compared again for each one asked for
 
 
 class InvertedFile(ClassIndex):
-    """IVF: class means in cells of their nearest centre, of which the nearest few are looked into.
-
-    Centres and cells are saved and loaded as tensors; filling the lists again takes about as long as reading them.
+    """Class means in cells of their nearest centre, maybe finer than clusters; the nearest few are looked into.
 
     Args:
         n_cells: L; None takes 4 sqrt(K).
         n_probe: cells looked into, at least 1.
         encoding: of the class means in the lists: float32, float16 (half the memory and the traffic) or int8; the
-            best of rounded ones are compared once more, unrounded.
+            best of rounded ones are compared again, unrounded.
         dims: R, directions in which class means and probes are compared first, those in which the class means are
-            longest; None takes all. The best are compared once more in all D.
-        exact_below: highest cosine under which all class means are looked at after all; None never does so.
+            longest; None takes all. The best are compared again in all D.
+        exact_below: highest cosine under which all cells are looked into after all; None never does so.
         iterations: of the k-means that finds the centres.
         map_DR, centre_LR, cell_K: learned by `fit`: the directions, the centres, the cell of each class mean.
     """
@@ -76,46 +70,44 @@ class InvertedFile(ClassIndex):
             torch.from_numpy(kmeans.centroids.copy()), torch.from_numpy(cell_K1[:, 0].astype(np.int32)),
         )  # fmt: skip
 
-    def open(self, class_means_KD: Tensor, partition: Partition) -> Search | None:
-        if self.centre_LR is None or self.cell_K is None:
-            return self.fit(class_means_KD, partition).open(class_means_KD, partition)
-        map_DR = self.map_DR
-        centres_LR, cell_K = self.centre_LR.cpu().float().numpy(), self.cell_K.cpu().numpy().astype(np.int64)
-        k, dim, cells = len(class_means_KD), centres_LR.shape[-1], len(centres_LR)
+    def lists(self, class_means_KD: Tensor, partition: Partition) -> tuple[faiss.IndexIVF, faiss.IndexFlat]:
+        """The filled lists in the R directions, and the quantizer, which must be kept as long as they are.
+
+        Raises InputError: learned structures that do not belong to these class means.
+        """
+        centres_LR, cell_K = self.centre_LR.cpu().float().numpy(), self.cell_K.cpu().numpy()
+        (k, d), dim, cells = class_means_KD.shape, centres_LR.shape[-1], len(centres_LR)
         fits = (
             centres_LR.ndim == 2 and cell_K.shape == (k,) and cell_K.min() >= 0 and cell_K.max() < cells
-            and (class_means_KD.shape[1], dim) == (tuple(map_DR.shape) if map_DR is not None else (dim, dim))
+            and (d, dim) == (tuple(self.map_DR.shape) if self.map_DR is not None else (dim, dim))
         )  # fmt: skip
         if not fits:
             raise InputError(
                 f"an inverted file of {len(cell_K)} class means in {cells} cells, {dim}-d",
-                f"of {k} class means, {class_means_KD.shape[1]}-d", "build the index again",
+                f"of {k} class means, {d}-d", "build the index again",
             )  # fmt: skip
-        points_KR = _mapped(class_means_KD, map_DR)
         quantizer = faiss.IndexFlatIP(dim)
         quantizer.add(centres_LR)
-        kind = ENCODINGS[self.encoding]
-        index: faiss.IndexIVF
-        if kind is None:
-            index = faiss.IndexIVFFlat(quantizer, dim, cells, faiss.METRIC_INNER_PRODUCT)
-        else:
-            index = faiss.IndexIVFScalarQuantizer(
-                quantizer, dim, cells, getattr(faiss.ScalarQuantizer, kind), faiss.METRIC_INNER_PRODUCT, False
-            )
-        index.train(points_KR[: max(cells, 10_000)])  # the centres are there; only the range of int8 is learned
+        index = inverted_lists(_mapped(class_means_KD, self.map_DR), quantizer, cell_K, self.encoding)
         index.nprobe = min(self.n_probe, cells)
-        for start in range(0, k, 65_536):
-            block = slice(start, start + 65_536)
-            identity = np.arange(start, start + len(points_KR[block]), dtype=np.int64)
-            place = np.ascontiguousarray(cell_K[block])
-            index.add_core(
-                len(identity), faiss.swig_ptr(points_KR[block]), faiss.swig_ptr(identity), faiss.swig_ptr(place)
+        return index, quantizer
+
+    def open(self, class_means_KD: Tensor, partition: Partition) -> Search | None:
+        if self.centre_LR is None or self.cell_K is None:
+            return self.fit(class_means_KD, partition).open(class_means_KD, partition)
+        index, quantizer = self.lists(class_means_KD, partition)
+        if self.map_DR is None and self.encoding == "float32":
+            search, wider = faiss_search(index, quantizer), exact_search(class_means_KD)
+        else:
+            everywhere = faiss.SearchParametersIVF(nprobe=index.nlist)  # type: ignore[call-arg]
+            search, wider = (
+                rescored(self._in_directions(found), class_means_KD, CANDIDATES)
+                for found in (faiss_search(index, quantizer), faiss_search(index, params=everywhere))
             )
-        found = faiss_search(index, quantizer)
-        search = found if map_DR is None else lambda probes_BD, p: found(probes_BD @ map_DR, p)
-        rounded = kind is not None or map_DR is not None
-        search = rescored(search, class_means_KD, CANDIDATES) if rounded else search
-        return completed(search, class_means_KD, self.exact_below)
+        return completed(search, wider, len(class_means_KD), self.exact_below)
+
+    def _in_directions(self, search: Search) -> Search:
+        return search if self.map_DR is None else lambda probes_BD, p: search(probes_BD @ self.map_DR, p)
 
 
 def _mapped(class_means_KD: Tensor, map_DR: Tensor | None) -> np.ndarray:

@@ -17,16 +17,14 @@ class ASoftmax(MarginLoss):
     (-1)^k m sin(m theta) / sin(theta): m^2 at theta = 0 (and at pi, for a whole m), 0 at each k pi / m. For a
     fractional m the derivative is infinite at theta = pi; there sin(theta) is taken as sqrt(float32 eps) = 3.5e-4.
 
-    In the paper the embedding's length stands where s stands here. On unit embeddings it is 1, which leaves nothing to
-    learn (the softmax over 1,000 classes could not exceed 0.8 %), so a fixed scale replaces it, as in all later work.
+    In the paper s is the embedding's length. It is 1 on unit embeddings, where the softmax over 1,000 classes could not
+    exceed 0.8 %; a fixed scale replaces it, as in all later work.
 
-    Defaults: m = 4 is the paper's. annealing is lambda of its training recipe (appendix; published Caffe code): there
-    it falls from 1,000 to 5 during training, here it is a constant, 5 by default. 0 is psi alone. The modern form is
-    scale = 30, m = 1.7, annealing = 0 (opensphere's SphereFace, configs/loss/sphereface.yaml), which opensphere
-    combines with the gradient of s cos(theta); this has the gradient of its value.
+    Defaults: m = 4 is the paper's. annealing is lambda of its training recipe (appendix; published Caffe code), which
+    falls from 1,000 to 5; here it is a constant. The modern form is scale = 30, m = 1.7, annealing = 0 (opensphere's
+    SphereFace, configs/loss/sphereface.yaml), there with the gradient of s cos(theta), here with that of its value.
 
     Args:
-        scale: s, without dimension.
         margin: m, the factor of the angle, at least 1; 1 is NormFace.
         annealing: lambda, weight of the plain cosine, at least 0.
     """
@@ -34,10 +32,8 @@ class ASoftmax(MarginLoss):
     def __init__(self, scale: float = 30.0, margin: float = 4.0, annealing: float = 5.0):
         super().__init__()
         if not (scale > 0 and margin >= 1 and annealing >= 0):
-            raise ValueError(
-                f"got scale {scale}, margin {margin}, annealing {annealing}; "
-                "expected scale > 0, margin >= 1, annealing >= 0"
-            )
+            got = f"got scale {scale}, margin {margin}, annealing {annealing}"
+            raise ValueError(f"{got}; expected scale > 0, margin >= 1, annealing >= 0")
         self.scale, self.margin, self.annealing = scale, margin, annealing
 
     def target_logit(self, cosine_B: Tensor) -> Tensor:
@@ -45,11 +41,10 @@ class ASoftmax(MarginLoss):
 
 
 def psi(cosine: Tensor, margin: float) -> Tensor:
-    """psi(theta) of `ASoftmax` as a function of cos(theta), differentiable once, finite slope on [-1, 1].
+    """psi(theta) of `ASoftmax` for cosines of any shape; differentiable once, with a finite slope on [-1, 1].
 
     Args:
-        cosine: any shape; beyond +-1 the value at +-1 is taken.
-        margin: m, factor of the angle, at least 1.
+        margin: m, factor of the angle.
     """
     with torch.no_grad():
         # sin(theta) >= 3.5e-4 keeps theta off 0 and pi, where sin(m theta) / sin(theta) would be 0 / 0.

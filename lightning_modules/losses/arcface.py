@@ -22,8 +22,7 @@ class ArcFace(MarginLoss):
     of s cos(theta): see `ArcFaceValueOnly`) nor the clipping of theta + m at pi.
 
     Args:
-        scale: s, without dimension; 64 in the paper.
-        margin: m in radians, in [0, pi/2); 0.5 in the paper.
+        margin: m in radians, in [0, pi/2). Scale and margin are the paper's.
     """
 
     def __init__(self, scale: float = 64.0, margin: float = 0.5):

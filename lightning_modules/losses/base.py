@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""What a classification loss states: per-sample values from the head's outputs, nothing else.
+"""Losses of classification: per-sample values from the outputs of a head.
 
 Axes: B batch, C classes of one sub-network. A cosine is in [-1, 1], an angle in radians, a scale has no dimension.
 """
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -16,14 +17,12 @@ SMALLEST_SINE_SQUARE = torch.finfo(torch.float32).eps
 
 
 class ClassificationLoss(nn.Module, ABC):
-    """Base of all losses on a head's outputs: no class rows, no reduction, no optimiser.
+    """Base of all losses on a head's outputs. A loss holds no class rows, reduces nothing and knows no optimiser.
 
-    A loss may hold parameters: they are trained with those of the head, and saved with them. It may look once at its
-    samples (`fit`) and hear of each epoch (`epoch_starts`).
+    Parameters of a loss are trained and saved with those of the head.
 
     Attributes:
-        unit_rows: whether the head divides its class rows by their length, so that outputs are cosines (the
-            default), or uses them as they are.
+        unit_rows: whether the head divides its class rows by their length, so that outputs are cosines (the default).
         rows_per_class: R, rows the head keeps for each class; a class's output is the largest of its R.
         needs_lengths: whether lengths of embeddings or rows matter, see `for_lengths`.
         needs_raw_embeddings: whether the data's embeddings must have lengths of their own.
@@ -35,14 +34,9 @@ class ClassificationLoss(nn.Module, ABC):
     needs_raw_embeddings: bool = False
 
     def fit(self, samples: TrainingSamples) -> "ClassificationLoss":
-        """Looks at the training samples of the head's classes once, before the first step.
+        """The loss to train with: one that learned from the training samples of the head's classes, or this one.
 
-        Args:
-            samples: `samples.counts(C)` and `samples.lengths()` tell how many there are of each class and how long
-                the embeddings are.
-
-        Returns:
-            The loss to train with. The default returns this one.
+        Called once, before the first step. This loss is left as it is.
         """
         return self
 
@@ -50,39 +44,25 @@ class ClassificationLoss(nn.Module, ABC):
         """Called before each training epoch, counted from 0."""
 
     def for_lengths(self, embedding_length_B: Tensor, row_length_C: Tensor | None) -> "ClassificationLoss":
-        """The loss of one batch of embeddings and class rows of these lengths; used only where `needs_lengths`.
+        """The loss of one batch, for losses that state `needs_lengths`.
 
         Args:
-            embedding_length_B: (B,) float32 lengths before normalisation, above 0.
-            row_length_C: (C,) float32 lengths of the class rows before any normalisation, differentiable; None for a
-                head without rows.
-
-        Returns:
-            Itself, where lengths do not matter.
+            embedding_length_B: float32 lengths before normalisation, above 0.
+            row_length_C: float32 lengths of the class rows before normalisation, differentiable; None for a head
+                without rows.
         """
         return self
 
     @abstractmethod
     def forward(self, cosine_BC: Tensor, target_B: Tensor) -> Tensor:
-        """Loss of each sample.
-
-        Args:
-            cosine_BC: (B, C) outputs of the head; not changed.
-            target_B: (B,) int64 true class in [0, C).
-
-        Returns:
-            (B,) float32, finite for finite outputs.
-        """
+        """Loss of each sample: (B,) float32, finite for finite outputs (B, C) and targets (B,) int64 in [0, C)."""
 
 
 class MarginLoss(ClassificationLoss):
     """Cross-entropy over scaled cosines in which only the logit of the true class is special.
 
-    A sub-class states `scale` and `target_logit`, and gets the fused path of `lightning_modules.fused`: value and
-    gradient of everything else are shared, the derivative of `target_logit` comes from autograd on B numbers.
-
-    Attributes:
-        scale: s, the factor of the other classes' cosines.
+    A sub-class states `scale`, the factor of the other classes' cosines, and `target_logit`. It gets the fused path of
+    `lightning_modules.fused`, with the derivative of `target_logit` from autograd on B numbers.
     """
 
     scale: float
@@ -95,29 +75,17 @@ class MarginLoss(ClassificationLoss):
 
     @abstractmethod
     def target_logit(self, cosine_B: Tensor) -> Tensor:
-        """Logit of the true class.
+        """Logit of the true class: (B,) float32; its derivative must be finite for every cosine in [-1, 1].
 
-        Args:
-            cosine_B: (B,) float32 cosine between sample and true class row, rounding may carry it past +-1.
-
-        Returns:
-            (B,) float32 logit; its derivative must be finite for every cosine in [-1, 1].
+        Rounding may carry a cosine past +-1.
         """
 
     def target_slope(self, cosine_B: Tensor) -> Tensor | None:
-        """Derivative of `target_logit` by the cosine, in closed form: spares a step a graph of many small operations.
-
-        Returns:
-            (B,) float32, equal to what autograd gives; None, the default, leaves it to autograd.
-        """
+        """Derivative of `target_logit` by the cosine in closed form: (B,); None leaves it to autograd, slower."""
         return None
 
     def penalty(self, cosine_B: Tensor) -> Tensor | None:
-        """What is added to the cross-entropy and depends on the true class's cosine alone.
-
-        Returns:
-            (B,) float32 with a finite derivative; None, the default, adds nothing.
-        """
+        """A term that depends on the true class's cosine alone: (B,) with a finite derivative; None adds nothing."""
         return None
 
     def forward(self, cosine_BC: Tensor, target_B: Tensor) -> Tensor:
@@ -131,13 +99,19 @@ class MarginLoss(ClassificationLoss):
         return loss_B if penalty_B is None else loss_B + penalty_B
 
 
+def scale_for(samples: TrainingSamples) -> float:
+    """The smallest scale at which the softmax of C cosines can give a class 99 %: (C - 1) / C ln(99 (C - 1)).
+
+    CosFace (Wang et al., CVPR 2018), eq. 6; at least 1.
+    """
+    classes = len(samples.counts())
+    return max(1.0, (classes - 1) / classes * math.log(99 * max(classes - 1, 1)))
+
+
 def sine_from_cosine(cosine: Tensor) -> Tensor:
-    """sin(theta) >= sqrt(eps) from cos(theta), with a derivative that stays finite at cos = +-1.
+    """sin(theta) >= sqrt(eps), of any shape, from cos(theta), with a derivative that stays finite at cos = +-1.
 
     (1 - c)(1 + c) keeps the digits that 1 - c^2 loses near 1. The slope of acos is infinite at +-1; the floor, one
     rounding step of float32 (theta = 3.5e-4), bounds it there and is active nowhere else.
-
-    Args:
-        cosine: any shape, float32 or float64.
     """
     return ((1 - cosine) * (1 + cosine)).clamp_min(SMALLEST_SINE_SQUARE).sqrt()

@@ -10,20 +10,16 @@ class CenterSoftmax(NormFace):
     """Softmax over scaled cosines + weight / 2 |x - w_y|^2, which for unit vectors is weight (1 - cos(theta_y)).
 
     L = L_S + lambda L_C with L_C = 1/2 |x - c_y|^2 (Wen, Zhang, Li & Qiao, "A Discriminative Feature Learning Approach
-    for Deep Face Recognition", eq. 2 and 5). There the centres c_y are running means beside the rows of the softmax,
-    and the term moves the embedding network. Embeddings are frozen here: with separate centres the term would be a
-    constant for the head. The parameter sharing of the authors' "A Comprehensive Study on Center Loss" (IJCV 127,
-    2019), c_y = w_y, remains, and has a meaning of its own: summed over the n samples of a class it is
-    n weight (1 - w_y . mean_y) with their plain mean, so it draws each row towards its class mean. weight -> infinity
-    is the nearest-class-mean classifier, weight = 0 is NormFace.
-
-    Slope by cos(theta_y): s (p_y - 1) - weight, finite everywhere.
+    for Deep Face Recognition", eq. 2 and 5). There the centres c_y are running means beside the rows; the term moves
+    the embedding network. Embeddings are frozen here, so the centres are the rows, c_y = w_y, as in the authors' "A
+    Comprehensive Study on Center Loss" (IJCV 127, 2019). Summed over the n samples of a class the term is
+    n weight (1 - w_y . mean_y): it draws each row towards its class mean. weight -> infinity is the nearest-class-mean
+    classifier, weight = 0 is NormFace.
 
     Defaults: the paper's lambda, 0.003, belongs to features of free length; a length r multiplies the term by r^2, so
     that 1.0, our default, is what 0.003 is at r = 18. scale is NormFace's.
 
     Args:
-        scale: s, without dimension.
         weight: lambda, at least 0.
     """
 

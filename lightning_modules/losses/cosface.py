@@ -11,8 +11,7 @@ class CosFace(MarginLoss):
     """Target logit s (cos(theta) - margin), slope s everywhere.
 
     Args:
-        scale: s, without dimension; 64 in the paper.
-        margin: m on the cosine, in [0, 1); 0.35 in the paper.
+        margin: m on the cosine, in [0, 1). Scale and margin are the paper's.
     """
 
     def __init__(self, scale: float = 64.0, margin: float = 0.35):

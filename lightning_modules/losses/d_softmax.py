@@ -10,21 +10,15 @@ from lightning_modules.losses.base import MarginLoss
 class DSoftmax(MarginLoss):
     """log(1 + e^(s (d - cos_y))) + log(1 + sum over j != y of e^(s cos_j)), two terms that do not see each other.
 
-    Softmax is log(1 + sum_j e^(s cos_j) / e^(s cos_y)): once the others are far, the true class may be far too. Here
-    ("Softmax Dissection: Towards Understanding Intra- and Inter-class Objective for Embedding Learning", arXiv
-    1908.01281) the intra-class term pulls until cos_y = d, whatever the others do, and the inter-class term pushes the
-    others below 0 wherever the true class is.
+    "Softmax Dissection: Towards Understanding Intra- and Inter-class Objective for Embedding Learning", arXiv
+    1908.01281. The intra-class term pulls until cos_y = d, whatever the others do; the inter-class term pushes the
+    others below 0 wherever the true class is. The paper's sampled variants are not part of the loss.
 
     The inter-class term is cross-entropy with a true logit of 0, the intra-class term a penalty on cos_y, so that the
-    fused path applies. Slopes: by cos_y between -s (far) and 0, -s / 2 at cos_y = d; finite everywhere, no angle.
-
-    The paper's sampled variants (the inter-class term on a random subset of the classes, D-Softmax-K, or of the batch,
-    D-Softmax-B) are not part of the loss.
-
-    Defaults: s = 32 and d = 0.9 are from the literature, not checked against the paper's tables.
+    fused path applies. The slope by cos_y is between -s (far) and 0, -s / 2 at cos_y = d. The defaults are from the
+    literature, not checked against the paper's tables.
 
     Args:
-        scale: s, without dimension.
         stop: d, the cosine at which the pull on the true class has halved, in (-1, 1].
     """
 

@@ -4,9 +4,11 @@
 import copy
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules.losses.base import MarginLoss, sine_from_cosine
 
 
@@ -18,52 +20,50 @@ class MagFace(MarginLoss):
     is weighted by `length_weight`. Together they make length a measure of quality, by moving the embedding network.
 
     Embeddings are frozen here: g is a constant for the head, kept so that the loss has the published value, and only
-    the adaptive margin acts. It needs embeddings that are not normalised, and means something where their length
-    tells quality, as it does for a network that was trained with this loss; the two bounds are lengths of that
-    network. For others set them to the range of lengths in the data. Unbound (see `for_lengths`) all lengths are
-    lower_length.
+    the margin acts. The embeddings must not be normalised. `for_lengths` makes the loss of a batch; without it all
+    lengths are lower_length.
+
+    Rule: bounds that are None become the 1 % and 99 % quantiles of the lengths of the head's training samples. The
+    published bounds, 10 and 110, hold the lengths of the authors' network; they are used before `fit`.
 
     Angle and edges: float32, exact gradient, bounded at theta = 0 as in `ArcFace`. easy_margin=True, the published
-    code's choice, drops the margin where cos(theta) <= 0 (the logit jumps there); False is ArcFace's
-    s (cos(theta) - m sin(m)) past pi - m.
-
-    Defaults: `IrvingMeng/MagFace` run/run.sh: lengths 10 and 110, margins 0.45 and 0.8, length_weight 35, s = 64.
+    code's choice, drops the margin at cos(theta) <= 0 (the logit jumps there); False is ArcFace's
+    s (cos(theta) - m sin(m)) past pi - m. Defaults, but for the bounds: `IrvingMeng/MagFace` run/run.sh.
 
     Args:
-        scale: s, without dimension.
-        lower_length, upper_length: l_a and u_a, 0 < lower < upper, in the embeddings' own unit.
+        lower_length, upper_length: l_a and u_a, 0 < lower < upper, in the embeddings' own unit, or None.
         lower_margin, upper_margin: l_m and u_m in radians, 0 <= lower <= upper < pi/2.
         length_weight: lambda_g, at least 0.
-        easy_margin: whether the margin acts only within pi/2 of the row.
     """
 
     needs_lengths = True
     needs_raw_embeddings = True
 
     def __init__(
-        self,
-        scale: float = 64.0,
-        lower_length: float = 10.0,
-        upper_length: float = 110.0,
-        lower_margin: float = 0.45,
-        upper_margin: float = 0.8,
-        length_weight: float = 35.0,
-        easy_margin: bool = True,
-    ):
+        self, scale: float = 64.0, lower_length: float | None = None, upper_length: float | None = None,
+        lower_margin: float = 0.45, upper_margin: float = 0.8, length_weight: float = 35.0, easy_margin: bool = True,
+    ):  # fmt: skip
         super().__init__()
-        if not (scale > 0 and 0 < lower_length < upper_length and length_weight >= 0):
-            raise ValueError(
-                f"got scale {scale}, lengths {lower_length} to {upper_length}, length_weight {length_weight}; expected "
-                "scale > 0, 0 < lower_length < upper_length, length_weight >= 0"
-            )
+        self.given = lower_length, upper_length
+        self.lower_length, self.upper_length = lower_length or 10.0, upper_length or 110.0
+        given_right = lower_length is None or upper_length is None or lower_length < upper_length
+        if not (scale > 0 and given_right and all(x is None or x > 0 for x in self.given) and length_weight >= 0):
+            got = f"got scale {scale}, lengths {lower_length} to {upper_length}, length_weight {length_weight}"
+            wanted = "scale > 0, 0 < lower_length < upper_length or None, length_weight >= 0"
+            raise ValueError(f"{got}; expected {wanted}")
         if not 0 <= lower_margin <= upper_margin < math.pi / 2:
             raise ValueError(f"got margins {lower_margin} to {upper_margin}; expected 0 <= lower <= upper < pi/2")
-        self.scale, self.lower_length, self.upper_length = scale, lower_length, upper_length
-        self.lower_margin, self.upper_margin = lower_margin, upper_margin
+        self.scale, self.lower_margin, self.upper_margin = scale, lower_margin, upper_margin
         self.length_weight, self.easy_margin = length_weight, easy_margin
         self._length_B: Tensor | None = None
 
-    @torch.no_grad()
+    def fit(self, samples: TrainingSamples) -> "MagFace":
+        fitted = copy.copy(self)
+        found = np.quantile(samples.lengths().astype(np.float64), [0.01, 0.99]).tolist()
+        lower, upper = (found[i] if one is None else one for i, one in enumerate(self.given))
+        fitted.lower_length, fitted.upper_length = lower, max(upper, 1.001 * lower)  # lengths may be equal
+        return fitted
+
     def for_lengths(self, embedding_length_B: Tensor, row_length_C: Tensor | None = None) -> "MagFace":
         bound = copy.copy(self)
         bound._length_B = embedding_length_B.float().clamp(self.lower_length, self.upper_length)

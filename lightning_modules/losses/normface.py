@@ -1,27 +1,11 @@
 # SPDX-License-Identifier: MIT
 """NormFace: softmax over scaled cosines without a margin (Wang et al., "NormFace", ACM MM 2017, eq. 4)."""
 
-import torch
-from torch import Tensor
-
-from lightning_modules.losses.base import MarginLoss
+from lightning_modules.losses.cosface import CosFace
 
 
-class NormFace(MarginLoss):
-    """Target logit s cos(theta).
-
-    Args:
-        scale: s, without dimension. The paper learns it; a fixed 30 is what opensphere's CoCo loss uses.
-    """
+class NormFace(CosFace):
+    """Target logit s cos(theta). The paper learns s; opensphere's CoCo loss has a fixed 30 too."""
 
     def __init__(self, scale: float = 30.0):
-        super().__init__()
-        if not scale > 0:
-            raise ValueError(f"got scale {scale}; expected scale > 0")
-        self.scale = scale
-
-    def target_logit(self, cosine_B: Tensor) -> Tensor:
-        return self.scale * cosine_B
-
-    def target_slope(self, cosine_B: Tensor) -> Tensor:
-        return torch.full_like(cosine_B, self.scale)
+        super().__init__(scale, margin=0.0)

@@ -8,21 +8,16 @@ class SubCenterArcFace(ArcFace):
     """ArcFace on the largest of `sub_centers` cosines of each class, for the true class and for all others.
 
     cos(theta_j) = max over k of x . w_jk ("Sub-center ArcFace: Boosting Face Recognition by Large-scale Noisy Web
-    Faces"). A class of samples that do not lie around one point, or that carries label noise, may spread over its rows;
-    only the row that is closest to a sample receives its gradient. Margin, exact gradient and the part past
-    pi - margin are those of `ArcFace`. With one sub-centre it is ArcFace.
+    Faces"). A class that is not compact, or has label noise, may spread over its rows; only the row closest to a sample
+    receives its gradient. With one sub-centre it is ArcFace.
 
-    The head keeps R = `sub_centers` rows per class and hands this loss cosines after the maximum. R rows cost R times
-    the memory and the products of one, and the fused path, which knows one row per class, is not taken. At
-    identification the maximum over the rows is what counts; the paper's second round (drop the samples that are more
-    than 75 degrees from the dominant row, train again with one row) is not part of the loss.
-
-    Defaults: scale and margin are ArcFace's, 3 sub-centres are the paper's.
+    The head keeps R = `sub_centers` rows per class and passes this loss cosines after the maximum. R rows cost R times
+    the memory and the products of one, and the fused path is not taken. The paper's second round (drop the samples that
+    are more than 75 degrees from the dominant row, train again with one row) is not part of the loss.
 
     Args:
-        scale: s, without dimension; 64 in the paper.
-        margin: m in radians, in [0, pi/2); 0.5 in the paper.
-        sub_centers: R, rows per class, at least 1.
+        margin: m in radians, in [0, pi/2).
+        sub_centers: R, rows per class, at least 1. All defaults are the paper's.
     """
 
     def __init__(self, scale: float = 64.0, margin: float = 0.5, sub_centers: int = 3):

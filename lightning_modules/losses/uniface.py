@@ -18,46 +18,39 @@ class UniFace(ClassificationLoss):
     sub-network. Softmax, whose denominator is another for every sample, gives none. (UCE loss of the paper with the
     cosine margin of its code, `CVI-SZU/UniFace` head.py.)
 
-    The bias is a parameter of the loss, trained with the class rows, as in the paper. It starts at log(10 C) for the C
-    classes of the head (the paper's start, with its own number of classes), where an untrained head expects a tenth of
-    a positive among them: C sigmoid(-b) = 0.1. Sub-networks never talk to each other, so each learns a bias of its own.
-    `learn_bias=False` keeps the start: state one number, log(10 N) of all N, to have one threshold everywhere.
+    The bias is trained with the class rows, as in the paper. It starts at log(10 C) for the C classes of the head (the
+    paper's start), at which an untrained head expects a tenth of a positive among them: C sigmoid(-b) = 0.1. Each
+    sub-network learns a bias of its own. `learn_bias=False` keeps the start: state one number, log(10 N) of all N, to
+    have one threshold everywhere.
 
-    Edges: log(1 + e^z) is computed without overflow, so that the code's clamp to [-s, s], which cuts off gradients of
-    the hardest pairs, is not needed. Slopes are bounded by s. The B x C outputs go through autograd, not through the
-    fused path.
+    Rule: the parameter is b / s less its start, a cosine like the numbers of a row. A step of Adam then moves the
+    threshold as far as a row; b itself, about 10, would stay at its start for thousands of steps.
 
-    Defaults: s = 64, m = 0.4, weight = 1 are the code's.
+    Edges: log(1 + e^z) does not overflow: the code's clamp to [-s, s], which cuts off gradients of the hardest pairs,
+    is not needed. Slopes are bounded by s. The B x C outputs go through autograd. The defaults are the code's.
 
     Args:
-        scale: s, without dimension.
         margin: m on the cosine of the true class, in [0, 1).
         weight: l, factor of the negative terms, above 0.
         bias: b on the scaled cosine to start from; None for log(10 C).
-        learn_bias: whether b is trained.
     """
 
     def __init__(
-        self,
-        scale: float = 64.0,
-        margin: float = 0.4,
-        weight: float = 1.0,
-        bias: float | None = None,
+        self, scale: float = 64.0, margin: float = 0.4, weight: float = 1.0, bias: float | None = None,
         learn_bias: bool = True,
-    ):
+    ):  # fmt: skip
         super().__init__()
         if not (scale > 0 and 0 <= margin < 1 and weight > 0):
-            raise ValueError(
-                f"got scale {scale}, margin {margin}, weight {weight}; expected scale > 0, 0 <= margin < 1, weight > 0"
-            )
+            got = f"got scale {scale}, margin {margin}, weight {weight}"
+            raise ValueError(f"{got}; expected scale > 0, 0 <= margin < 1, weight > 0")
         self.scale, self.margin, self.weight = scale, margin, weight
-        # A start of log(10 C) is kept as the distance from it: C is known with the first batch.
+        # The distance from the start: C is known with the first batch.
         self.start, self.bias = bias, nn.Parameter(torch.zeros(()), requires_grad=learn_bias)
 
     def forward(self, cosine_BC: Tensor, target_B: Tensor) -> Tensor:
         cosine_BC = cosine_BC.float() if cosine_BC.dtype.itemsize < 4 else cosine_BC
         start = math.log(10 * cosine_BC.shape[1]) if self.start is None else self.start
-        bias = start + self.bias.to(cosine_BC)
+        bias = start + self.scale * self.bias.to(cosine_BC)
         column_B1 = target_B[:, None]
         negative_BC = F.softplus(self.scale * cosine_BC - bias).scatter(1, column_B1, 0)
         cosine_B = cosine_BC.gather(1, column_B1).squeeze(1)

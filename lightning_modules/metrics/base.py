@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A further number about the answers to the test probes, beside accuracy, precision, recall and F1.
-
-Axes: B probes.
-"""
+"""A further number about the answers to the test probes, beside accuracy, precision, recall and F1. Axes: B probes."""
 
 from abc import ABC, abstractmethod
 
@@ -12,21 +9,13 @@ from lightning_modules.decisions.base import Decided
 
 
 class Metric(ABC):
-    """Base of all metrics. An instance sees the test probes of one row of results.csv, block by block, once.
+    """Base of all metrics. An instance sees the test probes of one row of results.csv, block by block, once."""
 
-    Attributes:
-        name: the column of results.csv: a-z, 0-9 and _.
-        unit: "percent" (0 to 100; tables print a plain number), any other unit, or "" for none.
-        title: its heading in tables; the name where empty.
-        digits: after the decimal point in tables.
-        higher_is_better: which end is printed bold.
-    """
-
-    name: str = ""
-    unit: str = ""
-    title: str = ""
-    digits: int = 2
-    higher_is_better: bool = True
+    name: str = ""  # the column of results.csv: a-z, 0-9 and _
+    unit: str = ""  # "percent" (0 to 100; tables print a plain number), any other unit, or "" for none
+    title: str = ""  # its heading in tables; the name if empty
+    digits: int = 2  # after the decimal point in tables
+    higher_is_better: bool = True  # whether the highest or the lowest is printed bold
 
     @abstractmethod
     def update(self, answer: Decided, truth_B: Tensor) -> None:
@@ -34,4 +23,4 @@ class Metric(ABC):
 
     @abstractmethod
     def compute(self) -> float:
-        """The number over all probes added; NaN where it does not apply."""
+        """The number over all probes added; NaN if it does not apply."""

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Accuracy where the system is sure of itself: what is gained by passing uncertain probes on to a person.
-
-Axes: B probes.
-"""
+"""Accuracy on the probes with the highest scores, if a person handles the others. Axes: B probes."""
 
 import torch
 from torch import Tensor
@@ -15,13 +12,10 @@ from lightning_modules.metrics.base import Metric
 class ConfidentAccuracy(Metric):
     """Accuracy over the share of probes with the highest scores; probes with the score of the last one count too.
 
-    Selective accuracy at a stated coverage (El-Yaniv & Wiener, JMLR 2010).
+    Selective accuracy at a stated coverage (El-Yaniv & Wiener, JMLR 2010). Raises InputError for a wrong coverage.
 
     Args:
         percent: coverage, a whole number of percent in [1, 100]. At 100 it is the accuracy.
-
-    Raises:
-        InputError: outside that range.
     """
 
     unit = "percent"

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Closed-set identification metrics, in percent, as a torchmetrics Metric.
-
-Axes: B probes, K identities.
-"""
+"""Closed-set identification metrics, in percent, as a torchmetrics Metric. Axes: B probes, K identities."""
 
 import torch
 from torch import Tensor
@@ -12,9 +9,8 @@ from torchmetrics import Metric
 class IdentificationMetrics(Metric):
     """Accuracy, and macro precision, recall and F1 over the identities that have test samples.
 
-    Per identity: precision tp / (tp + fp), recall tp / (tp + fn), F1 their harmonic mean, each 0 where its
-    denominator is 0; macro is the plain mean. An identity that is enrolled but has no test sample (one image only)
-    cannot be recalled and is left out of the mean; probes wrongly given to it lower the recall of their own identity.
+    Per identity: precision tp / (tp + fp), recall tp / (tp + fn), F1 their harmonic mean, each 0 if its denominator is
+    0; macro is the plain mean. Probes wrongly given to an identity without test samples lower the recall of their own.
 
     The state is three counts per identity, so that 1,000,000 identities take 24 MB; torchmetrics' own multi-class
     metrics go through a K x K matrix.
@@ -38,7 +34,7 @@ class IdentificationMetrics(Metric):
         self.samples += torch.bincount(truth_B, minlength=self.n_identities)
 
     def recall_K(self) -> Tensor:
-        """Recall of each identity in percent, (K,) float64; NaN where it has no test sample."""
+        """Recall of each identity in percent, (K,) float64; NaN if it has no test sample."""
         return 100 * self.hits.double() / self.samples
 
     def compute(self) -> dict[str, Tensor]:

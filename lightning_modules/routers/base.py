@@ -16,14 +16,10 @@ class Router(ABC):
     """Base of all routers: hyper-parameters as plain numbers and strings, fitted ones as numbers or tensors.
 
     All are arguments of the constructor under the attribute's own name, so that a router is saved and made again.
-
-    Attributes:
-        needs_fit: whether `fit` must be called before `route`.
-        needs_heads: whether all M heads are evaluated to find the cluster, not only the one that is found.
     """
 
-    needs_fit: bool = False
-    needs_heads: bool = False
+    needs_fit: bool = False  # whether `fit` must be called before `route`
+    needs_heads: bool = False  # whether all M heads are evaluated to find the cluster, not only the one that is found
 
     def fit(self, class_means_KD: Tensor, partition: Partition, samples: TrainingSamples, seed: int) -> "Router":
         """This router with the parameters fitted to unit class means and samples; itself is not changed."""
@@ -35,19 +31,11 @@ class Router(ABC):
 
     @abstractmethod
     def route(self, scores: ProbeScores) -> Tensor:
-        """Finds the clusters of each probe.
-
-        Returns:
-            (B, P) int64 clusters in [0, M), best first, each at most once; -1 fills up where there are fewer.
-        """
+        """The (B, P) int64 clusters of each probe, best first, each at most once; -1 fills up."""
 
     def route_onnx(self, scores: OnnxScores) -> list[str]:
-        """Adds what `route` does to an ONNX graph; a router that does not state it cannot be exported.
+        """Adds `route` to an ONNX graph: P names of (B,) int64 clusters, best first; repetitions are allowed.
 
-        Returns:
-            P names of (B,) int64 clusters in [0, M), best first; repetitions are allowed.
-
-        Raises:
-            InputError: no export is stated.
+        Raises InputError: no export is stated.
         """
         raise InputError(f"router {type(self).__name__}", "one that states route_onnx", "it cannot be exported to ONNX")

@@ -15,9 +15,8 @@ from lightning_modules.scores import ProbeScores
 class LearnedGate(Router):
     """The p clusters with the highest output of a multinomial logistic regression on the training samples.
 
-    Minimises sum_n -log softmax(W x_n + b)[home cluster of n] + |W|^2 / (2 strength) (scikit-learn's
-    LogisticRegression, L-BFGS). Unlike the cluster mean it knows where the borders are; unlike the nearest class it
-    costs M, not K, products per probe. Where clusters overlap, it learns the home clusters.
+    Minimises sum_n -log softmax(W x_n + b)[home cluster of n] + |W|^2 / (2 strength) (scikit-learn, L-BFGS). Unlike the
+    cluster mean it knows the borders; unlike the nearest class it costs M, not K, products per probe.
 
     Args:
         p: clusters looked at, at least 1; more than M gives M.
@@ -29,17 +28,12 @@ class LearnedGate(Router):
     needs_fit = True
 
     def __init__(
-        self,
-        p: int = 1,
-        strength: float = 1.0,
-        max_samples: int = 100_000,
-        weight_MD: Tensor | None = None,
+        self, p: int = 1, strength: float = 1.0, max_samples: int = 100_000, weight_MD: Tensor | None = None,
         bias_M: Tensor | None = None,
-    ):
+    ):  # fmt: skip
         if p < 1 or strength <= 0 or max_samples < 1:
-            raise ValueError(
-                f"got p {p}, strength {strength}, max_samples {max_samples}; expected at least 1, above 0, 1"
-            )
+            got = f"got p {p}, strength {strength}, max_samples {max_samples}"
+            raise ValueError(f"{got}; expected at least 1, above 0, 1")
         self.p, self.strength, self.max_samples = p, strength, max_samples
         self.weight_MD, self.bias_M = weight_MD, bias_M
 
@@ -64,8 +58,6 @@ class LearnedGate(Router):
 
     def route(self, scores: ProbeScores) -> Tensor:
         """The clusters of highest output; before `fit` those of highest cosine with their mean; see `Router.route`."""
-        if self.weight_MD is None:
-            output_BM = scores.centre_cosine_BM
-        else:
-            output_BM = scores.probes_BD @ self.weight_MD.T + self.bias_M
+        fitted = self.weight_MD is not None
+        output_BM = scores.probes_BD @ self.weight_MD.T + self.bias_M if fitted else scores.centre_cosine_BM
         return output_BM.topk(min(self.p, output_BM.shape[1]), dim=1).indices

@@ -12,11 +12,11 @@ class MaxOutput(Router):
     """Max-max: the cluster whose sub-network has the highest output (representative (b) of the paper).
 
     The paper leaves open which output. Cosines of different sub-networks can be compared; softmax probabilities over
-    heads of different sizes cannot, strictly, and are offered because the name "max-max" is used for both.
+    heads of different sizes cannot, strictly.
 
     Args:
-        score: "cosine", the head's output as it is, or "probability", its softmax within the sub-network
-            (ranked by its log-odds, which do not saturate).
+        score: "cosine", the head's output as it is, or "probability", its softmax within the sub-network (ranked by its
+            log-odds, which do not saturate).
         scale: factor of the outputs under the softmax, without dimension; only used by "probability".
     """
 

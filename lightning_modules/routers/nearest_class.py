@@ -19,11 +19,10 @@ EXPORTED_P = 64  # an exported graph looks into each candidate cluster one after
 class NearestClass(Router):
     """The clusters of the p class means most similar to the probe; p = 1 is the paper's proposal (representative (c)).
 
-    CC = argmax_i Sim(F(x), mean_i) over all K class means; the cluster that contains CC is the answer. With p > 1 the
-    clusters of the p best are candidates; p = K makes every cluster a candidate.
+    CC = argmax_i Sim(F(x), mean_i) over all K class means; the cluster that contains CC is the answer.
 
     Args:
-        p: class means looked at, at least 1.
+        p: class means looked at, at least 1; their clusters are the candidates.
         most_clusters: clusters named at most, those of the most similar class means; None names all that are found.
     """
 
@@ -62,20 +61,14 @@ class NearestClass(Router):
 
 
 def first_occurrences(clusters_BP: Tensor, n_clusters: int) -> Tensor:
-    """Each row without repetitions, order kept, cut to the longest row and filled up with -1.
-
-    Args:
-        clusters_BP: int64 in [-1, M).
-
-    Returns:
-        (B, Q) int64, Q at most P.
+    """Each row of int64 in [-1, M) without repetitions, order kept, cut to the longest and filled up with -1: (B, Q).
 
     >>> first_occurrences(torch.tensor([[2, 2, 0], [1, 1, 1]]), 3)
     tensor([[ 2,  0],
             [ 1, -1]])
     """
     b, p = clusters_BP.shape
-    # Place of the first occurrence of each cluster; p stands for "never" and sorts behind all places.
+    # Place of the first occurrence of each cluster; p means "never" and sorts behind all places.
     place_BM = torch.full((b, n_clusters), p, device=clusters_BP.device)
     places_BP = torch.arange(p, device=clusters_BP.device).expand(b, p)
     place_BM.scatter_reduce_(1, clusters_BP, places_BP, "amin")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Checkpoints as files: what comes back, and what is refused."""
 
+import itertools
 import logging
 import math
 
@@ -51,6 +52,18 @@ def test_a_tree_of_values_comes_back_as_it_was(tmp_path):
         math.copysign(1, SafetensorsIO("key").load_checkpoint(tmp_path / "new" / "a.safetensors")["odd values"][2]) < 0
     )
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["a.safetensors"]
+
+
+def test_fast_epochs_wait_for_the_disk_about_once_a_second(tmp_path, monkeypatch):
+    """A power cut then costs about a second of training."""
+    clock, waits = itertools.count(0, 0.3), []
+    monkeypatch.setattr("callbacks.checkpoints.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("os.fsync", waits.append)
+    (tmp_path / "a").mkdir()
+    io = SafetensorsIO("key")
+    for epoch in range(30):  # 9 s
+        io.save_checkpoint({**SMALL, "epoch": epoch}, tmp_path / "a" / "a.safetensors")
+    assert 2 * 6 <= len(waits) <= 2 * 9  # the file and its folder
 
 
 SMALL = {"epoch": 0, "state": {"weight": torch.arange(3.0)}, "name": "x"}

@@ -38,16 +38,17 @@ TITLES = {
 }
 
 
-def measure(synthetic: SyntheticIdentities, m: int, seed: int = 0) -> dict[str, float]:
+def measure(synthetic: SyntheticIdentities, m: int, seed: int = 0, probes: int | None = None) -> dict[str, float]:
     """The figures of `TITLES` for one set, in percent: macro recall of KNN, shares of test images routed rightly.
 
     Args:
         synthetic: what to generate (in memory).
         m: clusters.
         seed: of split and partitions.
+        probes: test images, at most, drawn at random.
     """
     made = EmbeddingSet(*synthetic.generate())
-    splits = split_identities(made, seed=seed)
+    splits = split_identities(made, seed=seed, max_test_probes=probes)
     means_KD = class_means(made.embeddings, splits.train, splits.n_identities)
     probes_ND, truth_N = normalise_rows(made.embeddings[splits.test.rows]), splits.test.labels
     nearest_N = most_similar(probes_ND, means_KD)

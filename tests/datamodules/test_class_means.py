@@ -40,7 +40,7 @@ def test_a_memory_map_is_read_and_not_changed(data, tmp_path):
     assert np.array_equal(np.load(tmp_path / "a.npy"), embeddings)
 
 
-@pytest.mark.parametrize("factor", [1e-15, 1e-3, 1e3, 1e15])
+@pytest.mark.parametrize("factor", [1e-25, 1e-3, 1e3, 1e20])
 def test_the_length_of_an_embedding_says_nothing(data, factor):
     embeddings, split = data
     stretched = embeddings.copy()
@@ -62,7 +62,17 @@ def test_embeddings_that_cancel_out_have_a_mean_of_zeros():
     assert means.tolist() == [[0, 0], [1, 0]]
 
 
-def test_the_largest_float16_vector_has_a_direction():
-    np.testing.assert_allclose(normalise_rows(np.full((1, 4), 65504, np.float16)), 0.5)
-    np.testing.assert_allclose(normalise_rows(np.full((1, 4), 6e-8, np.float16)), 0.5)
-    assert normalise_rows(np.zeros((1, 4), np.float16)).tolist() == [[0] * 4]
+@pytest.mark.parametrize(
+    "dtype, number",
+    [
+        ("float16", 65504),
+        ("float16", 6e-8),
+        ("float32", 3e38),
+        ("float32", 1e20),
+        ("float32", 1e-25),
+        ("float32", 1e-44),
+    ],
+)
+def test_the_largest_and_the_smallest_numbers_have_a_direction(dtype, number):
+    np.testing.assert_allclose(normalise_rows(np.full((1, 4), -number, dtype)), -0.5, rtol=1e-6)
+    assert normalise_rows(np.zeros((1, 4), dtype)).tolist() == [[0] * 4]

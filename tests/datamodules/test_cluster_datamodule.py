@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -77,6 +78,43 @@ def test_rows_read_from_disk_are_those_kept_in_memory(rows, tmp_path, dtype):
         assert torch.equal(one.target_B, other.target_B)
         for a, b in ((one.length_B, other.length_B), (one.unit_BD, other.unit_BD)):  # norms of blocks of other sizes
             torch.testing.assert_close(a, b, rtol=2 * rounding(DIM), atol=0)
+
+
+@pytest.mark.parametrize("factor", [1e-25, 1e20, 1e36])
+def test_lengths_far_from_one_neither_overflow_nor_vanish(rows, factor):
+    embeddings, split = rows
+    (usual,), (extreme,) = (IndexBatches(embeddings * np.float32(scale), split, N) for scale in (1, factor))
+    torch.testing.assert_close(extreme.unit_BD, usual.unit_BD)
+    torch.testing.assert_close(extreme.length_B, usual.length_B * factor)
+    (longest,) = IndexBatches(np.full((1, 9), 3e38, np.float32), Split(np.arange(1), np.zeros(1, np.int32)), 1)
+    assert torch.isfinite(longest.length_B).all(), "the length itself may be beyond float32"
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="needs Linux")
+def test_few_rows_far_apart_are_read_without_what_is_between_them(tmp_path):
+    import resource
+
+    np.save(tmp_path / "a.npy", np.ones((100_000, 64), np.float32))
+    rows = np.arange(0, 100_000, 1_000)
+    split = Split(rows, np.zeros(100, np.int32))
+
+    def opened():
+        return np.load(tmp_path / "a.npy", mmap_mode="r")
+
+    def blocks_read(read):
+        with open(tmp_path / "a.npy", "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # but for what a process has mapped
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_inblock
+        read()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_inblock - before
+
+    plainly = blocks_read(lambda: opened()[rows])
+    if plainly < 1_000:
+        pytest.skip("a file system in memory")
+    mapped = opened()
+    assert blocks_read(lambda: IndexBatches(mapped, split, 100)) < plainly / 4
+    assert blocks_read(lambda: mapped[rows + 500]) > plainly / 2, "the map is as before"
 
 
 def test_an_embedding_without_direction_stays_zero():

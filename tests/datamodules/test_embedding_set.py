@@ -87,14 +87,16 @@ def replaced(folder, name, change):
         ("labels.npy", lambda a: a - 1, "labels from 0 to 3"),
         ("labels.npy", lambda a: a + 1, "labels from 0 to 3"),
         ("labels.npy", lambda a: np.where(a == 2, 3, a).astype(np.int32), "labels with gaps, 1 of 4"),
-        ("labels.npy", lambda a: a.astype(np.int64), "int32"),
+        ("labels.npy", lambda a: a.astype(np.float32), "int32"),
+        ("labels.npy", lambda a: a.astype(np.int64) + 2**40, "int32"),
         ("labels.npy", lambda a: np.where(a == 0, 2**31 - 1, -(2**31)).astype(np.int32), "sorted|labels from"),
         ("labels.npy", lambda a: a[:0], "labels for"),
-        ("embeddings.npy", lambda a: a.astype(np.float64), "float16 or float32"),
+        ("embeddings.npy", lambda a: a.astype(np.complex64), "float16 or float32"),
+        ("embeddings.npy", lambda a: a.astype(np.float64) * 1e300, "not finite"),
+        ("embeddings.npy", np.ones_like, "all .* embeddings are equal"),
         ("embeddings.npy", lambda a: a[:, 0].copy(), "2-d"),
         ("embeddings.npy", lambda a: a[:, :0].copy(), "at least one"),
         ("embeddings.npy", lambda a: a[:, :-1].copy(), "meta.json states dim = 8"),
-        ("embeddings.npy", lambda a: a.astype(">f4"), "float32"),
     ],
 )
 def test_arrays_that_do_not_match_are_refused(folder, name, change, words):
@@ -104,9 +106,22 @@ def test_arrays_that_do_not_match_are_refused(folder, name, change, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("dtype", [">f4", "<f8", ">f8"])
+@pytest.mark.parametrize("labels", ["u1", "<i8", ">i4"])
+def test_arrays_of_another_precision_or_byte_order_are_converted(folder, dtype, labels):
+    before = EmbeddingSet.open(folder).fingerprint()
+    replaced(folder, "embeddings.npy", lambda a: a.astype(dtype))
+    replaced(folder, "labels.npy", lambda a: a.astype(labels))
+    opened = EmbeddingSet.open(folder)
+    assert opened.embeddings.dtype == np.float32 and opened.labels.dtype == np.int32
+    assert opened.fingerprint() == before
+
+
 @pytest.mark.parametrize(
     "name, content, words",
     [
+        ("identities.txt", "a\nb\nb\nd\n", "2 identities called 'b'"),
+        ("identities.txt", "a\nb\nunknown\nd\n", "an identity called 'unknown'"),
         ("identities.txt", "a\nb\nc\n", "labels 0 to 3 with 3 identities"),
         ("identities.txt", "a\nb\nc\nd\ne\n", "labels with gaps, 1 of 5"),
         ("identities.txt", b"\xff\n", "UTF-8"),
@@ -142,6 +157,20 @@ def test_bad_rows_are_counted_and_the_first_is_named(folder, monkeypatch, chunk_
     assert len(EmbeddingSet.open(folder, check_values=False)) == n
 
 
+@pytest.mark.parametrize("dtype", ["float64", ">f4", "int8", "uint64"])
+def test_other_numbers_are_written_as_float32(tmp_path, dtype):
+    written = EmbeddingSet.write(tmp_path / "set", np.array([[3, 1], [1, 2]], dtype), [1, 0], ["a", "b"])
+    assert written.embeddings.tolist() == [[1, 2], [3, 1]] and written.embeddings.dtype.name == "float32"
+    assert written.meta["dtype"] == "float32"
+
+
+def test_one_identity_may_have_equal_embeddings_but_not_all_of_several(tmp_path):
+    assert len(EmbeddingSet.write(tmp_path / "one", np.ones((3, 2)), [0, 0, 0], ["a"])) == 3
+    assert len(EmbeddingSet.write(tmp_path / "some", np.eye(2)[[0, 0, 1]], [0, 1, 1], ["a", "b"])) == 3
+    with pytest.raises(InputError, match="all 3 embeddings are equal"):
+        EmbeddingSet.write(tmp_path / "all", np.ones((3, 2)), [0, 1, 1], ["a", "b"])
+
+
 def test_a_zero_among_other_numbers_is_no_zero_row(tmp_path):
     assert len(EmbeddingSet.write(tmp_path / "set", np.array([[0, 1e-3]], np.float32), [0], ["a"])) == 1
 
@@ -160,7 +189,12 @@ def test_a_zero_among_other_numbers_is_no_zero_row(tmp_path):
         (dict(identities=["a\r", "c"]), "line"),
         (dict(files=["1", "2", "3"]), "file names"),
         (dict(files=["1", "2", "3", "4\n5"]), "line"),
-        (dict(embeddings=np.ones((4, 2))), "float64"),
+        (dict(identities=["a", "a"]), "2 identities called 'a'"),
+        (dict(identities=["unknown", "a"]), "called 'unknown'"),
+        (dict(dtype="float64"), "dtype in meta"),
+        (dict(count=7, dim=3), "count and dim in meta"),
+        (dict(embeddings=np.ones((4, 2), complex)), "complex128"),
+        (dict(embeddings=np.full((4, 2), 1e300)), "4 of 4 .* not finite"),
         (dict(embeddings=np.ones(4, np.float32)), "shape"),
         (dict(embeddings=np.ones((4, 0), np.float32)), "at least one"),
         (dict(embeddings=np.array([[1, 1], [1, np.nan], [1, 1], [np.inf, 1]], np.float32)), "2 of 4 .* row 1"),
@@ -170,7 +204,8 @@ def test_a_zero_among_other_numbers_is_no_zero_row(tmp_path):
 )
 def test_what_cannot_be_a_set_is_refused_and_leaves_nothing(tmp_path, change, words):
     arguments = (
-        dict(embeddings=np.ones((4, 2), np.float32), labels=[0, 0, 1, 1], identities=["a", "b"], files=[]) | change
+        dict(embeddings=np.eye(4, 2, dtype=np.float32) + 1, labels=[0, 0, 1, 1], identities=["a", "b"], files=[])
+        | change
     )
     with pytest.raises(InputError, match=words):
         EmbeddingSet.write(tmp_path / "set", **arguments)

@@ -210,14 +210,15 @@ def test_directions_shared_by_all_people_leave_room_for_a_trained_head():
     assert 0.003 < by_whitened.mean() - by_mean.mean() < 0.05
 
 
-def check_match(synthetic, m, bands):
-    figures, paper = measure(synthetic, m), PAPER[synthetic.n_identities][1]
+def check_match(synthetic, m, bands, probes=None):
+    figures, paper = measure(synthetic, m, probes=probes), PAPER[synthetic.n_identities][1]
     assert [name for name in BANDS if abs(figures[name] - paper[name]) > bands[name]] == [], figures
 
 
 def test_the_figures_of_the_paper_at_10000_identities():
-    # The 128 intrinsic dimensions alone: the map into 512 changes no angle (tested above) and costs time.
-    check_match(SyntheticIdentities(10_000, dim=128), 5, BANDS)
+    # For speed the 128 intrinsic dimensions alone, as the map into 512 changes no angle (tested above), and 10,000 of
+    # the 50,000 probes: a standard error of 0.3 points.
+    check_match(SyntheticIdentities(10_000, dim=128), 5, BANDS, probes=10_000)
 
 
 @pytest.mark.slow

@@ -18,8 +18,8 @@ from datamodules.embedding_set import EmbeddingSet
 from datamodules.partitioners.base import Partition
 from datamodules.partitioners.random import RandomPartitioner
 from datamodules.splits import split_identities
-from experiments.coordination.job import Job, Recipe
-from experiments.training.arguments import defaults
+from experiments.command_line.trainer_arguments import defaults
+from experiments.training.job import Job, Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("trainer.accelerator=cpu", "trainer.threads=1", "trainer.max_epochs=2", "trainer.batch_size=16", "logger=none")
@@ -47,17 +47,17 @@ def compose() -> Callable[..., DictConfig]:
 def coordinate(tmp_path, quick, compose):
     """`with coordinate("scenarios=[...]", name="a") as (coordinator, scenarios)`; runs in `<tmp_path>/<name>`."""
 
-    from experiments.coordination.coordinator import Coordinator
-    from experiments.coordination.data import open_data
-    from experiments.coordination.lineup import load_lineup
-    from experiments.coordination.run_folder import RunFolder
+    from experiments.comparison.coordinator import Coordinator
+    from experiments.comparison.data import open_data
+    from experiments.comparison.entries import load_entries
+    from experiments.runs.run_folder import RunFolder
 
     @contextmanager
     def opened(*arguments: str, name: str = "run"):
         cfg = compose("compare", *quick, f"runs_dir={tmp_path}", *arguments)
         with RunFolder(tmp_path / name, cfg) as run:
             coordinator = Coordinator(run, open_data(cfg, None), cfg, Console(file=io.StringIO()))
-            yield coordinator, {scenario.name: scenario for scenario in load_lineup(cfg.scenarios, cfg).scenarios}
+            yield coordinator, {scenario.name: scenario for scenario in load_entries(cfg.scenarios, cfg).scenarios}
 
     return opened
 
@@ -95,7 +95,7 @@ def make_jobs(set_folder, tmp_path):
             Job(
                 run=run, run_folder=str(folder), data=str(set_folder), split=split, partition=str(place),
                 cluster=cluster, recipe=recipe, key="key", title=f"cluster {cluster}",
-                tracking=tracking or {"_target_": "experiments.coordination.tracking.NoTracking"}, facts={},
+                tracking=tracking or {"_target_": "experiments.runs.tracking.NoTracking"}, facts={},
             )
             for cluster in range(partition.n_clusters)
         ]  # fmt: skip

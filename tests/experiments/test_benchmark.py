@@ -1,37 +1,53 @@
 # SPDX-License-Identifier: MIT
 """experiments.benchmark at tiny sizes: no assertion looks at the clock."""
 
+import io
 import json
 import math
 from importlib.util import find_spec
+from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from torch.nn import functional as F
 
+from datamodules.class_means import normalise_rows
+from datamodules.embedding_set import EmbeddingSet
+from experiments.benchmarks import baselines, identification
 from experiments.benchmarks import head as head_module
-from experiments.benchmarks import identification, rivals
+from experiments.benchmarks.machine import describe
+from experiments.benchmarks.measurement import Taken, measure_in_turn, record, seconds
 from experiments.benchmarks.our_training import samples_per_second
-from experiments.benchmarks.pairing import Taken, measure_in_turn, record, seconds
 from experiments.benchmarks.partitioning import inertia
-from experiments.benchmarks.people import class_means_of, probes_of
-from experiments.benchmarks.summary import frame, line, markdown, ratio_figure
-from lightning_modules import kernels as kernels_module
-from lightning_modules.heads import linear as linear_module
+from experiments.benchmarks.summary import frame, line, markdown, ratio_figure, terminal_table
+from experiments.benchmarks.synthetic_data import class_means_of, probes_of
+from lightning_modules.indexes.clusters import Clusters
+from lightning_modules.indexes.ivf import InvertedFile
 from lightning_modules.losses.arcface import ArcFaceValueOnly
 from tests.rounding import rounding
 
-KEYS = set("name classes batch precision against ratio ratio_min ratio_max unit ours theirs".split())
+KEYS = set("name classes batch precision baseline ratio ratio_min ratio_max unit ours theirs".split())
 needs_pml = pytest.mark.skipif(not find_spec("pytorch_metric_learning"), reason="pytorch-metric-learning is optional")
 
 TINY = (
     "threads=1", "trainer.accelerator=cpu", "~suite.distribution", "~suite.kmeans", "~suite.identify",
-    "suite.head.dim=8", "suite.head.repeats=2",
+    "suite.head.dim=8", "suite.head.repeats=1",
 )  # fmt: skip
+PROCESSOR = {"threads": 1, "cpu": "Turing", "matrix_units": "AVX2"}
 HEAD = "{classes: 12, batch: 16, epochs: 2, precisions: [highest]}"
+
+
+@pytest.fixture(autouse=True)
+def no_filling(monkeypatch):
+    """Limits and probes are measured by single calls."""
+    monkeypatch.setattr(baselines, "FILL_SECONDS", 0.0)
+    for name, value in (("FILL_SECONDS", 0.0), ("SINGLE_PROBES", 3)):
+        monkeypatch.setattr(identification, name, value)
 
 
 def records_of(folder):
@@ -62,17 +78,17 @@ def test_sides_run_in_turn_and_back():
 
         return run
 
-    taken = measure_in_turn({"a": side("a", [1.0, 5.0, 3.0]), "b": side("b", [2.0, 2.0, 8.0])}, 3)
+    taken = measure_in_turn({"a": side("a", [1.0, 5.0, 3.0]), "b": side("b", [2.0, 2.0, 8.0])}, 3, memory=False)
     assert order == ["a", "b", "b", "a", "a", "b"]
     assert taken["a"].values == (1.0, 5.0, 3.0) and taken["a"].median == 3.0 and taken["b"].median == 2.0
-    assert taken["a"].peak_mb >= 0
+    assert taken["a"].peak_mb is None
 
 
 def test_peak_memory_is_that_of_the_side_that_took_it():
     def large():
         return float(np.ones(30 << 20, np.uint8).sum())
 
-    taken = measure_in_turn({"large": large, "small": lambda: 0.0}, 3)
+    taken = measure_in_turn({"large": large, "small": lambda: 0.0}, 1)
     assert taken["large"].peak_mb > 20 > taken["small"].peak_mb
 
 
@@ -81,6 +97,25 @@ def test_a_quick_function_is_called_until_time_is_filled():
     assert seconds(lambda: calls.append(1)) > 0 and len(calls) == 1
     seconds(lambda: calls.append(1), at_least=0.01)
     assert len(calls) > 2
+
+
+def test_the_processor_is_named_with_its_matrix_units():
+    if not Path("/proc/cpuinfo").exists():
+        pytest.skip("not Linux")
+    flags = Path("/proc/cpuinfo").read_text().split()
+    machine = describe(2, "cpu")
+    assert machine["cpu"] and machine["threads"] == 2
+    for unit, flag in (("AMX", "amx_bf16"), ("AVX-512", "avx512f"), ("AVX2", "avx2")):
+        assert (unit in machine["matrix_units"].split(", ")) == (flag in flags)
+
+
+def test_float32_operands_where_no_other_are_permitted():
+    assert baselines.product_dtype("highest", "cpu") == baselines.product_dtype("high", "cpu") == torch.float32
+
+
+@needs_pml
+def test_every_side_trains_with_fused_adam():
+    assert baselines.PmlHead(3, 4).configure_optimizers().defaults["fused"]
 
 
 def test_the_first_epoch_counts_only_where_it_is_alone():
@@ -93,9 +128,9 @@ def test_insightface_s_formulation_is_the_value_only_arcface():
     cosine = torch.empty(40, 7).uniform_(-0.99, 0.99, generator=random)
     target = torch.arange(40) % 7
     one, other = cosine.clone().requires_grad_(), cosine.clone().requires_grad_()
-    logits = rivals.insightface_logits(one * 1.0, target)
+    logits = baselines.insightface_logits(one * 1.0, target)
     F.cross_entropy(logits, target, reduction="none").sum().backward()
-    expected = ArcFaceValueOnly(rivals.SCALE, rivals.MARGIN)(other, target)
+    expected = ArcFaceValueOnly(baselines.SCALE, baselines.MARGIN)(other, target)
     expected.sum().backward()
     torch.testing.assert_close(F.cross_entropy(logits, target, reduction="none"), expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-3)
@@ -118,19 +153,23 @@ def test_probes_show_the_people_whose_means_are_enrolled():
     np.testing.assert_allclose(class_means_of(300, 64, 3), means[:300], rtol=2.0**-10, atol=rounding(64))
 
 
+@pytest.mark.slow
 @needs_pml
 def test_heads_end_to_end_with_the_record_s_keys_files_and_equal_accuracy(call, tmp_path):
     size = "{classes: 40, batch: 32, images: 10, epochs: 2, precisions: [highest], accuracy_epochs: 60}"
     size = f"suite.head.sizes=[{size}]"
-    ended = call("benchmark", *TINY, "suite.head.dim=32", size, f"runs_dir={tmp_path}", "name=a")
+    larger = ("suite.head.dim=32", "suite.head.repeats=2")
+    ended = call("benchmark", *TINY, *larger, size, f"runs_dir={tmp_path}", "name=a")
     assert ended.code == 0, ended.err
     folder = tmp_path / "a"
-    found = {one["against"]: one for one in records_of(folder)}
+    found = {one["baseline"]: one for one in records_of(folder)}
     assert set(found) == {"lightning_pml", "insightface", "gemm", "memory"}
     for one in found.values():
         assert KEYS <= one.keys() and one["name"] == "head" and one["classes"] == 40 and one["batch"] == 32
         assert one["ratio_min"] <= one["ratio"] <= one["ratio_max"] and one["ours"] > 0 and one["theirs"] > 0
         assert one["repeats"] == 2 and one["threads"] == 1 and one["precision"] == "highest"
+        assert one["cpu"] and one["matrix_units"]
+        assert one["product_fraction"] == pytest.approx(found["gemm"]["ratio"])
     pair = found["lightning_pml"]
     assert pair["epochs"] == 60 and pair["accuracy_probes"] == 80
     assert abs(pair["accuracy"] - pair["theirs_accuracy"]) <= 100 * 4 / 80  # four probes
@@ -148,49 +187,32 @@ def test_a_missing_package_is_a_reason_and_the_rest_is_measured(call, tmp_path, 
     ended = call("benchmark", *TINY, f"suite.head.sizes=[{HEAD}]", f"runs_dir={tmp_path}", "name=a")
     assert ended.code == 0, ended.err
     (skipped,) = json.loads((tmp_path / "a/skipped.json").read_text())
-    assert skipped["against"] == "lightning_pml" and "pip install" in skipped["reason"]
+    assert skipped["baseline"] == "lightning_pml" and "pip install" in skipped["reason"]
     assert "skipped" in ended.out and "pytorch-metric-learning is not installed" in ended.out
-    assert {one["against"] for one in records_of(tmp_path / "a")} == {"insightface", "gemm", "memory"}
-
-
-def test_compiled_passes_are_measured_against_plain_ones(call, tmp_path, monkeypatch):
-    used = []
-    monkeypatch.setattr(linear_module, "compiled", lambda: used.append(1) or kernels_module.compiled("eager"))
-    size = "suite.head.sizes=[{classes: 12, batch: 16, epochs: 2, steps: 2, against: [compiled]}]"
-    ended = call("benchmark", *TINY, size, f"runs_dir={tmp_path}", "name=a")
-    assert ended.code == 0, ended.err
-    (found,) = records_of(tmp_path / "a")
-    assert found["against"] == "compiled" and found["ours"] > 0 and found["theirs"] > 0 and used
+    assert {one["baseline"] for one in records_of(tmp_path / "a")} == {"insightface", "gemm", "memory"}
 
 
 def test_a_finished_group_is_not_measured_again_and_others_are_added(call, tmp_path):
-    sizes = "suite.head.sizes=[{classes: 12, batch: 16, epochs: 1, steps: 2, precisions: [highest], against: [gemm]}]"
-    more = (
-        "suite=full",
-        "~suite.distribution",
-        "~suite.scaling",
-        "~suite.identify",
-        "~suite.image_clustering",
-        "~suite.overhead",
-    )
-    kmeans = ("suite.kmeans.n_points=60", "suite.kmeans.n_clusters=3", "suite.kmeans.dim=8", "suite.kmeans.repeats=1")
-    arguments = [*more, *TINY[:2], *TINY[5:], sizes, *kmeans, f"runs_dir={tmp_path}", "name=a"]
-    assert call("benchmark", *arguments, "only=[head]").code == 0
-    (first,) = records_of(tmp_path / "a")
+    target = "experiments.benchmarks.partitioning.PartitioningBenchmark"
+    kmeans = f"+suite.kmeans={{_target_: {target}, n_points: 120, n_clusters: 3, dim: 8, repeats: 1}}"
+    arguments = ["suite=gpu", kmeans, "threads=1", "trainer.accelerator=cpu", f"runs_dir={tmp_path}", "name=a"]
+    assert call("benchmark", *arguments, "only=[kmeans]").code == 0
+    first = records_of(tmp_path / "a")
+    names = [(one["name"], one["baseline"]) for one in first]
+    assert ("k-means", "faiss_kmeans") in names and ("k-means, inertia", "faiss_kmeans, sampled") in names
     ended = call("benchmark", *arguments, "only=null")
     assert ended.code == 0, ended.err
-    found = records_of(tmp_path / "a")
-    assert found[0] == first and "head: measured already" in ended.out
-    names = [(one["name"], one["against"]) for one in found[1:]]
-    assert ("k-means", "faiss_kmeans") in names and ("k-means, inertia", "faiss_kmeans, sampled") in names
+    assert records_of(tmp_path / "a") == first and "kmeans: measured already" in ended.out
+    assert len(json.loads((tmp_path / "a/skipped.json").read_text())) == 3
 
 
+@pytest.mark.slow
 def test_overhead_end_to_end(call, tmp_path):
     sizes = ("n_identities=24", "n_subnets=2", "epochs=1", "repeats=1")
-    tiny = [f"suite.overhead.{size}" for size in sizes]
+    tiny = [f"suite.overhead.{size}" for size in (*sizes, "images=5", "dim=8")]
     ended = call("benchmark", "suite=full", "only=[overhead]", "threads=1", *tiny, f"runs_dir={tmp_path}", "name=a")
     assert ended.code == 0, ended.err
-    found = [(one["name"], one["against"]) for one in records_of(tmp_path / "a")]
+    found = [(one["name"], one["baseline"]) for one in records_of(tmp_path / "a")]
     assert (
         found
         == [
@@ -222,7 +244,7 @@ def test_workers_and_two_devices_run_on_a_cpu_where_no_gpu_is_asked_for(call, tm
         "threads=1", "trainer.accelerator=cpu", *sizes, f"runs_dir={tmp_path}", "name=a",
     )  # fmt: skip
     assert ended.code == 0, ended.err
-    found = [(one["name"], one["against"]) for one in records_of(tmp_path / "a")]
+    found = [(one["name"], one["baseline"]) for one in records_of(tmp_path / "a")]
     assert found == [
         ("2 sub-networks, 2 workers", "one worker"),
         ("head on two devices, ddp", "one device"),
@@ -231,6 +253,7 @@ def test_workers_and_two_devices_run_on_a_cpu_where_no_gpu_is_asked_for(call, tm
     assert all(one["ours"] > 0 and one["theirs"] > 0 for one in records_of(tmp_path / "a"))
 
 
+@pytest.mark.slow
 def test_distribution_and_scaling_end_to_end(call, tmp_path):
     ended = call(
         "benchmark", "suite=full", "only=[distribution,scaling]", "threads=1", "trainer.accelerator=cpu",
@@ -240,13 +263,14 @@ def test_distribution_and_scaling_end_to_end(call, tmp_path):
     )  # fmt: skip
     assert ended.code == 0, ended.err
     random, kmeans, per_sample = records_of(tmp_path / "a")
-    assert random["against"] == kmeans["against"] == "no_distribution" and random["n_subnets"] == 2
+    assert random["baseline"] == kmeans["baseline"] == "no_distribution" and random["n_subnets"] == 2
     assert random["ratio_by_m"] == pytest.approx(random["ratio"] / 2) and random["unit"] == "s"
-    assert per_sample["against"] == "N = 20" and per_sample["classes"] == 40
+    assert per_sample["baseline"] == "N = 20" and per_sample["classes"] == 40
 
 
+@pytest.mark.slow
 def test_identification_end_to_end_states_agreement_of_both(call, tmp_path, monkeypatch):
-    for name, value in (("FILL_SECONDS", 0.0), ("SINGLE_PROBES", 3), ("MEAN_PROBES", 3)):
+    for name, value in (("FILL_SECONDS", 0.0), ("SINGLE_PROBES", 3)):
         monkeypatch.setattr(identification, name, value)
     ended = call(
         "benchmark", "only=[identify]", "threads=1", "trainer.accelerator=cpu", "suite.identify.n_identities=[300]",
@@ -261,6 +285,28 @@ def test_identification_end_to_end_states_agreement_of_both(call, tmp_path, monk
     assert len(found) == 4 * 3 * 2
     assert all(one["agreement"] >= 95 and one["theirs_agreement"] >= 95 and one["accuracy"] > 50 for one in found)
     assert {one["agreement"] for one in found if one["our_index"] == "exact"} == {100.0}
+    singles = [one for one in found if one["batch"] == 1]
+    assert all(0 < one["ours_median_ms"] <= one["ours_p99_ms"] for one in singles)
+    assert all(0 < one["theirs_median_ms"] <= one["theirs_p99_ms"] for one in singles)
+
+
+@pytest.mark.parametrize("index", [Clusters(2, 0.5), InvertedFile(30, 4, "int8", 16, 0.5)], ids=["clusters", "ivf"])
+def test_bare_faiss_gives_the_nearest_class_means_that_our_index_finds(index):
+    means_KD, (probes_BD, _) = class_means_of(300, 32, 0), probes_of(300, 32, 0, 100)
+    flat = faiss.IndexFlatIP(32)
+    flat.add(means_KD)
+    ours = identification.identifier_of(means_KD, 10, 0).with_index(index)
+    unit_BD = normalise_rows(probes_BD)
+    found_B = identification.bare_lists(ours, flat)(unit_BD, 2 if isinstance(index, Clusters) else 4)
+    assert found_B.tolist() == ours.scores(torch.from_numpy(probes_BD)).nearest_classes(1)[1][:, 0].tolist()
+
+
+def test_the_last_image_of_a_real_person_is_the_probe(tmp_path):
+    rows = np.eye(4, dtype=np.float32)[[0, 0, 1, 2, 2, 3]]
+    EmbeddingSet.write(tmp_path / "set", rows, [0, 0, 0, 1, 1, 2], ["a", "b", "c"])
+    means_KD, probes_BD, who_B = identification.real_people(str(tmp_path / "set"), 9, 0)
+    np.testing.assert_allclose(means_KD, np.eye(4)[[0, 2, 3]])
+    assert {who: probe.argmax() for who, probe in zip(who_B.tolist(), probes_BD, strict=True)} == {0: 1, 1: 2}
 
 
 @pytest.mark.parametrize(
@@ -283,13 +329,18 @@ def test_bad_input_is_one_line_and_leaves_nothing(call, tmp_path, arguments, wor
 
 
 def test_a_page_without_records_says_so():
-    text = markdown([], [{"name": "n", "against": "x", "reason": "r"}], {"threads": 2}, None)
+    text = markdown([], [{"name": "n", "baseline": "x", "reason": "r"}], PROCESSOR, None)
     assert "Nothing was measured" in text and "n against x: r" in text
 
 
 def test_line_table_and_figure_show_the_numbers():
     made = record("head", 2000, 1024, "medium", "gemm", "samples/s", Taken((3.0, 4.0), 5.0), Taken((2.0, 2.0), 7.0))
-    made |= {"accuracy": 91.25, "theirs_accuracy": 91.5}
-    assert "1.75 [1.50, 2.00]" in line(made) and "91.25 % and 91.50 %" in line(made)
+    made |= {"accuracy": 91.25, "theirs_accuracy": 91.5, "product_fraction": 0.721, **PROCESSOR}
+    assert "72 % of the matrix product; against gemm on Turing (AVX2) 1.75 [1.50, 2.00]" in line(made)
+    assert "91.25 % and 91.50 %" in line(made)
     assert frame([made])["peak MiB"].tolist() == ["5 / 7"]
     assert len(ratio_figure([made, {**made, "ratio": 0.5, "ratio_min": 0.25}]).axes[0].patches) == 2
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(terminal_table([made, {**made, "baseline": "memory", "ours_peak_mb": None}]))
+    shown = console.export_text()
+    assert shown.count("72 % of the matrix product") == 1 and "Turing (AVX2), 1 threads" in shown and "– / 7" in shown

@@ -70,7 +70,9 @@ def test_what_cannot_be_done_costs_one_line(photographs, tmp_path, monkeypatch, 
 
 
 def test_nothing_is_extracted_for_values_that_no_photographs_make_right(photographs, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("experiments.extraction.extract.extract", lambda *_: pytest.fail("features were extracted"))
+    monkeypatch.setattr(
+        "experiments.image_clustering.compare_losses.extract", lambda *_: pytest.fail("features were extracted")
+    )
     for word in ("k=19", "delta=-1", "sigma=nan", "max_iter=0"):
         assert run(monkeypatch, photographs, tmp_path / "runs", "extractor=random_projection", word) == 2
 

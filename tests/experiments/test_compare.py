@@ -14,13 +14,12 @@ from sklearn.preprocessing import normalize
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.files import sha256
 from datamodules.splits import split_identities
-from experiments.coordination import comparison
-from experiments.coordination.job import Job
+from experiments.comparison import cells, coordinator
 
 COLUMNS = (
     "dataset,extractor,n_identities,n_subnets,scenario,partitioner,loss,init,router,decision,seed,accuracy,precision,"
     "recall,f1,cluster_accuracy_train,cluster_accuracy_test,epochs,epoch_seconds_serial,epoch_seconds_parallel,"
-    "train_seconds,peak_memory_mb,query_microseconds,parameters"
+    "train_seconds,peak_memory_mb,query_microseconds,parameters,train_samples,test_samples"
 ).split(",")
 MEASURED = [name for name in COLUMNS if "seconds" in name or "memory" in name]
 SCENARIOS = ["clustered_maxmax", "clustered_nearest", "ism", "knn", "no_distribution", "random_nearest"]
@@ -36,7 +35,7 @@ def runs(tmp_path_factory, call, quick):
             ends.append(call("compare", *quick, f"runs_dir={runs_dir}", "name=toy", "seeds=2"))
             assert ends[-1].code == 0, ends[-1].err
             folders.append(runs_dir / "toy")
-            patch.setattr("experiments.reporting.report.write_report", lambda folder: None)
+            patch.setattr("experiments.comparison.compare.write_report", lambda folder: None)
     return *folders, ends[0]
 
 
@@ -48,15 +47,15 @@ def results(runs):
 @pytest.fixture
 def no_report(monkeypatch):
     """Drawing takes seconds and is not what these tests are about."""
-    monkeypatch.setattr("experiments.reporting.report.write_report", lambda folder: None)
+    monkeypatch.setattr("experiments.comparison.compare.write_report", lambda folder: None)
 
 
 @pytest.fixture
 def no_training(monkeypatch):
-    def train(job, report=None):
+    def train(job, data, report=None):
         raise AssertionError(f"{job.title} is trained again")
 
-    monkeypatch.setattr(Job, "train", train)
+    monkeypatch.setattr(coordinator, "train", train)
 
 
 def test_results_have_the_stated_columns_and_a_row_per_scenario_and_seed(results):
@@ -65,6 +64,7 @@ def test_results_have_the_stated_columns_and_a_row_per_scenario_and_seed(results
         (name, seed) for name in SCENARIOS for seed in (0, 1)
     ]
     assert set(results.dataset) == {"toy"} and set(results.n_identities) == {16}
+    assert results.train_samples.nunique() == 1 and (results.train_samples > results.test_samples).all()
 
 
 def test_each_row_says_what_was_built(results):
@@ -149,7 +149,7 @@ def test_repeating_a_finished_command_trains_and_evaluates_nothing(
     def evaluate(*_):
         raise AssertionError("evaluated again")
 
-    monkeypatch.setattr(comparison, "evaluate", evaluate)
+    monkeypatch.setattr(cells, "evaluate", evaluate)
     folder = runs[0]
     before = (folder / "results.csv").read_bytes()
     ended = call("compare", *quick, f"runs_dir={folder.parent}", "name=toy", "seeds=2")
@@ -201,21 +201,21 @@ def test_other_data_under_the_same_name_are_refused(tmp_path, call, small, peopl
 
 
 def test_a_sub_network_that_fails_costs_its_scenarios_and_no_other(tmp_path, call, small, monkeypatch):
-    train = Job.train
+    train = coordinator.train
 
-    def failing(job, report=None):
+    def failing(job, data, report=None):
         if job.cluster == 1:
             raise RuntimeError("out of\nmemory")
-        train(job, report)
+        train(job, data, report)
 
-    monkeypatch.setattr(Job, "train", failing)
+    monkeypatch.setattr(coordinator, "train", failing)
     arguments = (*small, "scenarios=[knn,no_distribution,clustered_nearest]")
     ended = call("compare", *arguments)
     assert ended.code == 1 and "memory" in ended.out and "Traceback" not in ended.out + ended.err
     assert set(pd.read_csv(tmp_path / "small" / "results.csv").scenario) == {"knn", "no_distribution"}
 
     trained = []
-    monkeypatch.setattr(Job, "train", lambda job, report=None: (trained.append(job.cluster), train(job, report)))
+    monkeypatch.setattr(coordinator, "train", lambda job, *rest: (trained.append(job.cluster), train(job, *rest)))
     assert call("compare", *arguments).code == 0 and trained == [1]
     assert set(pd.read_csv(tmp_path / "small" / "results.csv").scenario) == {
         "knn",
@@ -226,10 +226,10 @@ def test_a_sub_network_that_fails_costs_its_scenarios_and_no_other(tmp_path, cal
 
 def test_scenarios_that_share_a_sub_network_share_its_failure(call, small, monkeypatch):
     # With m = 1 the partitions of both are the same, and so is their one sub-network.
-    def failing(job, report=None):
+    def failing(job, data, report=None):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(Job, "train", failing)
+    monkeypatch.setattr(coordinator, "train", failing)
     ended = call("compare", *small, "n_subnets=1", "scenarios=[knn,no_distribution,clustered_nearest]")
     assert ended.code == 1, ended.err
 

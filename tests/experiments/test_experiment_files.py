@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from experiments.coordination import command_line
-from experiments.coordination.rows import make_row
+from experiments.command_line import command as frame
+from experiments.comparison.rows import scenario_of_row
 
 CONFIGS = Path(__file__).resolve().parents[2] / "experiments/configs"
 
@@ -17,7 +17,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "experiments/configs"
 def experiment(tmp_path, monkeypatch):
     """`experiment(text)`: writes configs/experiment/mine.yaml into a copy of the configuration folder."""
     shutil.copytree(CONFIGS, tmp_path / "configs")
-    monkeypatch.setattr(command_line, "CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr(frame, "CONFIGS", tmp_path / "configs")
     file = tmp_path / "configs/experiment/mine.yaml"
     return lambda text: file.write_text(f"# @package _global_\n# mine: python -m experiments.compare\n{text}")
 
@@ -34,7 +34,10 @@ def test_the_paper_s_recipe_is_what_the_paper_states(compose):
 
 def test_the_fast_recipe_is_that_of_the_fast_scenarios(compose):
     fast = compose("compare", "experiment=fast")
-    row, named = make_row("clustered_nearest", fast), make_row("clustered_nearest_fast", compose("compare"))
+    row, named = (
+        scenario_of_row("clustered_nearest", fast),
+        scenario_of_row("clustered_nearest_fast", compose("compare")),
+    )
     assert row.nodes == named.nodes
     assert {key: fast.trainer[key] for key in named.trainer} == named.trainer
     assert compose("train", "experiment=fast").trainer == fast.trainer
@@ -50,7 +53,7 @@ def test_an_experiment_wins_over_the_defaults_and_the_command_line_over_both(com
 
 
 def test_an_experiment_of_one_s_own_is_run(experiment, call, quick, tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.reporting.report.write_report", lambda folder: None)
+    monkeypatch.setattr("experiments.comparison.compare.write_report", lambda folder: None)
     experiment("seeds: [4]\nscenarios: [knn, 'clustered_nearest,loss.margin=0.1']\nloss: {scale: 20.0}\nn_subnets: 3\n")
     ended = call("compare", *quick, f"runs_dir={tmp_path}/runs", "name=mine", "experiment=mine")
     assert ended.code == 0, ended.err
@@ -95,7 +98,7 @@ def test_an_experiment_that_is_not_there_is_refused_with_those_that_are(call, qu
 
 @pytest.mark.parametrize("file", sorted((CONFIGS / "experiment").glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_experiment_file_names_its_command_and_runs(file, call, quick, tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.reporting.report.write_report", lambda folder: None)
+    monkeypatch.setattr("experiments.comparison.compare.write_report", lambda folder: None)
     _, first, *_ = file.read_text().splitlines()
     command = first.partition(": python -m experiments.")[2].split()
     assert command[1:] == [f"experiment={file.stem}"]

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from experiments import list as command
-from experiments.listing import choices as listing
+from experiments.command_line import choices as listing
 
 ROOT = Path(__file__).resolve().parents[2]
 

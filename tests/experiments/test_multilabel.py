@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy.io import savemat
 
-from experiments.label_clusters.networks import train
+from experiments.label_clusters.networks import train_label_network
 
 QUICK = ("logger=none", "trainer.threads=1", "settings.hidden=8", "settings.epochs=3", "settings.label_clusters=2")
 
@@ -46,10 +46,10 @@ def test_a_run_leaves_results_report_and_figures_and_goes_on_where_it_stopped(ca
 
 
 def test_a_network_that_fails_costs_its_method_alone_and_is_tried_again(call, mat, tmp_path, monkeypatch):
-    def fails(job, report):
+    def fails(job, *rest):
         if job.cluster == 1:
             raise FloatingPointError("made to fail")
-        train(job, report)
+        train_label_network(job, *rest)
 
     words = (
         f"data.path={mat}",
@@ -58,14 +58,17 @@ def test_a_network_that_fails_costs_its_method_alone_and_is_tried_again(call, ma
         *QUICK,
         "methods=[random_clusters,one_network]",
     )
-    monkeypatch.setattr("experiments.label_clusters.networks.train", fails)
+    monkeypatch.setattr("experiments.label_clusters.networks.train_label_network", fails)
     ended = call("multilabel", *words)
     assert ended.code == 1 and "made to fail" in ended.out and "label cluster 1 of 2" in ended.out
     frame = pd.read_csv(tmp_path / "runs/one/results.csv").set_index("method")
     assert frame["f1"].notna().to_dict() == {"random_clusters": False, "one_network": True}
     assert "FloatingPointError: made to fail" in frame.loc["random_clusters", "note"]
     trained = []
-    monkeypatch.setattr("experiments.label_clusters.networks.train", lambda *job: trained.append(job[0]) or train(*job))
+    monkeypatch.setattr(
+        "experiments.label_clusters.networks.train_label_network",
+        lambda *job: trained.append(job[0]) or train_label_network(*job),
+    )
     assert call("multilabel", *words).code == 0 and [job.cluster for job in trained] == [1]
     assert pd.read_csv(tmp_path / "runs/one/results.csv")["f1"].notna().all()
 
@@ -105,7 +108,7 @@ def test_a_data_set_that_cannot_be_used_costs_one_line_and_leaves_nothing(call, 
 @pytest.mark.parametrize(
     "change, words",
     [
-        ("methods=[nothing]", "methods = ['nothing']"),
+        ("methods=[nothing]", "label_method 'nothing'"),
         ("methods=[]", "methods = []"),
         ("settings.epoch=3", "epoch"),
         ("settings.label_clusters=9", "9 for 5 labels"),

@@ -27,7 +27,7 @@ def run(tmp_path_factory, call, quick, set_folder):
     folder = tmp_path_factory.mktemp("first")
     shutil.copytree(set_folder, folder / "people")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("experiments.reporting.report.write_report", lambda folder: None)
+        patch.setattr("experiments.comparison.compare.write_report", lambda folder: None)
         ended = call(
             "compare", *quick, f"data.path={folder / 'people'}", f"runs_dir={folder}", "name=first", "seeds=[0,3]",
             f"scenarios={json.dumps(ROWS)}", "n_identities=[8,12]", "split.held_out=0.2", "n_subnets=[2,3]",
@@ -38,7 +38,7 @@ def run(tmp_path_factory, call, quick, set_folder):
 
 @pytest.fixture(autouse=True)
 def no_training(monkeypatch):
-    monkeypatch.setattr("experiments.coordination.training.train", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr("experiments.comparison.coordinator.train", lambda *_: pytest.fail("trained"))
 
 
 def state(folder: Path) -> dict[str, tuple]:
@@ -74,7 +74,7 @@ def test_an_index_may_be_chosen_and_m_be_named(run, call, tmp_path):
 
 
 def test_generated_data_are_found_again_at_every_size(call, tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.reporting.report.write_report", lambda folder: None)
+    monkeypatch.setattr("experiments.comparison.compare.write_report", lambda folder: None)
     monkeypatch.chdir(tmp_path)  # runs_dir is a relative path
     sizes = ("data.dim=16", "n_identities=[30,50]", "n_subnets=2", "seeds=1", "scenarios=[knn]")
     assert call("compare", *sizes, "logger=none", "name=generated").code == 0

@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 from callbacks.epoch_clock import EpochClock
-from experiments.coordination.job import Job
-from experiments.coordination.tracking import NoTracking
+from experiments.runs.tracking import NoTracking
+from experiments.training.job import Job
 
 _start = EpochClock.on_train_epoch_start
 

@@ -22,6 +22,7 @@ from tests.faults.trial import EPOCHS, Failed, Trial
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_twelve_faults_are_survived():
     ended = subprocess.run(
         [sys.executable, "-m", "tests.faults", "--faults", "12"], cwd=ROOT, capture_output=True, text=True,

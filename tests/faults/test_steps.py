@@ -14,8 +14,8 @@ from callbacks.checkpoints import SafetensorsIO, epoch_files
 from datamodules.errors import InputError
 from datamodules.files import disk_error, remove_leftovers
 from datamodules.partitioners.base import Partition
-from experiments.coordination.job import Job, Recipe
-from experiments.coordination.run_folder import RunFolder
+from experiments.runs.run_folder import RunFolder
+from experiments.training.job import Job, Recipe
 from tests.faults.injection import die_at, refuse_from
 
 WEIGHTS = {"rows": torch.arange(12, dtype=torch.float32).reshape(4, 3)}
@@ -24,7 +24,7 @@ CONFIG = OmegaConf.create({"loss": {"scale": 64.0}})
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("experiments.coordination.run_folder.provenance", lambda config: {})  # it asks git
+    monkeypatch.setattr("experiments.runs.run_folder.provenance", lambda config: {})  # it asks git
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # processes die here, no machine does
 
 

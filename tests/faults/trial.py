@@ -16,8 +16,9 @@ import pandas as pd
 from callbacks import checkpoints
 from datamodules.files import LEFTOVERS, read_sealed, sha256
 from experiments import compare
-from experiments.coordination import comparison, coordinator, rivals, run_folder  # noqa: F401 loaded before the fork
+from experiments.comparison import baselines, cells, coordinator  # noqa: F401 loaded before the fork
 from experiments.reporting import report, terminal
+from experiments.runs import run_folder  # noqa: F401
 from tests.faults.tally import begun, repeated
 
 MEASURED = ["epoch_seconds_serial", "epoch_seconds_parallel", "train_seconds", "peak_memory_mb", "query_microseconds"]
@@ -30,7 +31,7 @@ SETTINGS = (
 )  # fmt: skip
 
 
-IMPORTED = (comparison, rivals, terminal)  # what the command imports when it runs, so that no coordinator need to
+IMPORTED = (cells, baselines, terminal)  # what the command imports when it runs, so that no coordinator need to
 
 
 class Failed(Exception):

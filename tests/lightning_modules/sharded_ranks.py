@@ -69,6 +69,11 @@ def main(folder: Path, rank: int) -> None:
         found[f"{name}/losses"] = trained(head, ActiveRowsOptimizer(ADAM(head.parameters()), head), ArcFace(16.0))
         whole = ShardedSubNetwork(head, ArcFace(16.0)).whole_state()
         found[f"{name}/rows"] = F.normalize(whole["head.weight_CD"])
+    head = ShardedHead(weight_CD, SampledClasses(0.0), 0, rank, world)
+    x = problem(batch=4)[0].requires_grad_()
+    loss_B = head.loss(x, torch.tensor([9, 10, 10, 9]), ArcFace())
+    loss_B.sum().backward()
+    found |= {"lonely/loss": loss_B.detach(), "lonely/by_embedding": x.grad, "lonely/by_active": head.chosen[1].grad}
     head = ShardedHead(weight_CD, None, 0, rank, world)
     found["best"] = head.best(embedding_BD)
     found["tie"] = ShardedHead(torch.ones(CLASSES, 5), None, 0, rank, world).best(embedding_BD)

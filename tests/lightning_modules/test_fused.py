@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from lightning_modules.fused import fused_margin_softmax, target_terms
 from lightning_modules.kernels import matmul_precision
+from lightning_modules.losses.a_softmax import ASoftmax
 from lightning_modules.losses.arcface import ArcFace, ArcFaceValueOnly
 from lightning_modules.losses.base import MarginLoss
 from lightning_modules.losses.cosface import CosFace
@@ -17,7 +18,7 @@ from lightning_modules.losses.normface import NormFace
 from lightning_modules.losses.softmax import Softmax
 from tests.rounding import rounding
 
-LOSSES = [ArcFace(), ArcFace(8.0, 0.2), ArcFaceValueOnly(), CosFace(), NormFace(), Softmax()]
+LOSSES = [ArcFace(), ArcFace(8.0, 0.2), ArcFaceValueOnly(), CosFace(), NormFace(), Softmax(), Softmax(9.0)]
 WHOLE, ONE_CLASS_AT_A_TIME, THREE_AT_A_TIME = 1 << 30, 1, 4 * 24 * 3
 
 
@@ -126,13 +127,37 @@ def test_a_sample_that_is_hopelessly_wrong_has_a_finite_loss_and_the_full_gradie
     assert by_embedding[0].tolist() == pytest.approx([2 * scale, 0.0])
 
 
-def test_a_single_class_costs_nothing_and_teaches_nothing():
-    embedding_BD, weight_CD, _, weight_B = problem(classes=1)
+@pytest.mark.parametrize("loss", [ArcFace(), CosFace(), ASoftmax()], ids=name)
+@pytest.mark.parametrize("max_logits_bytes", [WHOLE, ONE_CLASS_AT_A_TIME])
+def test_a_single_class_costs_nothing_and_teaches_nothing(loss, max_logits_bytes):
+    embedding_BD, weight_CD, _, weight_B = problem(classes=1, dim=2)
+    embedding_BD[0] = -F.normalize(weight_CD[0], dim=0)  # where e^logit is zero in float32
+    zero_B = torch.zeros(24, dtype=torch.long)
     loss_B, *gradients = results(
-        lambda x, w: fused_margin_softmax(x, w, torch.zeros(24, dtype=torch.long), ArcFace()),
+        lambda x, w: fused_margin_softmax(x, w, zero_B, loss, max_logits_bytes=max_logits_bytes),
         embedding_BD, weight_CD, weight_B,
     )  # fmt: skip
-    assert loss_B.abs().max() == 0 and all(gradient.abs().max() < 1e-4 for gradient in gradients)
+    assert loss_B.abs().max() == 0 and all(gradient.abs().max() == 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize("length", [1.4, 3.0, 40.0])
+def test_embeddings_that_are_not_of_unit_length_get_the_plain_formulation_too(length):
+    embedding_BD, weight_CD, target_B, weight_B = problem()
+    embedding_BD = embedding_BD * length
+    expected = results(
+        lambda x, w: plain(x, w, target_B, CosFace()), embedding_BD.double(), weight_CD.double(), weight_B.double()
+    )
+    fused = results(lambda x, w: fused_margin_softmax(x, w, target_B, CosFace()), embedding_BD, weight_CD, weight_B)
+    for found, wanted in zip(fused, expected, strict=True):
+        torch.testing.assert_close(found.double(), wanted, rtol=2e-4, atol=2e-4 * length)
+
+
+def test_gradients_of_rows_are_projected_block_by_block(monkeypatch):
+    embedding_BD, weight_CD, target_B, weight_B = problem()
+    expected = results(lambda x, w: plain(x, w, target_B, CosFace()), embedding_BD, weight_CD, weight_B)
+    monkeypatch.setattr("lightning_modules.fused.BLOCK", 3 * embedding_BD.shape[1])
+    found = results(lambda x, w: fused_margin_softmax(x, w, target_B, CosFace()), embedding_BD, weight_CD, weight_B)
+    torch.testing.assert_close(found[2], expected[2], rtol=2e-4, atol=2e-4)
 
 
 def test_the_length_of_a_row_does_not_matter_and_its_gradient_is_across_it():

@@ -112,13 +112,30 @@ def test_rotating_all_vectors_changes_no_answer(parts):
 
 
 @pytest.mark.parametrize("at_once", [4, 4096])
-@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
-def test_probes_without_a_direction_are_counted_and_named(parts, monkeypatch, value, at_once):
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0])
+def test_probes_without_a_direction_are_unknown_and_the_others_keep_their_answers(parts, monkeypatch, value, at_once):
     monkeypatch.setattr(module, "PROBES_AT_ONCE", at_once)
     made = parts()
-    made.probes_BD[5] = value
-    with pytest.raises(InputError, match="1 probes .*row 5"):
-        assemble(made).identify(made.probes_BD)
+    for name, variant in VARIANTS.items():
+        identifier, probes = assemble(made, **variant), made.probes_BD.copy()
+        expected = identifier.identify(probes)
+        probes[5, 2] = value
+        probes[5] *= value != 0
+        found, others = identifier.identify(probes), np.arange(17) != 5
+        assert (found.index[5], found.identity[5], found.cluster[5]) == (-1, "unknown", -1), name
+        assert np.isnan(found.score[5]) and np.array_equal(found.index[others], expected.index[others])
+        assert np.isfinite(found.score[others]).all()
+        assert identifier.identify(probes[5:6]).identity == ("unknown",)
+
+
+@pytest.mark.parametrize("factor", [1e20, 1e25, 3e37, 1e-25, 1e-37])
+def test_probes_of_any_length_that_float32_can_hold_have_the_same_answers(parts, factor):
+    made = parts()
+    for variant in VARIANTS.values():
+        identifier, unit = assemble(made, **variant), made.unit_probes()
+        expected, found = identifier.identify(unit), identifier.identify((factor * unit).astype(np.float32))
+        assert np.array_equal(found.index, expected.index)
+        np.testing.assert_allclose(found.score, expected.score, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (6,), (2, 3, 6)])

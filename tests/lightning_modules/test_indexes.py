@@ -91,7 +91,11 @@ def test_rounded_class_means_only_choose_whom_to_compare(people, encoding, most)
     assert (people.cosines[:, :2] - cosine.numpy()).max() < most
 
 
-@pytest.mark.parametrize("index", [Clusters(1, 0.97), InvertedFile(40, 1, "int8", 8, 0.97)], ids=["clusters", "ivf"])
+@pytest.mark.parametrize(
+    "index",
+    [Clusters(1, 0.97), InvertedFile(40, 1, "float32", None, 0.97), InvertedFile(40, 1, "int8", 15, 0.97)],
+    ids=["clusters", "float32", "int8"],
+)
 def test_probes_that_resemble_nobody_are_compared_with_all(people, index):
     strangers = normalise_rows(np.random.default_rng(9).standard_normal((60, 16)))
     nearest = (strangers.astype(np.float64) @ people.means.T).argmax(axis=1)

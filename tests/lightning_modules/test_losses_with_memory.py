@@ -72,7 +72,7 @@ def test_a_loss_of_any_kind_trains_as_a_plain_loop_does(data, kind, at_once):
 
 
 def test_one_step_of_sgd_moves_the_bias_of_uniface_by_its_slope_in_closed_form(data):
-    """d/db of the mean loss: mean of sigmoid(b - s (cos_y - m)) - weight * sum over j != y of sigmoid(s cos_j - b)."""
+    """Parameter b / s, d/db: mean of sigmoid(b - s (cos_y - m)) - weight * sum over j != y of sigmoid(s cos_j - b)."""
     data.batch_size = len(data.train_split)
     head, scale, margin, weight, b = head_of(), 8.0, 0.3, 0.5, math.log(10 * 5)
     (unit_BD, target_B, *_) = next(iter(data.train_dataloader()))
@@ -82,7 +82,7 @@ def test_one_step_of_sgd_moves_the_bias_of_uniface_by_its_slope_in_closed_form(d
         sigmoid = lambda z: 1 / (1 + math.exp(-z))  # noqa: E731
         slope = sigmoid(b - scale * (cosines[target] - margin))
         slopes.append(slope - weight * sum(sigmoid(scale * c - b) for j, c in enumerate(cosines) if j != target))
-    expected = -0.1 * sum(slopes) / len(slopes)
+    expected = -0.1 * scale * sum(slopes) / len(slopes)
     sgd = partial(torch.optim.SGD, lr=0.1)
     loss, still = UniFace(scale, margin, weight), UniFace(scale, margin, weight, learn_bias=False)
     network, _ = fit(data, loss, sgd, epochs=1)

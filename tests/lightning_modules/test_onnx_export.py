@@ -91,6 +91,31 @@ def test_under_the_threshold_is_minus_one_and_the_best_stays(tmp_path):
     assert ((found["index"] < 0) == (found["score"] < 1.5)).all()
 
 
+@pytest.mark.parametrize("threshold", [None, 0.1])
+@pytest.mark.parametrize("router", [NearestClass(), ClusterMean(), MaxOutput("probability", 4.0)])
+def test_a_probe_without_direction_is_nobody_and_changes_no_other_answer(tmp_path, router, threshold):
+    identifier = make(router, threshold=threshold)
+    export_onnx(identifier, tmp_path / "a.onnx")
+    good = likely_probes(identifier, 7)
+    probes = good.copy()
+    probes[1, 3], probes[2, 0], probes[4, 5], probes[5] = np.nan, np.inf, -np.inf, 0
+    expected, found = answers(tmp_path / "a.onnx", good)[0], answers(tmp_path / "a.onnx", probes)[0]
+    for name, value in found.items():
+        bad, rest = value[[1, 2, 4, 5]], [0, 3, 6]
+        assert (np.isnan(bad) if value.dtype == np.float32 else bad == -1).all(), name
+        np.testing.assert_array_equal(value[rest], expected[name][rest])
+
+
+@pytest.mark.parametrize("factor", [1e25, 1e-25, 1e-38])
+def test_the_length_of_a_probe_does_not_matter(tmp_path, factor):
+    identifier = make(NearestClass(), threshold=0.1)
+    export_onnx(identifier, tmp_path / "a.onnx")
+    probes = likely_probes(identifier, 50).astype(np.float64)
+    one, other = (answers(tmp_path / "a.onnx", (f * probes).astype(np.float32))[0] for f in (1, factor))
+    for name, value in other.items():
+        np.testing.assert_allclose(value, one[name], rtol=0, atol=1e-5)
+
+
 def test_the_runner_up_is_the_nearest_class_mean_of_another_person(tmp_path):
     identifier = make(ClusterMean())
     export_onnx(identifier, tmp_path / "a.onnx")

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 from sklearn.metrics import det_curve as sklearn_det
-from sklearn.metrics import roc_curve, top_k_accuracy_score
+from sklearn.metrics import top_k_accuracy_score
 
 from datamodules.errors import InputError
 from lightning_modules.open_set import (
@@ -53,13 +53,28 @@ def test_no_lower_threshold_keeps_the_rate(decimals, fpir):
     assert operating_point(one, float(lower)).fpir > fpir
 
 
-def test_with_every_answer_right_the_rates_are_those_of_a_roc_curve():
-    one = draw(right=2.0)
-    labels, scores = np.r_[np.ones(400), np.zeros(300)], np.r_[one.score_B, one.score_Q]
-    fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
-    for fpir in (0.01, 0.1):
-        point = operating_point(one, threshold_at_fpir(one.score_Q, fpir))
-        assert point.tpir == pytest.approx(tpr[fpr <= fpir + 1e-12].max())
+@pytest.mark.parametrize(
+    "non_mated, fpir, threshold, seen, tpir",
+    [
+        ([9, 8, 7, 6, 5, 4, 3, 2, 1, 0], 0.2, 8.0, 0.2, 0.4),  # two may pass: the second highest; mated above 8: 9, 9
+        ([9, 8, 7, 6, 5, 4, 3, 2, 1, 0], 0.3, 7.0, 0.3, 0.4),  # 8 is above 7, but its answer is wrong
+        ([9, 8, 8, 6, 5, 4, 3, 2, 1, 0], 0.2, 9.0, 0.1, 0.0),  # of two equal scores both pass, or none
+        ([8, 8, 8, 8, 8, 8, 8, 8, 8, 8], 0.2, np.nextafter(np.float32(8), np.float32(9)), 0.0, 0.4),
+    ],
+)
+def test_threshold_rates_interval_and_det_curve_follow_one_rule(non_mated, fpir, threshold, seen, tpir):
+    """The mated scores are 9, 9, 8, 7, 1; the one of 8 names another person."""
+    right, persons = np.array([True, True, False, True, True]), np.zeros(10, int)
+    scores_Q = np.array(non_mated, "f4")
+    one = Searches(np.array([9, 9, 8, 7, 1], "f4"), right, right, np.zeros(5, int), scores_Q, persons)
+    found = threshold_at_fpir(scores_Q, fpir)
+    point = operating_point(one, found)
+    assert found == threshold and (point.fpir, point.tpir) == pytest.approx((seen, tpir))
+    # All pictures show one person, so that every resample is the sample itself.
+    assert bootstrap_tpir(one, fpir, np.random.default_rng(0), 3) == pytest.approx((tpir, tpir))
+    if seen:
+        fpirs, fnirs = det_curve(one)
+        assert fnirs[np.isclose(fpirs, seen)] == pytest.approx([1 - tpir])
 
 
 def test_the_det_curve_is_that_of_scikit_learn_where_every_answer_is_right():

@@ -63,6 +63,19 @@ def test_several_adam_steps_end_where_one_process_ends(two, name):
     assert (head.rows() - F.normalize(weight_CD)).abs().max() > 0.02  # they have moved
 
 
+def test_a_rank_without_an_active_class_takes_part_all_the_same(two):
+    """All targets are classes of rank 1, and no other class is active."""
+    embedding_BD, weight_CD, *_ = ranks.problem(batch=4)
+    x, w = embedding_BD.requires_grad_(), weight_CD[9:].requires_grad_()
+    loss_B = ArcFace()(x @ F.normalize(w).T, torch.tensor([0, 1, 1, 0]))
+    by_x, by_w = torch.autograd.grad(loss_B.sum(), (x, w))
+    for found, rows in zip(two, (0, 2), strict=True):
+        torch.testing.assert_close(found["lonely/loss"], loss_B.detach(), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found["lonely/by_embedding"], by_x, rtol=1e-4, atol=1e-4)
+        assert len(found["lonely/by_active"]) == rows
+    torch.testing.assert_close(two[1]["lonely/by_active"], by_w, rtol=1e-4, atol=1e-4)
+
+
 def test_the_best_class_is_found_over_all_ranks_and_they_agree(two):
     embedding_BD, weight_CD, _, _ = ranks.problem()
     for found in two:

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: MIT
 import math
+import resource
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning import Callback
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.preprocessing import normalize
 
 from callbacks.checkpoints import EpochCheckpoints, SafetensorsIO, epoch_files, newest_checkpoint
+from datamodules.cluster_datamodule import ClusterDataModule
+from datamodules.splits import Split
 from lightning_modules.baselines.coded import CodeHead
 from lightning_modules.fused import Buffers
 from lightning_modules.heads.linear import LinearHead
@@ -93,6 +97,33 @@ def test_classes_in_chunks_train_as_classes_at_once(data):
         assert in_parts[-1][key] == pytest.approx(records[-1][key], rel=1e-4)
 
 
+def test_later_steps_write_where_the_first_ones_wrote():
+    """A page that the kernel has to clear is a page fault; outputs and gradient of a step have 8,750 pages each.
+
+    glibc keeps none of them: it gives blocks above 32 MiB back at once.
+    """
+    faults, random = [], np.random.default_rng(0)
+
+    class PageFaults(Callback):
+        def on_train_batch_end(self, *_):
+            faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+
+    split = Split(np.arange(640), np.arange(640, dtype=np.int32))
+    data = ClusterDataModule(random.standard_normal((640, 128)).astype(np.float32), split, split, batch_size=128)
+    head = LinearHead(torch.randn(70000, 128))
+    fit(data, head=head, optimizer=partial(torch.optim.SGD, lr=0.1), epochs=1, callbacks=[PageFaults()],
+        limit_val_batches=0)  # fmt: skip
+    assert len(faults) == 5 and faults[-1] - faults[-2] < 4000
+
+
+@pytest.mark.parametrize("bound", [8 * 5 * 7, 1])
+def test_validation_holds_no_more_outputs_and_exponentials_than_the_bound(data, monkeypatch, bound):
+    sizes, judge = [], LinearHead.judge
+    monkeypatch.setattr(LinearHead, "judge", lambda self, x, y, loss: sizes.append(len(x)) or judge(self, x, y, loss))
+    fit(data, head=head_of(max_logits_bytes=bound), epochs=1)
+    assert sum(sizes) == len(data.val_split) and max(sizes) == max(1, bound // (8 * 5))
+
+
 def test_a_step_in_chunks_of_classes_holds_no_other_matrix_of_all_classes(monkeypatch):
     """The weight and its gradient are C x D; what else is taken is of a chunk."""
     shapes, take = [], Buffers.take
@@ -122,6 +153,8 @@ def test_outputs_take_embeddings_of_any_length_and_type():
     torch.testing.assert_close(network(x), network(30 * x))
     torch.testing.assert_close(network(x), network(x.half()), atol=2e-3, rtol=0)
     assert network(x.half()).dtype == torch.float32
+    for factor in (1e20, 1e-25):
+        torch.testing.assert_close(network(x), network((factor * x.double()).float()))
 
 
 def test_a_cluster_without_validation_samples_trains(toy_split, data):

@@ -38,6 +38,13 @@ def test_squared_distance_by_hand_and_whatever_the_length_of_the_rows():
     )
 
 
+@pytest.mark.parametrize("factor", [1e20, 1e-25, 1e-37])
+def test_squared_distances_of_very_long_and_very_short_rows(factor):
+    rows = (factor * np.array([[1.0, 0], [0, 1], [-1, 0], [3, 4]])).astype(np.float32)
+    found = squared_distances(rows, np.array([0, 0, 0, 0]), np.array([0, 1, 2, 3]))
+    np.testing.assert_allclose(found, [0, 2, 4, 0.8], atol=1e-6)
+
+
 def test_chunks_of_pairs_do_not_change_the_distances(monkeypatch):
     random = np.random.default_rng(0)
     rows, left, right = random.normal(size=(9, 5)), random.integers(0, 9, 20), random.integers(0, 9, 20)

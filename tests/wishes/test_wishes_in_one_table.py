@@ -169,6 +169,7 @@ def test_21_an_identifier_from_a_finished_comparison(table):
     assert 100 * np.mean(found == splits.test.labels) == pytest.approx(table.results("table").accuracy[row], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_13_a_metric_in_results_report_and_weights_and_biases(table):
     before = table.results("table")
     table.wish(files.METRIC)

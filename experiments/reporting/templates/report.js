@@ -1,4 +1,11 @@
 "use strict";
+// On a telephone few columns are in sight: F1 comes first.
+if (matchMedia("(max-width: 720px)").matches) {
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const f1 = [...table.tHead.rows[0].cells].findIndex((cell) => cell.textContent.trim() === "F1");
+    if (f1 > 1) for (const row of table.rows) row.cells[1].before(row.cells[f1]);
+  }
+}
 for (const table of document.querySelectorAll("table.sortable")) {
   const headings = [...table.tHead.rows[0].cells];
   const body = table.tBodies[0];

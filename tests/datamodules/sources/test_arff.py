@@ -178,6 +178,8 @@ def test_labels_of_a_hierarchy_in_the_order_of_the_file(written):
         (XMLNS + '<label name="a"/><label name="a"/></labels>', "two labels 'a'"),
         ('<!DOCTYPE l [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><labels><label name="&b;"/></labels>', "document type"),
         ("", "no XML"),
+        ('<?xml version="1.0" encoding="utf-z"?><labels/>', "no XML .unknown encoding"),
+        ('<?xml version="1.0" encoding="big5"?><labels/>', "no XML .multi-byte"),
     ],
 )
 def test_xml_that_lists_no_labels_is_refused(written, text, words):

@@ -184,7 +184,7 @@ def test_no_bytes_can_make_the_parser_read_past_the_end(tmp_path, content, offse
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
-        (lambda content: content[:-5], "to the end"),
+        (lambda content: content[:-5], "ends within the file"),
         (lambda content: b"\0" + content[1:], "magic number 0xced72300"),
         (lambda content: content[:4] + struct.pack("<I", 2**29 - 1) + content[8:], "a record of 536,870,911 bytes"),
         (lambda content: content[:4] + struct.pack("<I", 2 << 29 | 4) + content[8:], "continuation flag 2"),

@@ -71,6 +71,14 @@ def test_identities_with_too_few_images_are_left_out():
     assert Counted([1, 5, 2, 7], min_images=3).listing().identities == ("01", "03")
 
 
+@pytest.mark.parametrize("names, words", [(("a", "unknown"), "'unknown'"), (("a", "a"), "2 identities called 'a'")])
+def test_names_that_make_answers_ambiguous_are_refused(monkeypatch, names, words):
+    found = Counted([1, 1]).scan()
+    monkeypatch.setattr(Counted, "scan", lambda self: Listing(found.names, found.labels, names))
+    with pytest.raises(InputError, match=words):
+        Counted([1, 1]).listing()
+
+
 @pytest.mark.parametrize("options", [{"n_identities": 4}, {"min_images": 8}])
 def test_more_than_there_is_is_refused(options):
     with pytest.raises(InputError, match="identities with at least"):

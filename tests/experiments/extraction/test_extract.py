@@ -4,6 +4,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,8 @@ from datamodules.images import decode
 from datamodules.sources.base import apply_mark, groups_of, original_of
 from datamodules.sources.image_folder import ImageFolder
 from datamodules.splits import split_identities
-from experiments.extraction.extract import ExtractionSettings, extract
+from experiments.extraction.config import ExtractionConfig
+from experiments.extraction.extract import extract
 
 CPU = {"accelerator": "cpu", "devices": 1}
 SIZE = 8
@@ -61,9 +63,7 @@ class Watched(Extractor):
 
 
 def run(root, out, extractor=None, aligner=None, trainer=CPU, options=None, **settings):
-    settings = ExtractionSettings(
-        **{"batch_size": 3, "num_workers": 0, "shard_rows": 5, "dtype": "float32", **settings}
-    )
+    settings = ExtractionConfig(**{"batch_size": 3, "num_workers": 0, "shard_rows": 5, "dtype": "float32", **settings})
     return extract(
         ImageFolder(root, **(options or {})), extractor or Watched(), aligner or Resize(SIZE), out, settings, trainer
     )
@@ -244,13 +244,13 @@ def test_an_aligner_of_another_size_is_refused(tmp_path):
 @pytest.mark.parametrize("setting", [{"batch_size": 0}, {"num_workers": -1}, {"shard_rows": 0}, {"dtype": "float64"}])
 def test_impossible_settings_are_refused(setting):
     with pytest.raises(InputError, match=f"extraction.{next(iter(setting))}"):
-        ExtractionSettings(**setting)
+        ExtractionConfig(**setting)
 
 
 def test_a_reader_never_sees_a_half_written_set(tmp_path, monkeypatch):
     root = pictures(tmp_path / "faces", {"anna": 6})
     monkeypatch.setattr(
-        "experiments.extraction.assembling._write_rejected", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
+        "datamodules.extraction.assembling.write_json", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
     )
     with pytest.raises(OSError, match="disk full"):
         run(root, tmp_path / "set")
@@ -348,6 +348,28 @@ def test_the_command_end_to_end(call, tmp_path):
 def test_bad_input_is_one_line(call, tmp_path, arguments, words):
     call("prepare", *arguments, f"out={tmp_path / 'set'}").assert_refused(*words)
     assert not list(tmp_path.iterdir())
+
+
+def test_people_and_folders_that_were_left_out_are_listed(call, tmp_path):
+    root = pictures(tmp_path / "faces", {"anna": 6, "bert": 6, "carl": 1, "dora": 1})
+    pictures(root / "anna", {"2019": 2})
+    pictures(root / "family", {"ella": 3})
+    (root / "dora/0.png").write_bytes(b"")
+    (root / "empty").mkdir()
+    (root / "texts").mkdir()
+    (root / "texts/a.txt").write_text("text")
+    shutil.copy(root / "anna/0.png", root / "loose.png")
+    ended = call(
+        "prepare", f"source.root={root}", "extractor=random_projection", "extraction.num_workers=0",
+        "source.min_images=1", f"out={tmp_path / 'new/folder/set'}",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    said = {line.removeprefix("left out: ") for line in ended.out.splitlines() if line.startswith("left out: ")}
+    outside = "pictures, not in the folder of a person"
+    assert said == {
+        f". (1 {outside})", f"anna/2019 (2 {outside})", "dora (no usable picture)", "empty (empty)",
+        f"family/ella (3 {outside})", "texts (no picture)",
+    }  # fmt: skip
 
 
 def test_an_alignment_by_name_takes_the_size_of_the_extractor(call, tmp_path):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from datamodules.errors import InputError
-from experiments.facenet.evaluation import pair_f1
-from experiments.facenet.people import hold_out
+from experiments.facenet.compare_miners import pair_f1
+from experiments.facenet.data import hold_out
 
 
 def test_pair_f1_by_counting_pairs():

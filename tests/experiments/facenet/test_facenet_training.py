@@ -7,10 +7,10 @@ from hydra import compose, initialize_config_dir
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 from datamodules.identity_batches import IdentityBatches, IdentityDataModule
-from experiments.coordination.command_line import CONFIGS
-from experiments.coordination.run_folder import RunFolder
-from experiments.facenet.people import open_people
-from experiments.facenet.training import build_network, load_miners, make_job, materialise, train
+from experiments.command_line.command import CONFIGS
+from experiments.facenet.data import open_data
+from experiments.facenet.training import build_network, load_miners, make_job, shape_lazy_layers, train_with_miner
+from experiments.runs.run_folder import RunFolder
 
 
 def composed(tmp_path, *words):
@@ -33,13 +33,13 @@ def composed(tmp_path, *words):
 
 def trained(cfg, folder, report=lambda *values: None):
     network = build_network(cfg)
-    people = open_people(cfg, network)
+    people = open_data(cfg, network)
     batches = IdentityBatches(people.train.labels_N, cfg.batch.identities, cfg.batch.images, cfg.seed)
     data = IdentityDataModule(people.train, people.test, batches)
-    materialise(network, data.predict_dataloader(), cfg.seed)
+    shape_lazy_layers(network, data.predict_dataloader(), cfg.seed)
     with RunFolder(folder, cfg) as run:
         miner = load_miners(cfg)["batch_hard"]
-        record = train(make_job(run, people, cfg, "batch_hard", miner), miner, network, data, report)
+        record = train_with_miner(make_job(run, people, cfg, "batch_hard", miner), miner, network, data, report)
     return network.state_dict(), record
 
 
@@ -70,4 +70,4 @@ def test_data_must_be_of_the_kind_the_network_takes(tmp_path):
     with pytest.raises(
         InputError, match="got data and source for a network on embeddings; expected data=embedding_set"
     ):
-        open_people(cfg, build_network(cfg))
+        open_data(cfg, build_network(cfg))

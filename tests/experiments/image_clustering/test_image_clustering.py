@@ -8,8 +8,14 @@ from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 from datamodules.extractors.random_projection import RandomProjectionExtractor
 from datamodules.partitioners.generalised_kmeans import GeneralisedKMeans
-from experiments.image_clustering import tables
-from experiments.image_clustering.clusters import agreement
+from experiments.image_clustering.compare_losses import (
+    against_classes,
+    agreement,
+    clusters,
+    representatives_table,
+    results,
+    sentence,
+)
 from experiments.image_clustering.feature_maps import chosen_layers, convolutions, feature_maps
 from experiments.image_clustering.figures import feature_maps_figure, mosaic, representatives_figure
 from experiments.image_clustering.fits import Fit, fit_losses, in_common_order, representatives
@@ -74,7 +80,7 @@ def test_agreement_is_one_for_renamed_clusters_and_counts_the_classes_in():
 def test_purity_by_hand():
     fit = Fit(np.array([0, 0, 0, 1, 1]), np.array([0, 3]), 0.0, 1, 0.0)
     classes = EmbeddingSet(np.eye(5), np.array([0, 0, 1, 1, 1]), ("a", "b"))
-    assert tables.against_classes(fit, classes)["purity"] == pytest.approx(4 / 5)
+    assert against_classes(fit, classes)["purity"] == pytest.approx(4 / 5)
 
 
 def test_fits_are_numbered_alike_and_their_rows_say_what_was_found():
@@ -83,19 +89,19 @@ def test_fits_are_numbered_alike_and_their_rows_say_what_was_found():
     for fit in fits.values():
         np.testing.assert_array_equal(fit.labels_N, fits["square"].labels_N)
         assert (fit.labels_N[fit.representative_M] == np.arange(3)).all()
-    frame = tables.results(fits, shown, dataset="d", seed=0)
+    frame = results(fits, shown, dataset="d", seed=0)
     assert list(frame["loss"]) == list(losses) and (frame["nmi"] > 0.999).all() and (frame["purity"] == 1).all()
-    assert "30 photographs in 3 clusters under 3 losses" in tables.sentence(frame)
-    table = tables.clusters(fits, shown)
+    assert "30 photographs in 3 clusters under 3 losses" in sentence(frame)
+    table = clusters(fits, shown)
     assert list(table.columns) == ["image", "class", *losses] and len(table) == 30
-    assert tables.representatives(fits, shown)["pictures"].tolist() == [10] * 9
+    assert representatives_table(fits, shown)["pictures"].tolist() == [10] * 9
 
 
 def test_a_single_class_leaves_the_scores_against_classes_empty():
     shown = pictures(classes=("all",))
-    frame = tables.results(fits_of(shown, "square"), shown)
+    frame = results(fits_of(shown, "square"), shown)
     assert frame[["nmi", "adjusted_rand", "purity"]].isna().all(axis=None)
-    assert "one class only" in tables.sentence(frame)
+    assert "one class only" in sentence(frame)
 
 
 def test_feature_maps_are_what_the_layers_put_out():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Settings, methods on a task, leaky rows, tables."""
+"""Settings, methods on a experiment, leaky rows, tables."""
 
 import io
 import json
@@ -17,22 +17,21 @@ from datamodules.files import sha256
 from datamodules.multilabel import MultiLabelSet
 from datamodules.partitioners.random import RandomPartitioner
 from datamodules.partitioners.single import SinglePartitioner
-from experiments.coordination.launchers.in_process import InProcess
-from experiments.coordination.launchers.processes import Processes
-from experiments.coordination.run_folder import RunFolder
 from experiments.label_clusters.config import ChangedSettings, RowSplitConfig, Settings, settings_of
+from experiments.label_clusters.experiment import LabelExperiment, MethodProgress
 from experiments.label_clusters.figures import f1_figure, gain_figure
 from experiments.label_clusters.methods import LabelClusters, SeparateNetworks
-from experiments.label_clusters.progress import MethodProgress
+from experiments.label_clusters.networks import NetworksFailed, NetworkSpec, train_networks
 from experiments.label_clusters.results import method_rows
 from experiments.label_clusters.tables import gains, report_tables, sentence
-from experiments.label_clusters.task import Task
-from experiments.label_clusters.training import NetworksFailed, Wanted, train_networks
+from experiments.runs.run_folder import RunFolder
+from experiments.training.launchers.in_process import InProcess
+from experiments.training.launchers.processes import Processes
 from lightning_modules.baselines.multilabel_linear import BinaryRelevance, LabelPowerset
 from lightning_modules.multilabel_metrics import all_metrics, own_clusters
 from tests.rounding import rounding
 
-NO_TRACKING = {"_target_": "experiments.coordination.tracking.NoTracking"}
+NO_TRACKING = {"_target_": "experiments.runs.tracking.NoTracking"}
 
 
 def data_set(n=120, labels=6, seed=0, name="made"):
@@ -45,14 +44,14 @@ def data_set(n=120, labels=6, seed=0, name="made"):
 
 
 @pytest.fixture
-def task(tmp_path):
+def experiment(tmp_path):
     def make(data=None, progress=None, launcher=None, **changes):
         settings = Settings(**{"hidden": 8, "epochs": 12, "label_clusters": 2, "dropout": 0.0, **changes})
         run = RunFolder(tmp_path / "run", OmegaConf.create({"made": 1}))
         run.path.mkdir(exist_ok=True)
-        progress = progress or MethodProgress(Console(file=io.StringIO()), 1)
+        progress = progress or MethodProgress(Console(file=io.StringIO()), ["one"])
         shares = RowSplitConfig(validation=0.2, test=0.3)
-        return Task(
+        return LabelExperiment(
             data or data_set(),
             settings,
             shares,
@@ -73,8 +72,8 @@ def assert_alike(scores_NL, others_NL):
     np.testing.assert_allclose(scores_NL, others_NL, rtol=0, atol=4 * rounding(8))
 
 
-def weights_of(task):
-    return {file: sha256(file) for file in task.run.path.glob("subnetworks/*/*.safetensors")}
+def weights_of(experiment):
+    return {file: sha256(file) for file in experiment.run.path.glob("subnetworks/*/*.safetensors")}
 
 
 def plain_node(**content):
@@ -105,7 +104,7 @@ def test_settings_come_from_the_file_of_the_data_set_and_may_be_changed():
         (dict(threshold=1.5), "settings.threshold"),
         (dict(learning_rate=-1), "settings.learning_rate"),
         (dict(hidden="many"), "hidden"),
-        (dict(file="nowhere"), "settings.file = nowhere"),
+        (dict(file="nowhere"), "multilabel .nowhere."),
     ],
 )
 def test_settings_that_cannot_be_used_are_refused_in_one_line(values, words):
@@ -117,16 +116,16 @@ def test_settings_that_cannot_be_used_are_refused_in_one_line(values, words):
 # Methods --------------------------------------------------------------------------------------------------------------
 
 
-def test_one_cluster_with_all_rows_is_one_network_whatever_the_partitioner(task):
-    one = LabelClusters(SinglePartitioner(), clusters=1, drop_rows=False).run(task())
-    other = LabelClusters(RandomPartitioner(), clusters=1, drop_rows=False).run(task())
+def test_one_cluster_with_all_rows_is_one_network_whatever_the_partitioner(experiment):
+    one = LabelClusters(SinglePartitioner(), clusters=1, drop_rows=False).run(experiment())
+    other = LabelClusters(RandomPartitioner(), clusters=1, drop_rows=False).run(experiment())
     assert_alike(one.scores, other.scores)
     assert one.facts["networks"] == 1
 
 
-def test_predictions_of_the_clusters_stand_in_the_columns_of_their_labels(task):
-    found = LabelClusters(RandomPartitioner()).run(task(epochs=60, learning_rate=0.05))
-    made, labels = task(), data_set().labels
+def test_predictions_of_the_clusters_stand_in_the_columns_of_their_labels(experiment):
+    found = LabelClusters(RandomPartitioner()).run(experiment(epochs=60, learning_rate=0.05))
+    made, labels = experiment(), data_set().labels
     for label in range(6):
         positive = labels[made.split.test, label]
         scores = found.scores[made.split.test, label]
@@ -134,16 +133,16 @@ def test_predictions_of_the_clusters_stand_in_the_columns_of_their_labels(task):
     assert found.scores.shape == labels.shape and np.bincount(found.cluster_of).tolist() == [3, 3]
 
 
-def test_dropped_rows_raise_the_probabilities(task):
-    dropped, kept = (LabelClusters(RandomPartitioner(), 3, drop_rows=drop).run(task()) for drop in (True, False))
+def test_dropped_rows_raise_the_probabilities(experiment):
+    dropped, kept = (LabelClusters(RandomPartitioner(), 3, drop_rows=drop).run(experiment()) for drop in (True, False))
     assert dropped.scores.mean() > kept.scores.mean() and kept.cluster_of is None
 
 
-def test_a_gate_multiplies_the_probabilities_of_the_same_networks(task):
-    plain = LabelClusters(RandomPartitioner()).run(task())
-    weights = {file: file.stat().st_mtime_ns for file in task().run.path.glob("subnetworks/*/*.safetensors")}
-    gated = LabelClusters(RandomPartitioner(), gate=True).run(task())
-    again = {file: file.stat().st_mtime_ns for file in task().run.path.glob("subnetworks/*/*.safetensors")}
+def test_a_gate_multiplies_the_probabilities_of_the_same_networks(experiment):
+    plain = LabelClusters(RandomPartitioner()).run(experiment())
+    weights = {file: file.stat().st_mtime_ns for file in experiment().run.path.glob("subnetworks/*/*.safetensors")}
+    gated = LabelClusters(RandomPartitioner(), gate=True).run(experiment())
+    again = {file: file.stat().st_mtime_ns for file in experiment().run.path.glob("subnetworks/*/*.safetensors")}
     assert len(weights) == 2 and len(again) == 3 and weights.items() <= again.items()
     ratio = gated.scores / plain.scores
     assert (ratio <= 1).all() and gated.facts["networks"] == 3
@@ -152,57 +151,57 @@ def test_a_gate_multiplies_the_probabilities_of_the_same_networks(task):
         np.testing.assert_allclose(columns, np.repeat(columns[:, :1], columns.shape[1], axis=1), rtol=1e-4)
 
 
-def test_a_cluster_without_training_rows_predicts_nothing(task):
+def test_a_cluster_without_training_rows_predicts_nothing(experiment):
     rare = data_set()
     labels = rare.labels.copy()
-    made = task(rare)
+    made = experiment(rare)
     labels[made.split.train, 5] = False
     labels[made.split.test[0], 5] = True
     rare = MultiLabelSet("made", rare.features, labels, rare.feature_names, rare.label_names)
-    found = LabelClusters(RandomPartitioner(), clusters=6).run(task(rare))
+    found = LabelClusters(RandomPartitioner(), clusters=6).run(experiment(rare))
     assert (found.scores[:, 5] == 0).all() and (found.scores[:, :5] > 0).all() and found.facts["networks"] == 5
 
 
-def test_features_are_added_up_by_cluster(task):
-    made = task(feature_clusters=3)
+def test_features_are_added_up_by_cluster(experiment):
+    made = experiment(feature_clusters=3)
     assert made.inputs.shape == (120, 3)
     torch.testing.assert_close(made.inputs.sum(dim=1), torch.from_numpy(np.log1p(data_set().features)).sum(dim=1))
-    by_share = LabelClusters(RandomPartitioner(), feature_share=0.375).run(task())
+    by_share = LabelClusters(RandomPartitioner(), feature_share=0.375).run(experiment())
     assert_alike(by_share.scores, LabelClusters(RandomPartitioner()).run(made).scores)
 
 
 @pytest.mark.parametrize("layers, patience", [(1, 2), (2, 2), (1, None)])
-def test_networks_of_a_stack_are_what_each_would_be_alone(task, layers, patience):
+def test_networks_of_a_stack_are_what_each_would_be_alone(experiment, layers, patience):
     """Initial weights, batches, best epoch and end: all that a network trained by itself has."""
-    made = task(hidden_layers=layers, patience=patience, epochs=25 if patience else 4, learning_rate=0.03)
+    made = experiment(hidden_layers=layers, patience=patience, epochs=25 if patience else 4, learning_rate=0.03)
     found = SeparateNetworks(labels_per_stack=4).run(made)
     assert found.facts["networks"] == 6 and len(list(made.run.path.glob("subnetworks/*/*.safetensors"))) == 2
     alone, epochs = np.zeros((120, 6), np.float32), []
     for label in range(6):
         columns = made.data.labels[:, [label]]
-        ((alone[:, [label]], record),) = train_networks(made, [Wanted(columns, label, "alone", False, stream=0)])
+        ((alone[:, [label]], record),) = train_networks(made, [NetworkSpec(columns, label, "alone", False, stream=0)])
         epochs.append(record["epochs"])
     np.testing.assert_allclose(found.scores, alone, atol=1e-4)
     assert found.facts["epochs"] == pytest.approx((np.mean(epochs[:3]) + np.mean(epochs[3:])) / 2)
     assert (len(set(epochs)) > 1) == (patience is not None)  # else nothing left a stack early
 
 
-def test_no_test_or_validation_label_reaches_the_training(task):
+def test_no_test_or_validation_label_reaches_the_training(experiment):
     data = data_set()
-    made = task(data)
+    made = experiment(data)
     labels = data.labels.copy()
     labels[made.split.test] = ~labels[made.split.test]
     other = MultiLabelSet("made", data.features, labels, data.feature_names, data.label_names)
     for method in (LabelClusters(RandomPartitioner(), gate=True), SeparateNetworks()):
-        one, two = method.run(made), method.run(task(other))
+        one, two = method.run(made), method.run(experiment(other))
         assert_alike(one.scores, two.scores)
 
 
 # Results --------------------------------------------------------------------------------------------------------------
 
 
-def test_honest_and_leaky_rows(task):
-    made, node = task(), plain_node(x=1)
+def test_honest_and_leaky_rows(experiment):
+    made, node = experiment(), plain_node(x=1)
     method = LabelClusters(RandomPartitioner())
     outcome = method.run(made)
     honest, leaky_a, leaky_b, leaky_c = method_rows("label_clusters", node, method, made)
@@ -228,38 +227,40 @@ def test_honest_and_leaky_rows(task):
     assert len(method_rows("random_clusters", node, method, made)) == 1  # the readings are of the method only
 
 
-def test_a_finished_method_is_read_and_a_changed_one_is_not(task, monkeypatch):
-    made = task()
+def test_a_finished_method_is_read_and_a_changed_one_is_not(experiment, monkeypatch):
+    made = experiment()
     first = method_rows("binary_relevance", plain_node(C=1), BinaryRelevance(), made)
     monkeypatch.setattr(BinaryRelevance, "_fit", lambda *_: pytest.fail("fitted again"))
     assert method_rows("binary_relevance", plain_node(C=1), BinaryRelevance(), made) == first
     with pytest.raises(BaseException, match="fitted again"):
         method_rows("binary_relevance", plain_node(C=2), BinaryRelevance(), made)
     with pytest.raises(BaseException, match="fitted again"):
-        method_rows("binary_relevance", plain_node(C=1), BinaryRelevance(), task(threshold=0.4))
+        method_rows("binary_relevance", plain_node(C=1), BinaryRelevance(), experiment(threshold=0.4))
 
 
-def test_networks_on_disk_are_not_trained_again_and_damaged_ones_are(task, monkeypatch):
+def test_networks_on_disk_are_not_trained_again_and_damaged_ones_are(experiment, monkeypatch):
     method = LabelClusters(RandomPartitioner())
-    first = method.run(task()).scores
-    file = sorted(task().run.path.glob("subnetworks/*/*.safetensors"))[0]
+    first = method.run(experiment()).scores
+    file = sorted(experiment().run.path.glob("subnetworks/*/*.safetensors"))[0]
     file.write_bytes(file.read_bytes()[:-3])
     trained = []
-    monkeypatch.setattr("experiments.label_clusters.networks.train", lambda job, _: trained.append(job.stem) or 1 / 0)
+    monkeypatch.setattr(
+        "experiments.label_clusters.networks.train_label_network", lambda job, *_: trained.append(job.stem) or 1 / 0
+    )
     with pytest.raises(NetworksFailed, match="division by zero"):
-        method.run(task())
+        method.run(experiment())
     assert [stem.with_suffix(".safetensors") for stem in trained] == [file]
     monkeypatch.undo()
-    assert_alike(method.run(task()).scores, first)
+    assert_alike(method.run(experiment()).scores, first)
     record = json.loads(file.with_suffix(".json").read_text())
     assert record["best_epoch"] <= record["epochs"] <= 12 and record["history"][0]["val/loss"] > 0
 
 
-def test_processes_train_the_same_networks_as_this_one_alone(task):
+def test_processes_train_the_same_networks_as_this_one_alone(experiment):
     method = LabelClusters(RandomPartitioner(), gate=True)
-    here, weights = method.run(task()), weights_of(task())
-    shutil.rmtree(task().run.path)
-    made = task(launcher=Processes(workers=2, threads=1))
+    here, weights = method.run(experiment()), weights_of(experiment())
+    shutil.rmtree(experiment().run.path)
+    made = experiment(launcher=Processes(workers=2, threads=1))
     there = method.run(made)
     assert weights_of(made) == weights and len(weights) == 3
     assert_alike(there.scores, here.scores)
@@ -267,8 +268,8 @@ def test_processes_train_the_same_networks_as_this_one_alone(task):
     assert [each["state"] for each in made.run.manifest["subnetworks"].values()] == ["done"] * 3
 
 
-def test_an_infeasible_method_leaves_a_row_that_says_so(task):
-    (row,) = method_rows("label_powerset", plain_node(), LabelPowerset(max_sets=1), task())
+def test_an_infeasible_method_leaves_a_row_that_says_so(experiment):
+    (row,) = method_rows("label_powerset", plain_node(), LabelPowerset(max_sets=1), experiment())
     assert row["note"].startswith("not feasible: ") and "f1" not in row
 
 

@@ -18,11 +18,10 @@ from datamodules.errors import InputError
 from datamodules.extractors.random_projection import RandomProjectionExtractor
 from datamodules.partitioners.base import Partition
 from experiments.extraction.config import from_recipe
-from experiments.picture_identification.contact_sheet import Answer, draw_sheet
-from experiments.picture_identification.gallery import Gallery
+from experiments.picture_identification.contact_sheet import Answer, Gallery, draw_sheet
 from experiments.picture_identification.identify import identify_pictures
-from experiments.picture_identification.naming import folder_accuracy, name_faces
-from experiments.picture_identification.probing import Probes, list_pictures, probe
+from experiments.picture_identification.naming import folder_accuracy, name_faces, sheet_order, strangers
+from experiments.picture_identification.probing import FacesDataset, Probes, crops, list_pictures, probe
 from lightning_modules.decisions.nearest_mean import NearestMean
 from lightning_modules.identifier import Identifier
 from tests.experiments.picture_identification.drawn_faces import draw_person
@@ -103,12 +102,14 @@ def test_everybody_gets_a_name_and_pictures_without_a_face_a_note(identifier, pr
     assert Image.open(tmp_path / "names.png").size[0] > 500
 
 
-def test_two_people_in_one_large_picture(identifier, tmp_path):
+def test_two_people_in_one_large_picture(identifier, tmp_path, capsys):
+    (tmp_path / "beside").mkdir()
     pair = np.concatenate([draw_person(2, 7, side=800), draw_person(0, 7, side=800)], axis=1)
     save(pair, tmp_path / "pair.png")
     identify_pictures(config(tmp_path / "pair.png", tmp_path / "names.csv", max_side=400), identifier)
     frame = pd.read_csv(tmp_path / "names.csv").sort_values("left")
     assert frame["identity"].tolist() == ["bert", "anna"] and sorted(frame["face"]) == [0, 1]
+    assert "left out" not in capsys.readouterr().out
     centres = (frame["left"] + frame["right"]).to_numpy() / 2
     np.testing.assert_allclose(centres, [400, 1200], atol=80)  # pixels of the picture, though it was shrunk fourfold
 
@@ -226,16 +227,22 @@ def test_pictures_are_found_in_folders_below_and_others_are_passed_over(tmp_path
         list_pictures(tmp_path / "empty")
 
 
-def test_the_largest_face_comes_first_and_only_so_many_crops_are_kept(tmp_path):
+def test_the_largest_face_comes_first_and_crops_are_found_again(tmp_path):
     small, large = draw_person(0, 7, side=120), draw_person(2, 7, side=240)
     canvas = np.full((288, 360, 3), 120, np.uint8)
     canvas[:144, :120], canvas[:, 120:] = small, large
     save(canvas, tmp_path / "a.png")
     aligner = MTCNNAligner(32, thresholds=EASY)
-    found = probe(tmp_path, RandomProjectionExtractor(), aligner, num_workers=0, keep_crops=1)
+    pictures = FacesDataset(tmp_path, ["a.png"], aligner, 4096, main_only=False)
+    found = probe(pictures, RandomProjectionExtractor(), num_workers=0)
     widths = found.boxes_F4[:, 2] - found.boxes_F4[:, 0]
-    assert len(found.files) == 2 and widths[0] > 1.5 * widths[1] and len(found.crops) == 1
-    single = probe(tmp_path, RandomProjectionExtractor(), aligner, num_workers=0, main_only=True)
+    assert len(found.files) == 2 and widths[0] > 1.5 * widths[1] and found.numbers == [0, 1]
+    shown = crops(pictures, found, [1, 0], num_workers=0)
+    faces = aligner.faces(canvas)
+    expected = {face.crop_SSC.tobytes(): face.box[2] - face.box[0] for face in faces}
+    assert expected[shown[1].tobytes()] > 1.5 * expected[shown[0].tobytes()]
+    main = FacesDataset(tmp_path, ["a.png"], aligner, 4096, main_only=True)
+    single = probe(main, RandomProjectionExtractor(), num_workers=0)
     np.testing.assert_array_equal(single.boxes_F4, found.boxes_F4[:1])
 
 
@@ -249,6 +256,37 @@ def test_folder_accuracy_counts_a_missed_face_as_missed():
     )
     assert folder_accuracy(frame, ("anna", "bert")) == (2, 3)
     assert folder_accuracy(frame.iloc[4:], ("anna", "bert")) is None
+
+
+def test_strangers_are_in_folders_named_after_nobody_enrolled():
+    frame = pd.DataFrame({"file": ["anna/1", "zoe/1", "x/yan/2", "top"]})
+    assert strangers(frame, ("anna", "bert")).tolist() == [False, True, True, False]
+    assert not strangers(frame, ("bert",)).any()  # folders of holidays, say
+    assert strangers(frame, ("bert",), left_out=("zoe",)).tolist() == [True, True, True, False]
+
+
+def test_the_sheet_begins_with_named_strangers_and_goes_away_from_the_threshold_on_both_sides():
+    faces = pd.DataFrame(
+        {"score": [0.9, 0.1, 0.55, 0.45, 0.6, 0.7], "unknown": [False, True, False, True, False, False]}
+    )
+    stranger = pd.Series([False, True, False, False, False, True])
+    order = sheet_order(faces, 0.5, stranger)
+    assert order[0] == 5 and set(order[1:3]) == {2, 3} and set(order[3:5]) == {1, 4} and order[5] == 0
+    assert sheet_order(faces, None, stranger & False).tolist()[:2] == [0, 1]
+
+
+def test_strangers_and_folders_without_pictures_are_said(identifier, probes_folder, tmp_path, capsys):
+    save(draw_person(17, 0, side=120), probes_folder / "zoe/1.png")
+    (probes_folder / "notes").mkdir()
+    (probes_folder / "notes/a.txt").write_text("text")
+    (probes_folder / "nobody").mkdir()
+    out = tmp_path / "new/folder/names.csv"
+    identify_pictures(config(probes_folder, out), replace(identifier, threshold=-1.0))
+    printed = capsys.readouterr().out
+    assert "rank-1 60.00 % of 5 pictures" in printed
+    assert "1 pictures in folders named after nobody enrolled (zoe)" in printed and "1 of their 1 faces" in printed
+    assert "left out: notes (no picture)" in printed and "left out: nobody (empty)" in printed
+    assert out.is_file() and out.with_suffix(".png").is_file() and "stranger" not in out.read_text()
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
@@ -268,6 +306,8 @@ def test_people_are_enrolled_from_pictures_as_the_others_were(identifier, enroll
         save(draw_person(17, picture, side=120), tmp_path / f"new/dora/{picture}.png")
         save(draw_person(0, picture, side=120), tmp_path / f"new/anna/{picture}.png")
     (tmp_path / "new/dora/empty.jpg").write_bytes(b"")
+    (tmp_path / "new/texts").mkdir()
+    (tmp_path / "new/texts/a.txt").write_text("text")
     facts = {"extractor": enrolled.meta["extractor"], "recipe": enrolled.meta["recipe"]}
     replace(identifier, provenance=facts).save(tmp_path / "identifier")
 
@@ -280,9 +320,12 @@ def test_people_are_enrolled_from_pictures_as_the_others_were(identifier, enroll
     enrol("identities=[dora]", "extractor=random_projection", "extractor.seed=9").assert_refused("of the enrolled")
     ended = enrol("identities=[dora]")
     assert ended.code == 0, ended.err
+    assert "left out: texts (no picture)" in ended.out and "left out: anna" not in ended.out
     made = Identifier.load(tmp_path / "out")
     assert made.identities == (*identifier.identities, "dora")
-    found = probe(tmp_path / "new/dora", RandomProjectionExtractor(), MTCNNAligner(32, thresholds=EASY), num_workers=0)
+    folder, names = list_pictures(tmp_path / "new/dora")
+    pictures = FacesDataset(folder, names, MTCNNAligner(32, thresholds=EASY), 4096, main_only=False)
+    found = probe(pictures, RandomProjectionExtractor(), num_workers=0)
     assert set(made.identify(found.embeddings_FD).identity) == {"dora"} and found.files
     (tmp_path / "new/zero/no.jpg").parent.mkdir()
     (tmp_path / "new/zero/no.jpg").write_bytes(b"")

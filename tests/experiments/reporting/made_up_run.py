@@ -74,6 +74,8 @@ def fake_results(data_sets, sizes, seeds, scenarios=tuple(SCENARIOS), loss="arcf
                             "peak_memory_mb": 300 + n * 0.05 / m if trained else None,
                             "query_microseconds": 12 + n / 900 + rng.normal(0, 0.4),
                             "parameters": n * 512 if trained else None,
+                            "train_samples": 12 * n,
+                            "test_samples": 4 * n,
                         }
                     )
     frame = pd.DataFrame(rows)

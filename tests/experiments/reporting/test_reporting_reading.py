@@ -13,7 +13,7 @@ from experiments.reporting.runs import merge_runs, read_run
 COLUMNS = (
     "dataset,extractor,n_identities,n_subnets,scenario,partitioner,loss,init,router,decision,seed,accuracy,precision,"
     "recall,f1,cluster_accuracy_train,cluster_accuracy_test,epochs,epoch_seconds_serial,epoch_seconds_parallel,"
-    "train_seconds,peak_memory_mb,query_microseconds,parameters"
+    "train_seconds,peak_memory_mb,query_microseconds,parameters,train_samples,test_samples"
 )
 
 
@@ -27,6 +27,11 @@ def test_reads_back_what_was_written_blanks_included(make_run):
     assert list(read["f1"]) == pytest.approx(list(written["f1"]))
     knn = read[read["scenario"] == "knn"]
     assert knn[["n_subnets", "epochs", "cluster_accuracy_test"]].isna().all().all() and (knn["loss"] == "").all()
+
+
+def test_runs_of_before_do_not_say_how_many_samples_they_had(make_run):
+    written = fake_results(["made_up"], [1000], [0, 1]).drop(columns=["train_samples", "test_samples"])
+    assert read_run(make_run(results=written)).results["train_samples"].isna().all()
 
 
 def damaged(folder, change):
@@ -54,7 +59,7 @@ def damaged(folder, change):
         (lambda b: b.replace(b",argmax,0,9", b",argmax,0,-9", 1), "from 0 to 100"),
         (lambda b: b.replace(b",argmax,0,", b",argmax,nan,", 1), "column seed: 'nan'"),
         (lambda b: b.replace(b",argmax,0,", b",argmax,inf,", 1), "column seed: 'inf'"),
-        (lambda b: b.replace(b",argmax,0,", b",argmax,0,0,", 1), "line 2 with 25 cells"),
+        (lambda b: b.replace(b",argmax,0,", b",argmax,0,0,", 1), "line 2 with 27 cells"),
         (lambda b: b[:-60], "line 8 with"),
         (lambda b: b"\xff\xfe\x00" + b, "unreadable"),
         (lambda b: b.replace(b"made_up", b'"made_up', 1), "unreadable"),
@@ -115,6 +120,18 @@ def test_merging_keeps_every_row_once_and_says_where_it_comes_from(make_run, tmp
     again.mkdir()
     merge_runs([out, make_run("c", seeds=(3,))], again)
     assert set(read_run(again).results["run"]) == {"merged/a", "merged/b", "c"}
+
+
+def test_a_merger_knows_the_data_set_of_each_run(make_run, tmp_path):
+    a, b, c = (make_run(f"{seed}", sizes=(1000,), seeds=(seed,)) for seed in (0, 1, 2))
+    for folder in (a, b):
+        (folder / "manifest.json").write_text(json.dumps({"data_fingerprint": f"data {folder.name}"}))
+    inner, outer = tmp_path / "inner", tmp_path / "outer"
+    inner.mkdir(), outer.mkdir()
+    merge_runs([a, b], inner)
+    merge_runs([inner, c], outer)
+    rows = read_run(outer).results
+    assert dict(rows.groupby("seed")["data_fingerprint"].first()) == {0: "data 0", 1: "data 1", 2: ""}
 
 
 def test_merging_refuses_contradictions_and_repetitions(make_run, tmp_path):

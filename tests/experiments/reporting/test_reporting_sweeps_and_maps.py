@@ -4,17 +4,17 @@
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_run import fake_results
+from made_up_run import fake_details, fake_results
 from scipy import stats
 from sklearn.manifold import trustworthiness
 
-from experiments.coordination.cluster_map import plane
+from experiments.comparison.class_mean_map import plane
+from experiments.reporting.clusters import map_pictures, partitions_table, sizes_picture
 from experiments.reporting.columns import ADDED, Column
-from experiments.reporting.map_figure import map_pictures, partitions_table
 from experiments.reporting.methods import label_methods, scenario_title
 from experiments.reporting.runs import unique_rows
-from experiments.reporting.sweeps import sweep_section, swept_column
-from experiments.reporting.training_tables import skipped_table
+from experiments.reporting.sweeps import sweep_blocks, swept_column
+from experiments.reporting.tables import skipped_table
 
 
 def merged(column, values):
@@ -34,33 +34,33 @@ def merged(column, values):
 def test_the_choice_that_differs_between_runs_is_a_column(column, values):
     frame = merged(column, values)
     assert swept_column(frame) == column
-    table, picture = sweep_section(frame).blocks
+    table, picture = sweep_blocks(frame)
     shown = [row[1].text for row in table.rows if row[0].text.startswith("ISM")]
     assert shown == [str(value) for value in values]
     assert picture.name == f"sweep_{column}" and picture.png.startswith(b"\x89PNG")
 
 
-def test_scores_of_a_sweep_are_means_with_student_s_interval():
+def test_scores_of_a_sweep_are_means_with_the_corrected_interval():
     frame = merged("n_subnets", [2, 4])
-    table, _ = sweep_section(frame).blocks
+    table, _ = sweep_blocks(frame)
     row = next(r for r in table.rows if r[0].text.startswith("ISM") and r[1].text == "4")
     f1 = frame.loc[(frame["scenario"] == "ism") & (frame["n_subnets"] == 4), "f1"]
-    low, high = stats.t.interval(0.95, len(f1) - 1, f1.mean(), stats.sem(f1))
+    low, high = stats.t.interval(0.95, len(f1) - 1, f1.mean(), f1.std() * (1 / 3 + 4 / 12) ** 0.5)
     assert row[table.columns.index("F1")].text == f"{f1.mean():.2f} [{low:.2f}, {high:.2f}]"
 
 
 def test_a_further_metric_is_a_column_of_the_sweep_with_its_unit_and_digits():
     frame = merged("n_subnets", [2, 4]).assign(entropy=lambda rows: rows["seed"] + rows["n_subnets"] / 10)
     frame.attrs[ADDED] = (Column("entropy", "metric", "bits", "Entropy", 3),)
-    table, _ = sweep_section(frame).blocks
+    table, _ = sweep_blocks(frame)
     row = next(r for r in table.rows if r[0].text.startswith("ISM") and r[1].text == "4")
-    half = 4.302653 / 3**0.5  # seeds 0, 1, 2: deviation 1, Student's t with two degrees of freedom
+    half = 4.302653 * (1 / 3 + 4 / 12) ** 0.5  # seeds 0, 1, 2: deviation 1, t with two degrees of freedom
     assert row[table.columns.index("Entropy (bits)")].text == f"1.400 [−{half - 1.4:.3f}, {1.4 + half:.3f}]"
 
 
 def test_one_run_and_runs_that_differ_in_nothing_are_no_sweep():
     frame = merged("n_subnets", [2])
-    assert swept_column(frame) is None and sweep_section(frame) is None
+    assert swept_column(frame) is None and not sweep_blocks(frame)
     assert swept_column(label_methods(pd.concat([frame, frame.assign(run="again")]))) is None
 
 
@@ -101,6 +101,12 @@ def test_a_map_has_a_panel_for_each_partitioner_at_the_largest_n():
     assert map_pictures(rows)[0].png == picture.png
 
 
+def test_two_clusters_need_no_figure_of_sizes():
+    clusters = fake_details("d", 2000, [0, 1], m=2, epochs=1)["clusters"]
+    assert sizes_picture(clusters) is None
+    assert sizes_picture(fake_details("d", 2000, [0, 1], m=3, epochs=1)["clusters"]).name == "cluster_sizes"
+
+
 def test_sizes_and_similarities_are_weighted_by_identities():
     clusters = pd.DataFrame({
         "dataset": "omniglot", "n_identities": 100, "partitioner": "kmeans", "seed": 0, "cluster": [0, 1],
@@ -114,8 +120,9 @@ def test_sizes_and_similarities_are_weighted_by_identities():
 def test_reasons_are_shown_once_for_all_seeds():
     skipped = pd.DataFrame({"dataset": "omniglot", "n_identities": 1623, "scenario": "linear_svc", "seed": [0, 1, 2],
                             "reason": "too many"})  # fmt: skip
-    (row,) = skipped_table(skipped).rows
-    assert [row[0].text, row[3].text] == ["LinearSVC", "too many"]
+    table = skipped_table(skipped)
+    assert table.caption == "Rows without numbers: omniglot, N = 1,623"
+    assert [[cell.text for cell in row] for row in table.rows] == [["LinearSVC", "too many"]]
 
 
 def test_an_exchanged_choice_has_a_title():

@@ -6,7 +6,7 @@ import pytest
 from made_up_run import fake_details, fake_results
 from rich.console import Console
 
-from experiments.reporting import figures, tables, training_tables
+from experiments.reporting import clusters, convergence, error_analysis, figures, tables
 from experiments.reporting.canvas import legend_entries
 from experiments.reporting.methods import OTHERS, label_methods, looks, method_order, scenario_order
 from experiments.reporting.terminal import terminal_table
@@ -46,11 +46,15 @@ def test_table_2_by_hand():
 
 def test_differences_by_hand():
     table = tables.differences_table(label_methods(fixed(SCORES)), "ism")
-    # differences 0.4, 0.3, 0.4: mean 0.3667, half width 4.3027 * 0.05774 / sqrt(3) = 0.1434
-    assert cells(table, "F1")["Clustered + nearest class"] == "+0.37 [+0.22, +0.51] ▲"
-    # -1.0, -1.0, -1.3: mean -1.1, half width 4.3027 * 0.1732 / sqrt(3) = 0.4303
-    assert cells(table, "Recall")["No distribution"] == "−1.10 [−1.53, −0.67] ▼"
-    assert "paired by seed" in table.note and "3 seeds" in table.note
+    # differences 0.4, 0.3, 0.4: mean 0.3667, half width 4.3027 * 0.05774 * sqrt(1/3 + 4/12) = 0.2028; p = 0.016,
+    # which Holm's correction multiplies by up to 6
+    assert cells(table, "F1")["Clustered + nearest class"] == "+0.37 [+0.16, +0.57] ≈"
+    # -1.0, -1.0, -1.3: mean -1.1, half width 4.3027 * 0.1732 * sqrt(1/3 + 4/12) = 0.6085
+    assert cells(table, "Recall")["No distribution"] == "−1.10 [−1.71, −0.49] ≈"
+    assert "of the same seed; 3 seeds" in table.note and "the 6 comparisons" in table.note
+    clear = SCORES | {"clustered_nearest": [value + 2 for value in SCORES["ism"]]}
+    table = tables.differences_table(label_methods(fixed(clear)), "ism")
+    assert cells(table, "F1")["Clustered + nearest class"] == "+2.00 [+2.00, +2.00] ▲"
 
 
 def test_a_single_seed_has_neither_spread_nor_interval():
@@ -71,7 +75,7 @@ def test_table_1_reads_either_source():
     # Only routers that a scenario uses have a row; KNN and no distribution route nothing.
     assert [row[0].text for row in from_results.rows] == ["max-max", "nearest class"]
     routing = fake_details("d", 10000, [0, 1, 2])["routing"]
-    table = tables.cluster_accuracy_table(frame, routing)
+    table = tables.cluster_accuracy_table(routing)
     assert [row[0].text for row in table.rows] == ["cluster mean", "max-max", "nearest class"]
     assert list(table.columns[1:]) == [
         f"{p}, {s}" for p in ("random partition (ISM)", "k-means partition") for s in ("train", "test")
@@ -152,8 +156,8 @@ def test_a_row_that_could_not_be_run_makes_no_second_data_set():
 
 def test_of_many_equally_good_scenarios_three_are_named():
     equal = {name: [90.0, 91.0] for name in ("ism", "clustered_nearest", "knn", "no_distribution", "partial_fc")}
-    remark = verdict(label_methods(fixed(equal))).remarks[0]
-    assert remark.endswith(", and 2 others alike.") and remark.count("90.50") == 3
+    sentence = verdict(label_methods(fixed(equal))).sentence
+    assert sentence.endswith(", and 2 others alike.") and sentence.count("90.50") == 3
 
 
 def test_labelling_leaves_its_input_alone():
@@ -165,21 +169,50 @@ def test_labelling_leaves_its_input_alone():
 
 def test_verdict_names_the_interval_and_its_side():
     finding = verdict(label_methods(fixed(SCORES)))
-    assert "Clustered + nearest class is above ISM by +0.37 points (95 % interval +0.22 to +0.51, 3 seeds)" in (
+    assert "(3 seeds), Clustered + nearest class is above ISM (+0.37 points, 95 % interval +0.16 to +0.57), " in (
         finding.sentence
     )
-    assert "is above no distribution by +1.47" in finding.sentence
-    assert finding.remarks[0].startswith("Best scenario there by mean F1: Clustered + nearest class (91.97 ± 0.67 %)")
+    assert ", no distribution (+1.47 points" in finding.sentence
+    assert finding.sentence.endswith("; it has the highest mean (91.97 ± 0.67 %).")
+    remarks = " ".join(finding.remarks)
+    assert "Nadeau & Bengio" in remarks and "Holm's correction over 2 comparison(s)" in remarks
+
+
+def test_verdict_never_tells_a_gain_over_ism_without_knn():
+    better = SCORES | {"knn": [value + 2.2 for value in SCORES["clustered_nearest"]]}
+    sentence = verdict(label_methods(fixed(better))).sentence
+    assert "is above ISM" in sentence
+    assert "is below KNN (untrained; −2.20 points" in sentence
+    assert "the highest mean has KNN (class means)" in sentence
+    without = verdict(label_methods(fixed(SCORES)))
+    assert any("KNN, which needs no training, is not compared" in remark for remark in without.remarks)
+
+
+def test_verdict_isolates_the_clustering_and_names_the_lead_of_the_best_scenario():
+    more = SCORES | {"random_nearest": SCORES["clustered_nearest"], "clustered_fused": [91.9, 92.4, 93.2]}
+    sentence = verdict(label_methods(fixed(more))).sentence
+    # Equal scores: the difference is 0 in every seed.
+    assert "is not shown to differ from random + nearest class (no clustering; 0.00 points" in sentence
+    # 0.5, 0.6, 0.5: mean 0.533, half width 4.3027 * 0.05774 * sqrt(2/3) = 0.203
+    assert "the highest mean has Clustered + fused" in sentence
+    assert sentence.endswith("which is above Clustered + nearest class (+0.53 points, 95 % interval +0.33 to +0.74).")
+
+
+def test_verdict_marks_hold_after_holms_correction():
+    # Differences 0.4, 0.6, 0.5: t = 0.5 / (0.1 * sqrt(2/3)) = 6.12, p = 0.0256: enough alone, not among two.
+    close = {"ism": [91.0, 91.5, 92.3], "clustered_nearest": [91.4, 92.1, 92.8]}
+    assert "is above ISM" in verdict(label_methods(fixed(close))).sentence
+    sentence = verdict(label_methods(fixed(close | {"knn": [91.4, 91.9, 93.0]}))).sentence
+    assert "is not shown to differ from ISM (+0.50 points, 95 % interval +0.15 to +0.85), KNN (untrained; " in sentence
 
 
 def test_verdict_is_honest_about_zero_and_single_seeds():
     noisy = SCORES | {"clustered_nearest": [92.0, 91.0, 92.6]}
-    finding = verdict(label_methods(fixed(noisy)))
-    assert "is not distinguishable from ISM" in finding.sentence and "includes 0" in finding.sentence
+    assert "is not shown to differ from ISM (" in verdict(label_methods(fixed(noisy))).sentence
     one = verdict(label_methods(fixed({name: values[:1] for name, values in SCORES.items()})))
     assert "a single seed: no interval" in one.sentence and "95 %" not in one.sentence
     worse = SCORES | {"clustered_nearest": [value - 5 for value in SCORES["ism"]]}
-    assert "is below ISM by −5.00 points" in verdict(label_methods(fixed(worse))).sentence
+    assert "is below ISM (−5.00 points" in verdict(label_methods(fixed(worse))).sentence
 
 
 def test_verdict_without_the_proposal_or_any_reference():
@@ -187,7 +220,7 @@ def test_verdict_without_the_proposal_or_any_reference():
     assert "KNN (class means) is below ISM" in finding.sentence
     assert "was not run" in finding.remarks[0]
     alone = verdict(label_methods(fixed({"ism": SCORES["ism"]})))
-    assert "ISM (random + max-max) reaches 91.60 ± 0.66 % (3 seeds)." in alone.sentence
+    assert alone.sentence.endswith("(3 seeds), ISM (random + max-max) reaches 91.60 ± 0.66 %.")
 
 
 def test_verdict_speaks_of_real_data_at_its_largest_n_and_counts_the_rest():
@@ -200,17 +233,17 @@ def test_verdict_speaks_of_real_data_at_its_largest_n_and_counts_the_rest():
 
 def test_details_tables():
     details = fake_details("d", 2000, [0, 1], m=4, epochs=20)
-    slow = training_tables.slowest_table(details["history"])
+    slow = clusters.slowest_table(details["history"])
     # The undistributed network takes more than six times as long as any other.
     assert [row[1].text for row in slow.rows[:3]] == ["No distribution", "No distribution", slow.rows[2][1].text]
-    worst = training_tables.worst_table(details["clusters"], count=3)
+    worst = clusters.worst_table(details["clusters"], count=3)
     recalls = [float(row[worst.columns.index("Test recall (%)")].text) for row in worst.rows]
     assert recalls == sorted(recalls) and recalls[0] == pytest.approx(
         details["clusters"]["test_recall"].min(), abs=0.005
     )
-    hard = training_tables.hardest_table(details["identities"], count=5)
+    hard = error_analysis.hardest_table(details["identities"], count=5)
     assert len(hard.rows) == 5 and hard.columns[1:3] == ("ISM (random + max-max)", "Clustered + nearest class")
-    converged = training_tables.convergence_table(details["history"])
+    converged = convergence.convergence_table(details["history"])
     gains = cells(converged, "Gain in the last tenth (points)")
     # 1 - exp(-0.12 t) still rises by 95 * (exp(-0.12 * 18) - exp(-0.12 * 20)) = 2.34 in the last two of 20 epochs.
     assert float(gains["No distribution"]) == pytest.approx(2.34, abs=0.7)
@@ -219,11 +252,9 @@ def test_details_tables():
 def test_details_with_blank_columns():
     details = fake_details("d", 2000, [0], m=2, epochs=1)
     blank = details["history"].assign(epoch_seconds=float("nan"), val_accuracy=float("nan"))
-    assert training_tables.slowest_table(blank) is None
-    assert (
-        cells(training_tables.convergence_table(blank), "Gain in the last tenth (points)")["k-means partition"] == "–"
-    )
-    assert training_tables.worst_table(details["clusters"].assign(test_recall=float("nan"))) is None
+    assert clusters.slowest_table(blank) is None
+    assert cells(convergence.convergence_table(blank), "Gain in the last tenth (points)")["k-means partition"] == "–"
+    assert clusters.worst_table(details["clusters"].assign(test_recall=float("nan"))) is None
 
 
 @pytest.mark.parametrize("sizes", [[1000], [1000, 5000]])

@@ -9,8 +9,8 @@ import yaml
 
 from datamodules.files import write_json
 from experiments.report import main
-from experiments.reporting.overview import overview
 from experiments.reporting.runs import read_run
+from experiments.reporting.summary_table import summary_table
 from tests.experiments.offline_runs import offline_runs
 
 TWO = ("ism", "clustered_nearest")
@@ -63,15 +63,15 @@ def test_a_project_alone_is_refused(finished, capsys):
     assert "--wandb" in capsys.readouterr().err and not (finished / "wandb").exists()
 
 
-def test_the_overview_has_units_in_its_names_and_the_numbers_of_pandas(make_run):
+def test_the_summary_table_has_units_in_its_names_and_the_numbers_of_pandas(make_run):
     results = read_run(make_run(sizes=(1000,), seeds=(0, 1, 2), scenarios=(*TWO, "knn"))).results
-    table = overview(results).set_index("scenario")
+    table = summary_table(results).set_index("scenario")
     f1 = results.pivot(index="seed", columns="scenario", values="f1")
     assert table.loc["knn", "f1_percent"] == pytest.approx(f1["knn"].mean())
     assert table.loc["knn", "f1_sd_points"] == pytest.approx(f1["knn"].std())
     gain = f1["clustered_nearest"] - f1["ism"]
     assert table.loc["clustered_nearest", "f1_minus_ism_points"] == pytest.approx(gain.mean())
-    half = 4.302653 * gain.std() / 3**0.5  # Student's t with two degrees of freedom, 97.5 %
+    half = 4.302653 * gain.std() * (1 / 3 + 4 / 12) ** 0.5  # t with two degrees of freedom, 97.5 %
     assert table.loc["clustered_nearest", "f1_minus_ism_high_points"] == pytest.approx(gain.mean() + half, rel=1e-6)
     assert pd.isna(table.loc["ism", "f1_minus_ism_points"])
     units = ("_percent", "_points", "_seconds", "_microseconds", "_serial", "_parallel", "_mb", "_times")

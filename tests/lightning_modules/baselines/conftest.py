@@ -8,7 +8,7 @@ import torch
 from datamodules.class_means import class_means, normalise_rows
 from datamodules.partitioners.samples import TrainingSamples
 from datamodules.splits import Split
-from lightning_modules.baselines.base import Task
+from lightning_modules.baselines.base import BaselineTask
 from lightning_modules.initialisers import PrototypeInit
 from lightning_modules.losses.normface import NormFace
 
@@ -40,10 +40,10 @@ def make_task(k=30, dim=12, per_class=8, noise=0.5, seed=0, epochs=3, **changes)
         "n_subnets": 3, "seed": seed, "loss": NormFace(16.0), "init": PrototypeInit(),
         "optimizer": lambda parameters: torch.optim.Adam(parameters, lr=1e-2), "train_network": train_network,
     }  # fmt: skip
-    return Task(**{**facts, **changes})
+    return BaselineTask(**{**facts, **changes})
 
 
 @pytest.fixture
 def task():
-    """`task(k=30, dim=12, ...)`: a `Task`; further arguments replace its fields."""
+    """`task(k=30, dim=12, ...)`: a `BaselineTask`; further arguments replace its fields."""
     return make_task

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Inverted lists against a search of all class means; linear models against their own predictions."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
+from datamodules.partitioners.samples import TrainingSamples
+from datamodules.splits import Split
 from lightning_modules.baselines.base import Infeasible, unit_rows
 from lightning_modules.baselines.ivf import InvertedLists
 from lightning_modules.baselines.scikit_linear import ScikitLinear
@@ -65,3 +68,18 @@ def test_answers_are_those_of_scikit_learn(estimator, k, task):
 def test_too_many_identities_are_refused_with_the_reason(task):
     with pytest.raises(Infeasible, match="30 identities, more than most_identities = 29"):
         ScikitLinear(LinearSVC, 29).fit(task())
+
+
+def test_the_strength_is_the_one_of_most_right_answers_on_validation(task):
+    made = task(k=30, noise=2.0, per_class=3)
+    (rows, labels), (probes, truth) = unit_rows(made.train), unit_rows(made.val)
+    strengths = [1e-4, 1.0, 1e6]
+    models = [LogisticRegression(C=c, max_iter=200).fit(rows.numpy(), labels.numpy()) for c in strengths]
+    hits = [(one.predict(probes.numpy()) == truth.numpy()).mean() for one in models]
+    assert len(set(hits)) == 3
+    estimator = partial(LogisticRegression, max_iter=200)
+    found = ScikitLinear(estimator, strengths=strengths).fit(made)
+    assert (found.decide(probes).identity_B == truth).float().mean() == pytest.approx(max(hits))
+    nobody = TrainingSamples(made.val.embeddings_ND, Split(np.zeros(0, np.int64), np.zeros(0, np.int32)))
+    blind = ScikitLinear(estimator, strengths=strengths).fit(replace(made, val=nobody)).decide(probes).identity_B
+    assert blind.tolist() == models[1].predict(probes.numpy()).tolist()

@@ -6,8 +6,12 @@ Axes: B batch, C classes, D embedding dimension.
 
 import math
 
+import numpy as np
 import pytest
 import torch
+
+from datamodules.partitioners.samples import TrainingSamples
+from datamodules.splits import Split
 
 
 def by_loop(loss, reference, cosines, targets):
@@ -56,3 +60,15 @@ def cross_entropy():
 @pytest.fixture(scope="session")
 def cosines():
     return made_up_cosines
+
+
+@pytest.fixture
+def samples():
+    """`samples(lengths, labels)`: training samples of embeddings of such lengths."""
+
+    def make(lengths, labels):
+        rows = np.zeros((len(lengths), 3), np.float32)
+        rows[:, 1] = lengths
+        return TrainingSamples(rows, Split(np.arange(len(rows)), np.array(labels, np.int32)))
+
+    return make

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""AdaFace against its formula with lengths, its special cases and its running statistics."""
+"""AdaFace against its formula with lengths, its special cases and its statistics."""
 
 import math
 
@@ -63,17 +63,20 @@ def test_the_angle_is_clipped_with_slope_zero_where_a_good_sample_is_close():
     assert cosine_B.grad.tolist() == pytest.approx([0, 64 * math.sin(0.1) / math.sin(0.5)], rel=1e-5)
 
 
-def test_running_statistics_follow_training_batches_only():
-    loss = AdaFace(momentum=0.25)
-    lengths = torch.tensor([10.0, 14.0])
-    loss.for_lengths(lengths)
-    std = math.sqrt(8)  # with n - 1
-    assert loss.mean.item() == pytest.approx(0.75 * 20 + 0.25 * 12)
-    assert loss.std.item() == pytest.approx(0.75 * 100 + 0.25 * std)
-    before = loss.mean.item(), loss.std.item()
-    loss.eval().for_lengths(lengths)
-    assert (loss.mean.item(), loss.std.item()) == before
-    assert set(loss.state_dict()) == {"mean", "std"}
+def test_the_statistics_are_those_of_all_training_samples(samples):
+    loss = AdaFace()
+    fitted = loss.fit(samples([200.0, 210.0, 250.0], [0, 0, 1]))
+    assert fitted.mean.item() == pytest.approx(220)
+    assert fitted.std.item() == pytest.approx(math.sqrt((20**2 + 10**2 + 30**2) / 3))
+    assert (loss.mean.item(), loss.std.item()) == (20, 100) and set(fitted.state_dict()) == {"mean", "std"}
+    short, mean, long = fitted.for_lengths(torch.tensor([180.0, 220.0, 1000.0])).quality_B.tolist()
+    assert short < mean == 0 < long == 1
+
+
+@pytest.mark.parametrize("length", [1e-25, 1.0, 1e20])
+def test_equal_lengths_of_any_size_are_average(samples, length):
+    fitted = AdaFace().fit(samples([length] * 3, [0, 0, 1]))
+    assert fitted.for_lengths(torch.full((2,), length)).quality_B.abs().max() < 1e-3
 
 
 def test_the_fused_path_agrees_with_the_plain_one_for_every_quality():
@@ -94,7 +97,7 @@ def test_gradients_are_finite_at_both_ends():
     assert torch.isfinite(cosine_B.grad).all()
 
 
-@pytest.mark.parametrize("arguments", [{"scale": 0}, {"margin": 1}, {"concentration": 0}, {"momentum": 0}])
+@pytest.mark.parametrize("arguments", [{"scale": 0}, {"margin": 1}, {"concentration": 0}])
 def test_values_out_of_range_are_refused(arguments):
     with pytest.raises(ValueError, match="expected"):
         AdaFace(**arguments)

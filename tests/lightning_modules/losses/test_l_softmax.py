@@ -69,6 +69,25 @@ def test_margin_one_is_softmax_and_unit_rows_are_a_softmax_of_scale_one():
     torch.testing.assert_close(LSoftmax(3, 2.0)(cosine_BC, target_B), ASoftmax(1.0, 3, 2.0)(cosine_BC, target_B))
 
 
+@pytest.mark.parametrize("make", [LSoftmax, Softmax])
+@pytest.mark.parametrize("classes", [1, 2, 1000])
+def test_the_scale_lets_unit_vectors_reach_99_percent_and_not_much_more(samples, make, classes):
+    loss = make().fit(samples([1.0] * classes, range(classes)))
+    # The best that C unit rows can be: cosine 1 with the true class, -1 / (C - 1) with each other.
+    best_1C = torch.full((1, classes), -1 / max(classes - 1, 1))
+    best_1C[0, 0] = 1.0
+    likely = math.exp(-float(Softmax(loss.scale)(best_1C, torch.tensor([0]))))
+    assert likely == pytest.approx(1.0 if classes == 1 else 0.99, abs=1e-4)
+    assert make(scale=5.0).fit(samples([1.0], [0])).scale == 5
+
+
+def test_a_scale_is_a_factor_of_rows_and_their_lengths():
+    embedding_BD, rows_CD, target_B = problem()
+    one = LSoftmax(4, 1.0, 3.0).for_lengths(torch.ones(20), rows_CD.norm(dim=1))(embedding_BD @ rows_CD.T, target_B)
+    other = LSoftmax(4, 1.0, 1.0).for_lengths(torch.ones(20), 3 * rows_CD.norm(dim=1))
+    torch.testing.assert_close(one, other(3 * embedding_BD @ rows_CD.T, target_B))
+
+
 def test_the_loss_is_not_changed_by_binding_it():
     loss = LSoftmax()
     cosine_BC, target_B = torch.tensor([[0.5, 0.1]]), torch.tensor([0])
@@ -77,7 +96,7 @@ def test_the_loss_is_not_changed_by_binding_it():
     assert torch.equal(loss(cosine_BC, target_B), before)
 
 
-@pytest.mark.parametrize("arguments", [{"margin": 0.5}, {"annealing": -1}])
+@pytest.mark.parametrize("arguments", [{"margin": 0.5}, {"annealing": -1}, {"scale": 0}])
 def test_values_out_of_range_are_refused(arguments):
     with pytest.raises(ValueError, match="expected"):
         LSoftmax(**arguments)

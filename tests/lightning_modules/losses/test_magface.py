@@ -57,8 +57,30 @@ def test_the_fused_path_agrees_with_the_plain_one():
     torch.testing.assert_close(by_fused, by_plain, rtol=1e-4, atol=1e-4)
 
 
+def test_bounds_that_are_not_given_are_quantiles_of_the_training_samples(samples):
+    made = samples([2 + 0.01 * i for i in range(101)], [0] * 101)
+    fitted, given = MagFace().fit(made), MagFace(lower_length=1.0, upper_length=9.0).fit(made)
+    assert (fitted.lower_length, fitted.upper_length) == pytest.approx((2.01, 2.99))
+    assert (given.lower_length, given.upper_length) == (1, 9)
+    logit_B = fitted.for_lengths(torch.tensor([2.0, 2.01, 2.5, 2.99, 3.0])).target_logit(torch.full((5,), 0.6))
+    assert logit_B[0] == logit_B[1] > logit_B[2] > logit_B[3] == logit_B[4]
+
+
+def test_equal_lengths_have_the_lower_margin(samples):
+    fitted = MagFace().fit(samples([7.0] * 3, [0, 0, 1]))
+    logit_B = fitted.for_lengths(torch.full((2,), 7.0)).target_logit(torch.full((2,), 0.6))
+    torch.testing.assert_close(logit_B, ArcFace(64.0, 0.45).target_logit(torch.full((2,), 0.6)))
+
+
 @pytest.mark.parametrize(
-    "arguments", [{"scale": 0}, {"lower_length": 0}, {"upper_length": 5}, {"upper_margin": 1.6}, {"length_weight": -1}]
+    "arguments",
+    [
+        {"scale": 0},
+        {"lower_length": 0},
+        {"lower_length": 10.0, "upper_length": 5},
+        {"upper_margin": 1.6},
+        {"length_weight": -1},
+    ],
 )
 def test_values_out_of_range_are_refused(arguments):
     with pytest.raises(ValueError, match="expected"):

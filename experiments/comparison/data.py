@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""Opens the data of a configuration, and checks sizes and seeds."""
+
+import hashlib
+import json
+import logging
+import math
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from datamodules.embedding_set import EmbeddingSet
+from datamodules.errors import InputError
+from datamodules.splits import split_identities
+from experiments.command_line.choices import CONFIGS, differing
+
+log = logging.getLogger(__name__)
+
+STALE_SECONDS = 3600.0  # a set that is being written changes more often
+
+
+def open_data(cfg: DictConfig, sizes: list[int] | None) -> EmbeddingSet:
+    """Opens the set that the configuration names; a generated set is first written into `<runs_dir>/data`.
+
+    Args:
+        cfg: with data, split and runs_dir. `data` builds an EmbeddingSet, or an object with `write(path)`.
+        sizes: the N of the run; a generated set is made large enough for the largest.
+
+    Raises:
+        InputError: see `EmbeddingSet.open`.
+    """
+    check_split(cfg.split)
+    node = OmegaConf.to_container(cfg.data, resolve=True, throw_on_missing=True)
+    if sizes and "n_identities" in node:
+        node["n_identities"] = math.ceil(max(sizes) / (1 - cfg.split.held_out))
+    made = instantiate(node)
+    if isinstance(made, EmbeddingSet):
+        return made
+    digest = hashlib.sha256(json.dumps(node, sort_keys=True).encode()).hexdigest()[:10]
+    folder = Path(cfg.runs_dir) / "data" / f"synthetic-{node['n_identities']}-{digest}"
+    remove_stale(folder.parent)
+    return EmbeddingSet.open(folder, check_values=False) if folder.exists() else made.write(folder)
+
+
+def remove_stale(folder: Path) -> None:
+    """Removes unfinished generated sets of killed processes; one changed in the last hour may be in work, and stays."""
+    for unfinished in folder.glob(".synthetic-*.tmp"):
+        with suppress(OSError):  # finished, or removed by another process
+            if time.time() - max(part.stat().st_mtime for part in (unfinished, *unfinished.iterdir())) > STALE_SECONDS:
+                shutil.rmtree(unfinished)
+                log.info("removed %s, left unfinished by a process that was killed", unfinished)
+
+
+def check_split(split: DictConfig) -> None:
+    """Refuses shares and counts out of range.
+
+    Raises:
+        InputError: held_out outside [0, 1), or fewer than one test image.
+    """
+    if not 0 <= split.held_out < 1:
+        raise InputError(f"split.held_out = {split.held_out}", "a share from 0 to below 1", "choose about 0.1 to 0.2")
+    for key in ("max_test_images", "max_test_probes"):
+        if split[key] is not None and split[key] < 1:
+            raise InputError(f"split.{key} = {split[key]}", "at least 1, or null", "correct it")
+
+
+def check_testable(embedding_set: EmbeddingSet, split: DictConfig, sizes: list[int], seed: int) -> None:
+    """Checks, before a run begins, that each N can be enrolled and tested.
+
+    Raises:
+        InputError: an N out of range, or no identity with a second image.
+    """
+    for n in sizes:
+        if not len(split_identities(embedding_set, n, seed, **split).test):
+            raise InputError(
+                f"no test image: each of the {n} identities has a single image", "an identity with two images or more",
+                "use a set with more images per identity, or a larger n_identities",
+            )  # fmt: skip
+
+
+def dataset_name(embedding_set: EmbeddingSet) -> str:
+    """The name in results.csv: "synthetic" with the arguments that are not default, or the folder's name."""
+    if made_with := embedding_set.meta.get("synthetic"):
+        usual = OmegaConf.to_container(OmegaConf.load(CONFIGS / "data" / "synthetic.yaml"))
+        other = [d for d in differing(made_with, usual) if not d.startswith("n_identities=")]
+        return f"synthetic({','.join(other)})" if other else "synthetic"
+    return embedding_set.path.resolve().name if embedding_set.path else "memory"
+
+
+def as_sizes(value: Any, what: str) -> list[int] | None:
+    """A positive whole number or a list of them as a list; None stays None.
+
+    Raises:
+        InputError: anything else.
+    """
+    if value is None:
+        return None
+    values = _as_list(value)
+    if not _whole_numbers(values, 1):
+        raise InputError(f"{what} = {values}", "a positive whole number or a list of them", f"write {what}=[1000,2000]")
+    if len(set(values)) < len(values) and what != "n_subnets":
+        raise InputError(f"{what} = {values}", "no value twice", f"name each {what} once")
+    return values
+
+
+def as_seeds(value: Any) -> list[int]:
+    """A number of repetitions n as seeds 0 to n - 1; a list as it is.
+
+    Raises:
+        InputError: no seed, a seed twice, or anything that is not a whole number from 0 on.
+    """
+    seeds = list(range(value)) if type(value) is int else _as_list(value)
+    if not _whole_numbers(seeds, 0) or len(set(seeds)) < len(seeds):
+        expected = "a number of repetitions or a list of seeds"
+        raise InputError(f"seeds = {value}", expected, "write seeds=3 or seeds=[0,1,2]")
+    return seeds
+
+
+def _as_list(value: Any) -> list[Any]:
+    plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return plain if isinstance(plain, list) else [plain]
+
+
+def _whole_numbers(values: list[Any], least: int) -> bool:
+    return bool(values) and all(type(value) is int and value >= least for value in values)  # a bool is none
+
+
+def subnets_for(sizes: list[int], n_subnets: Any) -> list[int]:
+    """m for each N: as given, or by the rule of the paper, N / 2000 rounded down, at least 2.
+
+    Args:
+        n_subnets: "auto", one m, or one m per N.
+
+    Raises:
+        InputError: lists of different lengths, or m > N.
+
+    >>> subnets_for([1000, 5000, 8900, 50000], "auto")
+    [2, 2, 4, 25]
+    """
+    if n_subnets == "auto":
+        return [min(max(2, n // 2000), n) for n in sizes]
+    given = as_sizes(n_subnets, "n_subnets")
+    given = given * len(sizes) if given is not None and len(given) == 1 else given
+    if given is None or len(given) != len(sizes):
+        expected = f"auto, one m, or {len(sizes)} of them, one per N"
+        raise InputError(f"n_subnets = {given}", expected, "make the lists equally long")
+    for n, m in zip(sizes, given, strict=True):
+        if m > n:
+            cure = "lower n_subnets or enrol more identities"
+            raise InputError(f"n_subnets = {m} for {n} identities", f"at most {n}", cure)
+    return given

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""The work of experiments.enrol: a changed identifier, whole or not at all."""
+
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+from rich.table import Table
+
+from datamodules.errors import InputError
+from datamodules.files import make_folder, replace_folder
+from datamodules.sources.image_folder import ImageFolder
+from datamodules.splits import Split
+from experiments.command_line.terminal import LINE, notes, results
+from experiments.enrolment.newcomers import Newcomers, as_names, read_newcomers
+from experiments.enrolment.original import Original, open_original
+from experiments.enrolment.retraining import check_retrainable, fit_again, retrain_changed
+from experiments.extraction.left_out import folders_left_out, show_left_out
+from lightning_modules.enrolment import with_identities, without_identities
+from lightning_modules.identifier import PROBES_AT_ONCE, Identifier
+
+
+def enrol(cfg: DictConfig) -> None:
+    """Removes people, adds people, trains changed sub-networks if asked, compares the accuracies, saves."""
+    leaving, target = check_request(cfg)
+    before = Identifier.load(cfg.identifier, cfg.device)
+    original = open_original(before)
+    if cfg.retrain:
+        check_retrainable(before, original)
+    remaining = without_identities(before, leaving) if leaving else before
+    newcomers = read_newcomers(cfg, remaining)
+    after = with_identities(remaining, list(newcomers.names), newcomers.class_means()) if newcomers else remaining
+    if cfg.retrain:
+        after = retrain_changed(before, after, original, newcomers, notes())
+    if after.needs_fit:
+        after = fit_again(after, original, newcomers)
+    show_accuracy(before, after, original, newcomers)
+    save(target, after, leaving, newcomers)
+    if cfg.images is not None:
+        source = ImageFolder(cfg.images)
+        show_left_out(folders_left_out(source.root, source.scan().names.tolist()))
+    results().print(f"identifier of {len(after.identities)} people: {target}", **LINE)
+
+
+def check_request(cfg: DictConfig) -> tuple[list[str], Path]:
+    """Names of the people to remove, and the folder to write.
+
+    Refuses, before anything is read, a request without people or with two sources, and a folder that must stay.
+    """
+    leaving = as_names(cfg.remove, "remove") or []
+    if cfg.embeddings is not None and cfg.images is not None:
+        raise InputError("both embeddings= and images=", "one of them", "add the people in two steps")
+    adding = cfg.embeddings is not None or cfg.images is not None
+    if not adding and not leaving:
+        raise InputError("nobody to add or to remove", "embeddings=, images= or remove=", "name what shall change")
+    if as_names(cfg.identities, "identities") is not None and not adding:
+        raise InputError("identities= alone", "embeddings= or images= beside it", "say where the people are")
+    target = Path(cfg.out if cfg.out is not None else cfg.identifier).expanduser()
+    if target.exists() and not cfg.overwrite:
+        raise InputError(f"{target}, which exists", "a new folder", "choose another out=, or say overwrite=true")
+    return leaving, target
+
+
+def save(target: Path, identifier: Identifier, leaving: list[str], newcomers: Newcomers | None) -> None:
+    """Writes an identifier that notes the change, in place of an existing folder `target`."""
+    changes = identifier.provenance.get("enrolment") or []
+    change = {"removed": leaving, "added": list(newcomers.names) if newcomers else []}
+    noted = replace(identifier, provenance={**identifier.provenance, "enrolment": [*changes, change]})
+    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=make_folder(target.parent)))
+    try:
+        noted.save(beside / "identifier")
+        replace_folder(beside / "identifier", target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def show_accuracy(before: Identifier, after: Identifier, original: Original, newcomers: Newcomers | None) -> None:
+    """Prints a table of rank-1 accuracies without threshold, or why there is nothing to test on.
+
+    The test pictures of people in both identifiers count, and the pictures of the added that are in no class mean.
+    """
+    console, table = results(), Table(title="rank-1 accuracy")
+    for column in ("probes", "number", "before %", "after %"):
+        table.add_column(column, justify="left" if column == "probes" else "right")
+    if original.missing:
+        console.print(f"nothing to test the enrolled on: {original.missing}", **LINE)
+    else:
+        gone = frozenset(before.identities) - frozenset(after.identities)
+        added = frozenset(newcomers.names) if newcomers else frozenset()
+        probes = [original.of(original.splits.test, one, gone | added) for one in (before, after)]
+        if len(probes[0]):
+            pairs = zip((before, after), probes, strict=True)
+            shares = [f"{accuracy(one, original.embedding_set.embeddings, split):.2f}" for one, split in pairs]
+            table.add_row("test pictures of the enrolled", str(len(probes[0])), *shares)
+        else:
+            console.print("nothing to test the enrolled on: no test picture of anybody who stays", **LINE)
+    if newcomers:
+        if len(test := newcomers.test):
+            known = len(after.identities) - len(newcomers.names)
+            share = accuracy(after, newcomers.embeddings_ND, Split(test.rows, test.labels + known))
+            table.add_row("kept pictures of the added", str(len(test)), "-", f"{share:.2f}")
+        else:
+            untested = not len(newcomers.val) and len(newcomers.train) > len(newcomers.names)
+            why = "test=false" if untested else "one picture each"
+            console.print(f"nothing to test the added on: {why}, all of it in the class means", **LINE)
+    if table.row_count:
+        console.print(table)
+
+
+def accuracy(identifier: Identifier, embeddings_ND: np.ndarray, probes: Split) -> float:
+    """Rank-1 accuracy in percent, without threshold; labels of probes are indices into `identifier.identities`."""
+    unlimited, hits = replace(identifier, threshold=None), 0
+    for start in range(0, len(probes), PROBES_AT_ONCE):
+        block = slice(start, start + PROBES_AT_ONCE)
+        hits += int((unlimited.identify(embeddings_ND[probes.rows[block]]).index == probes.labels[block]).sum())
+    return 100 * hits / len(probes)

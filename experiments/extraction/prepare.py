@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+"""The work of experiments.prepare."""
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.command_line.terminal import LINE, results
+from experiments.extraction.config import ExtractionConfig, build_aligner, recipe
+from experiments.extraction.extract import extract
+from experiments.extraction.left_out import left_out, show_left_out
+
+
+def prepare(cfg: DictConfig) -> None:
+    """Makes an EmbeddingSet of the pictures of a source, and prints a summary."""
+    source, extractor = instantiate(cfg.source), instantiate(cfg.extractor)
+    aligner = build_aligner(cfg.alignment, source, extractor)
+    settings, trainer = ExtractionConfig(**cfg.extraction), OmegaConf.to_container(cfg.trainer)
+    made = extract(source, extractor, aligner, cfg.out, settings, trainer, recipe(cfg))
+    if made is None:
+        return  # one of several processes that helped to extract
+    console, counts = results(), made.sample_counts()
+    copies, rejected = made.meta.get("copies", 0), made.meta.get("rejected", 0)
+    console.print(
+        f"{len(made):,} embeddings of {made.n_identities:,} identities, {made.dim}-d {made.embeddings.dtype}, "
+        f"{counts.min()} to {counts.max()} each, by {made.meta.get('extractor')}",
+        **LINE,
+    )
+    if copies:
+        console.print(f"{copies:,} of them are augmented copies, marked in files.txt", **LINE)
+    if rejected:
+        console.print(f"{rejected:,} images could not be used: {made.path / 'rejected.csv'} says why", **LINE)
+    show_left_out(left_out(source, made))
+    console.print(str(made.path), **LINE)
