@@ -26,6 +26,9 @@ class ScikitLinear(Baseline):
     def __init__(self, estimator: Callable[[], Any], most_identities: int = 2000, strengths: Sequence[float] = ()):
         if most_identities < 1 or min(strengths, default=1) <= 0:
             raise ValueError(f"got most_identities = {most_identities}, strengths = {strengths}; expected above 0")
+        if strengths and "C" in (given := getattr(estimator, "keywords", {})):
+            wanted = f"expected strengths=[{given['C']}] alone"
+            raise ValueError(f"got C = {given['C']} of the estimator beside strengths; {wanted}")
         self.estimator, self.most_identities, self.strengths = estimator, most_identities, strengths
 
     def fit(self, task: BaselineTask) -> Predictor:

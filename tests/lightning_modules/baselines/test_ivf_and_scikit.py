@@ -83,3 +83,8 @@ def test_the_strength_is_the_one_of_most_right_answers_on_validation(task):
     nobody = TrainingSamples(made.val.embeddings_ND, Split(np.zeros(0, np.int64), np.zeros(0, np.int32)))
     blind = ScikitLinear(estimator, strengths=strengths).fit(replace(made, val=nobody)).decide(probes).identity_B
     assert blind.tolist() == models[1].predict(probes.numpy()).tolist()
+
+
+def test_two_ways_to_give_c_are_refused():
+    with pytest.raises(ValueError, match=r"C = 3.*strengths=\[3\]"):
+        ScikitLinear(partial(LogisticRegression, C=3), strengths=[1, 10])
