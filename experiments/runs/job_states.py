@@ -44,7 +44,7 @@ class JobStates(Watcher):
             self._set(job, "failed", reason=failure)
         elif (record := job.record()) is not None:
             self._done(job, record)
-        self._note()
+        self._note(soon=False)
 
     def _note(self, soon: bool = True) -> None:
         self.run.note(soon=soon, subnetworks=self._states, failed=dict(self.failed.values()))
