@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The networks of a method: from their specification to jobs, to a worker that trains them, to probabilities.
 
-The rows of a job are in its `data` folder. The process that coordinates writes them before the first job and removes
-them after the last.
+If jobs go to other processes, their rows are in the `data` folder of each. The process that coordinates writes them
+before the first job and removes them after the last.
 
 Axes: N rows, K inputs, L labels of the network.
 """
@@ -73,12 +73,18 @@ def train_networks(
     jobs = [make_job(experiment, spec) for spec in specs]
     states = JobStates(experiment.run, jobs)
     if states.missing:
-        make_folder(jobs[0].data)
+        labels_of = {job.identifier: spec.labels_NL for job, spec in zip(jobs, specs, strict=True)}
+
+        def train_here(job: Job, report: EpochReport | None) -> None:
+            train_label_network(job, experiment.inputs, labels_of[job.identifier], report)
+
         try:
-            _write(_inputs_file(jobs[0]), experiment.inputs.numpy())
-            for job, spec in zip(jobs, specs, strict=True):
-                _write(_labels_file(job), spec.labels_NL)
-            experiment.launcher.run(states.missing, Watchers(states, experiment.progress))
+            if not experiment.launcher.trains_here:  # other processes get the rows as files
+                make_folder(jobs[0].data)
+                _write(_inputs_file(jobs[0]), experiment.inputs.numpy())
+                for job in jobs:
+                    _write(_labels_file(job), labels_of[job.identifier])
+            experiment.launcher.run(states.missing, Watchers(states, experiment.progress), train_here)
         finally:
             shutil.rmtree(experiment.run.path / "rows", ignore_errors=True)
         if states.failed:
