@@ -32,6 +32,6 @@ def few_steps_warning(value: int | str, max_epochs: int, n_samples: dict[str, in
         return None
     return (
         f"warning: {title} has about {fewest} training samples, so {steps} steps per epoch and "
-        f"{steps * max_epochs} in all; from random rows that is too few. Cure: trainer.batch_size=auto, "
-        "init=prototype, or a larger trainer.max_epochs"
+        f"{steps * max_epochs} in all; from random rows that is too few. Cure: "
+        f"{'' if value == 'auto' else 'trainer.batch_size=auto, '}init=prototype, or a larger trainer.max_epochs"
     )
