@@ -4,6 +4,7 @@
 import time
 
 import pytorch_lightning as pl
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from datamodules.extraction.loading import Crops
@@ -12,14 +13,16 @@ from datamodules.extraction.loading import Crops
 class ImageProgress(pl.Callback):
     """Images per second and time left; `done` were finished before. The first of several devices estimates for all."""
 
-    def __init__(self, title: str, total: int, done: int):
+    def __init__(self, title: str, total: int, done: int, console: Console | None = None):
+        self.console = console
         self.title, self.total, self.before, self.done = title, total, done, done
         self._progress: Progress | None = None
 
     def on_predict_start(self, trainer, pl_module) -> None:
         if trainer.is_global_zero:
             title, speed = TextColumn("{task.description}"), TextColumn("{task.fields[speed]} images/s")
-            self._progress = Progress(title, BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
+            columns = title, BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn()
+            self._progress = Progress(*columns, console=self.console)
             self._task = self._progress.add_task(self.title, total=self.total, completed=self.done, speed="-")
             self._started = time.monotonic()
             self._progress.start()

@@ -45,10 +45,12 @@ def _draw(words: list[str]) -> None:
     from experiments.reporting.terminal import terminal_table
 
     folder = arguments.out or arguments.run_folders[0]
-    if arguments.out is None:
-        write_report(folder)
-    else:
-        dropped = merge_reports(arguments.run_folders, folder)
+    with notes().status("tables, figures and report"):
+        if arguments.out is None:
+            write_report(folder)
+        else:
+            dropped = merge_reports(arguments.run_folders, folder)
+    if arguments.out is not None:
         notes().print(f"{len(arguments.run_folders)} runs merged, {dropped} repeated rows dropped", **LINE)
     results().print(terminal_table(read_run(folder).results))
     results().print(f"report: {folder / 'report.html'}", **LINE)

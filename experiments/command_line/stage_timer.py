@@ -4,7 +4,8 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from callbacks.epoch_clock import kernel_bytes
 
@@ -15,11 +16,13 @@ class Stages:
     """Wall-clock seconds of each stage, and the largest memory of this process.
 
     Attributes:
+        progress: a `Progress`, which shows each stage, or None.
         peak_bytes: largest resident size in bytes, read five times a second while a stage runs, because `EpochClock`
             resets the kernel's own maximum at each epoch; 0 if the system does not tell it.
     """
 
-    def __init__(self):
+    def __init__(self, progress: Any = None):
+        self.progress = progress
         self.seconds: dict[str, float] = {}
         self.peak_bytes = 0
 
@@ -30,7 +33,8 @@ class Stages:
         watcher = threading.Thread(target=self._watch, args=(ended,), daemon=True)
         watcher.start()
         try:
-            yield
+            with self.progress.stage(name) if self.progress else nullcontext():
+                yield
         finally:
             ended.set()
             watcher.join()

@@ -67,11 +67,13 @@ def evaluate_baselines(
         state += coordinator.metrics.values()
         jobs = chain.from_iterable(coordinator.jobs(cell, scenario) for scenario in scenarios)
         if any(job.identifier in coordinator.failed for job in jobs) or is_evaluated(file, state):
+            coordinator.progress.forget(str(file))
             continue
         title = f"{coordinator.dataset} N={cell.n_identities} {entry.name} seed {cell.seed}"
         coordinator.console.print(title, highlight=False, soft_wrap=True)
         try:
-            content = _fit_and_evaluate(coordinator, cell, entry, scenarios, recipe, title)
+            with coordinator.progress.stage(str(file), title):
+                content = _fit_and_evaluate(coordinator, cell, entry, scenarios, recipe, title)
         except Infeasible as reason:
             _skip(coordinator, cell, entry.name, str(reason))
         except Exception as error:  # the other baselines go on

@@ -22,6 +22,7 @@ from experiments.comparison.details import cluster_rows, history_rows, training_
 from experiments.comparison.metrics import new_metrics
 from experiments.comparison.scenarios import Scenario
 from experiments.reporting.columns import ADDED, TABLE, from_rows
+from experiments.training.progress import training_work
 from lightning_modules.evaluation import cluster_accuracy, evaluate, query_microseconds
 from lightning_modules.open_set_evaluation import answers, error_rows, open_set_rows, rank_rows
 from lightning_modules.routers.base import Router
@@ -38,67 +39,81 @@ def evaluate_cell(coordinator: Coordinator, cell: Cell, scenarios: list[Scenario
 
     Scenarios that need a failed sub-network are left out.
     """
-    data, labels, metrics = coordinator.data(cell), coordinator.labels(cell), coordinator.metrics
-    embedding_set, splits = data.embedding_set, data.splits
     for scenario in scenarios:
         jobs = coordinator.jobs(cell, scenario)
         partition = coordinator.partition(cell, scenario)
         file = cell_file(coordinator, cell, scenario.name)
         state = [
             *(job.key for job in jobs[:1]), coordinator.fingerprint, partition.hash(), scenario.title, scenario.names,
-            scenario.nodes["router"], scenario.nodes["decision"], *metrics.values(),
+            scenario.nodes["router"], scenario.nodes["decision"], *coordinator.metrics.values(),
         ]  # fmt: skip
         if any(job.identifier in coordinator.failed for job in jobs) or is_evaluated(file, state):
+            coordinator.progress.forget(str(file))
             continue
-        identifier = coordinator.identifier(cell, scenario)
-        values, recall_K = evaluate(identifier, embedding_set, splits.test, new_metrics(metrics))
-        records = [job.record() for job in jobs]
-        names, same_recipe = scenario.names, not coordinator.recipe_changes(scenario)
-        of_cell = {**labels, "n_subnets": cell.n_subnets}
-        of_scenario = {**of_cell, "scenario": scenario.name}
-        row = {
-            **of_scenario,
-            "extractor": embedding_set.meta.get("extractor", ""),
-            "n_subnets": partition.n_clusters,
-            **{key: names[key] if records else "" for key in ("partitioner", "loss", "init")},
-            "router": names["router"], "decision": names["decision"],
-            **values,
-            **training_columns(records),
-            "query_microseconds": query_microseconds(identifier, embedding_set, splits.test),
-            "train_samples": len(splits.train),
-            "test_samples": len(splits.test),
-        }  # fmt: skip
-        clusters: list[dict] = []
-        routing: list[dict] = []
-        if partition.n_clusters > 1:
-            if scenario.router is not None:
-                router = identifier.router, names["router"]
-                row |= _cluster_accuracies(coordinator, cell, scenario, identifier, *router)
-            clusters = cluster_rows(
-                partition, data.class_means_KD, recall_K, **of_cell, partitioner=names["partitioner"],
-                order=int(scenario.router is None or scenario.router.needs_heads),
-            )  # fmt: skip
-            if records and same_recipe:
-                routing = _routing(coordinator, cell, scenario, identifier)
-        found = answers(identifier, embedding_set, splits.test)
-        searches: tuple[list[dict], list[dict]] = [], []
-        if len(splits.unknown):
-            searches = open_set_rows(found, identifier, embedding_set, splits, **of_scenario)
-        content = {
-            "state": state,
-            "row": row,
-            "columns": [asdict(column) for column in metrics],
-            "scenarios": [{"scenario": scenario.name, "title": scenario.title}],
-            "history": history_rows(
-                records, **labels, scenario_partition=names["partitioner"] if same_recipe else scenario.name,
-            ),
-            "clusters": clusters, "routing": routing,
-            "errors": error_rows(found, recall_K, identifier, **of_scenario),
-            "cmc": rank_rows(found, **of_scenario),
-            "open_set": searches[0], "det": searches[1],
-            "identities": hardest_identities(identifier.identities, recall_K, splits.test.labels, scenario.name),
-        }  # fmt: skip
-        write_cell(coordinator, file, content)
+        what = f"evaluation of {scenario.name}, N = {cell.n_identities}, seed {cell.seed}"
+        with coordinator.progress.stage(str(file), what):
+            write_cell(coordinator, file, {"state": state, **_evaluation(coordinator, cell, scenario)})
+
+
+def evaluation_work(coordinator: Coordinator, cells: list[Cell], names: list[str]) -> dict[str, float]:
+    """The work of each evaluation of a scenario or baseline, for `Progress`: about that of two epochs of training."""
+    return {
+        str(cell_file(coordinator, cell, name)): 2 * training_work(cell.n_identities, cell.n_subnets)
+        for cell in cells for name in names
+    }  # fmt: skip
+
+
+def _evaluation(coordinator: Coordinator, cell: Cell, scenario: Scenario) -> dict[str, Any]:
+    data, labels, metrics = coordinator.data(cell), coordinator.labels(cell), coordinator.metrics
+    embedding_set, splits = data.embedding_set, data.splits
+    jobs, partition = coordinator.jobs(cell, scenario), coordinator.partition(cell, scenario)
+    identifier = coordinator.identifier(cell, scenario)
+    values, recall_K = evaluate(identifier, embedding_set, splits.test, new_metrics(metrics))
+    records = [job.record() for job in jobs]
+    names, same_recipe = scenario.names, not coordinator.recipe_changes(scenario)
+    of_cell = {**labels, "n_subnets": cell.n_subnets}
+    of_scenario = {**of_cell, "scenario": scenario.name}
+    row = {
+        **of_scenario,
+        "extractor": embedding_set.meta.get("extractor", ""),
+        "n_subnets": partition.n_clusters,
+        **{key: names[key] if records else "" for key in ("partitioner", "loss", "init")},
+        "router": names["router"], "decision": names["decision"],
+        **values,
+        **training_columns(records),
+        "query_microseconds": query_microseconds(identifier, embedding_set, splits.test),
+        "train_samples": len(splits.train),
+        "test_samples": len(splits.test),
+    }  # fmt: skip
+    clusters: list[dict] = []
+    routing: list[dict] = []
+    if partition.n_clusters > 1:
+        if scenario.router is not None:
+            router = identifier.router, names["router"]
+            row |= _cluster_accuracies(coordinator, cell, scenario, identifier, *router)
+        clusters = cluster_rows(
+            partition, data.class_means_KD, recall_K, **of_cell, partitioner=names["partitioner"],
+            order=int(scenario.router is None or scenario.router.needs_heads),
+        )  # fmt: skip
+        if records and same_recipe:
+            routing = _routing(coordinator, cell, scenario, identifier)
+    found = answers(identifier, embedding_set, splits.test)
+    searches: tuple[list[dict], list[dict]] = [], []
+    if len(splits.unknown):
+        searches = open_set_rows(found, identifier, embedding_set, splits, **of_scenario)
+    return {
+        "row": row,
+        "columns": [asdict(column) for column in metrics],
+        "scenarios": [{"scenario": scenario.name, "title": scenario.title}],
+        "history": history_rows(
+            records, **labels, scenario_partition=names["partitioner"] if same_recipe else scenario.name,
+        ),
+        "clusters": clusters, "routing": routing,
+        "errors": error_rows(found, recall_K, identifier, **of_scenario),
+        "cmc": rank_rows(found, **of_scenario),
+        "open_set": searches[0], "det": searches[1],
+        "identities": hardest_identities(identifier.identities, recall_K, splits.test.labels, scenario.name),
+    }  # fmt: skip
 
 
 def cell_file(coordinator: Coordinator, cell: Cell, name: str) -> Path:
@@ -141,10 +156,11 @@ def _cluster_accuracies(
     cache = coordinator.cluster_accuracies
     if key not in cache:
         data = coordinator.data(cell)
-        cache[key] = {
-            f"cluster_accuracy_{role}": cluster_accuracy(identifier, router, data.embedding_set, split)
-            for role, split in (("train", data.splits.train), ("test", data.splits.test))
-        }
+        with coordinator.progress.stage(f"cluster accuracy of {name}, N = {cell.n_identities}, seed {cell.seed}"):
+            cache[key] = {
+                f"cluster_accuracy_{role}": cluster_accuracy(identifier, router, data.embedding_set, split)
+                for role, split in (("train", data.splits.train), ("test", data.splits.test))
+            }
     return cache[key]
 
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.command_line.terminal import LINE, notes, results
 from experiments.comparison.baselines import evaluate_baselines, networks_of_baselines
-from experiments.comparison.cells import evaluate_cell, write_results
+from experiments.comparison.cells import evaluate_cell, evaluation_work, write_results
 from experiments.comparison.class_mean_map import write_map
 from experiments.comparison.coordinator import Cell, Coordinator
 from experiments.comparison.data import as_seeds, as_sizes, check_testable, dataset_name, open_data, subnets_for
@@ -19,6 +19,10 @@ from experiments.comparison.metrics import load_metrics
 from experiments.reporting.report import write_report
 from experiments.reporting.terminal import terminal_table
 from experiments.runs.run_folder import RunFolder, run_name
+from experiments.training.progress import SECONDS
+
+MAP, REPORT = "map of the class means", "tables, figures and report"
+STAGES = {MAP: 3.0, REPORT: 10.0}  # their seconds on two CPU cores
 
 
 def compare(cfg: DictConfig) -> int:
@@ -38,6 +42,10 @@ def compare(cfg: DictConfig) -> int:
         coordinator = Coordinator(run, data, cfg, notes(), metrics)
         notes().print(f"{folder}: {len(entries)} scenarios, N = {sizes}, seeds {seeds}", **LINE)
         networks = [*entries.scenarios, *chain(*of_baselines.values())]
+        progress = coordinator.progress
+        for kind, evaluated in (("evaluation", entries.scenarios), ("baseline", entries.baselines)):
+            progress.expect(evaluation_work(coordinator, cells, [one.name for one in evaluated]), kind)
+        progress.expect(STAGES, SECONDS)
         failed = coordinator.train_missing((cell, scenario) for cell in cells for scenario in networks)
         for cell in cells:
             evaluate_cell(coordinator, cell, entries.scenarios)
@@ -47,12 +55,15 @@ def compare(cfg: DictConfig) -> int:
         if not (run.path / "cells").exists():
             return 1
         table, skipped = write_results(run.path)
-        write_map(coordinator, cells, entries.scenarios)
+        with progress.stage(MAP):
+            write_map(coordinator, cells, entries.scenarios)
         run.note_files(run.path / "results.csv", *run.path.glob("details/*.csv"), *run.path.glob("cells/*.json"))
-        write_report(run.path)
+        with progress.stage(REPORT):
+            write_report(run.path)
         figures = sorted((run.path / "figures").glob("*.png"))
         config = OmegaConf.to_container(cfg, resolve=True)
-        instantiate(cfg.logger).summarise(run.path.name, run.path, config, table, figures)
+        with progress.stage("results to the logger"):
+            instantiate(cfg.logger).summarise(run.path.name, run.path, config, table, figures)
 
     console.print(terminal_table(table))
     if len(skipped):

@@ -62,6 +62,7 @@ class Coordinator:
     Attributes:
         failed: title and reason of each part that failed, by identifier.
         metrics: further metrics, see `metrics.load_metrics`.
+        progress: shows which part is made.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Coordinator:
     ):  # fmt: skip
         self.run, self.embedding_set, self.console, self.metrics = run, embedding_set, console, metrics or {}
         self.failed: dict[str, tuple[str, str]] = {}
+        self.progress = Progress(console, {})
         self.launcher = instantiate(cfg.launcher)
         self.tracking_node = OmegaConf.to_container(cfg.logger, resolve=True)
         self.trainer = OmegaConf.to_container(cfg.trainer, resolve=True)
@@ -98,7 +100,8 @@ class Coordinator:
         if key not in self._data:
             if len(self._data) == 2:
                 self._data.pop(next(iter(self._data)))
-            self._data[key] = SplitData.make(self.embedding_set, self._split_of(cell))
+            with self.progress.stage(f"splits and class means, N = {cell.n_identities}, seed {cell.seed}"):
+                self._data[key] = SplitData.make(self.embedding_set, self._split_of(cell))
         return self._data[key]
 
     def _split_of(self, cell: Cell) -> dict[str, Any]:
@@ -127,7 +130,8 @@ class Coordinator:
             if made is None:
                 started, data = time.perf_counter(), self.data(cell)
                 partitioner = instantiate(scenario.nodes["partitioner"])
-                made = partitioner.fit(data.class_means_KD, cell.n_subnets, cell.seed, data.train_samples)
+                with self.progress.stage(f"partition {folder.name}"):
+                    made = partitioner.fit(data.class_means_KD, cell.n_subnets, cell.seed, data.train_samples)
                 made.save(folder)
                 log.info("%s in %.2f s", made.describe(), time.perf_counter() - started)
             name, known = folder.name, self.run.manifest.get("partitions", {})
@@ -177,7 +181,8 @@ class Coordinator:
         states = JobStates(self.run, [job for job, _, _ in needed.values()])
         if missing := states.missing:
             self._announce(missing)
-        with Progress(self.console, {job.identifier: amount_of_work(job) for job in missing}) as progress:
+        self.progress.expect({job.identifier: amount_of_work(job) for job in missing}, self.progress.noun)
+        with self.progress as progress:
             if len(missing) < len(needed):
                 progress.say(f"{len(needed) - len(missing)} of {len(needed)} sub-networks are trained already")
 
@@ -231,7 +236,10 @@ class Coordinator:
                 "training": asdict(jobs[0].recipe) if jobs else None,
             },
         )  # fmt: skip
-        return fit_identifier(made, data.embedding_set, data.splits, cell.seed) if made.needs_fit else made
+        if not made.needs_fit:
+            return made
+        with self.progress.stage(f"fit of {scenario.name}, N = {cell.n_identities}, seed {cell.seed}"):
+            return fit_identifier(made, data.embedding_set, data.splits, cell.seed)
 
 
 def fit_identifier(identifier: Identifier, embedding_set: EmbeddingSet, splits: Splits, seed: int) -> Identifier:

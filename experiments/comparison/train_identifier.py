@@ -21,6 +21,7 @@ from experiments.comparison.rows import scenario_of_row
 from experiments.reporting.columns import METRICS
 from experiments.reporting.number_formats import measured
 from experiments.runs.run_folder import RunFolder, run_name
+from experiments.training.progress import Progress
 from lightning_modules.evaluation import evaluate, index_agreement
 from lightning_modules.open_set import check_fpir, threshold_at_fpir
 
@@ -31,7 +32,7 @@ def train_identifier(cfg: DictConfig) -> int:
     Raises:
         InputError: the configuration cannot be used, or the folder of the Identifier exists.
     """
-    console, stages = results(), Stages()
+    console, stages = results(), Stages(Progress(notes(), {}))
     finished = FinishedRun(cfg) if cfg.run else None
     cfg = finished.cfg if finished else cfg
     scenario, index = scenario_of_row(cfg.scenario.name, cfg), instantiate(cfg.index)
@@ -54,6 +55,7 @@ def train_identifier(cfg: DictConfig) -> int:
         with stages.stage("splits and class means"):
             coordinator = Coordinator(run, data, cfg, notes())
             splits = coordinator.data(cell).splits
+        stages.progress = coordinator.progress
         notes().print(f"{folder}: {scenario.title}, N = {n}, m = {cell.n_subnets}, seed {cfg.seed}", **LINE)
         if finished:
             finished.check(coordinator, cell, scenario)
@@ -69,7 +71,8 @@ def train_identifier(cfg: DictConfig) -> int:
             identifier = exact.with_index(index)
         threshold = None
         if len(splits.unknown):
-            scores = identifier.identify(data.embeddings[splits.unknown.rows]).score
+            with stages.stage("threshold"):
+                scores = identifier.identify(data.embeddings[splits.unknown.rows]).score
             threshold = threshold_at_fpir(scores, cfg.fpir)
             named = int((scores >= threshold).sum())
             identifier = replace(identifier, threshold=threshold)

@@ -27,6 +27,7 @@ from datamodules.extraction.shards import ShardStore
 from datamodules.extractors.base import Extractor
 from datamodules.files import make_folder, read_json, write_json
 from datamodules.sources.base import Listing, Source
+from experiments.command_line.terminal import notes
 from experiments.extraction.config import ExtractionConfig
 from experiments.runs.run_lock import RunLock
 from lightning_modules.extraction_module import ExtractionModule
@@ -105,7 +106,7 @@ def _embed(
         trainer = pl.Trainer(
             **trainer_options, logger=False, enable_checkpointing=False, enable_progress_bar=False,
             enable_model_summary=False, use_distributed_sampler=False,
-            callbacks=[ShardWriter(store), ImageProgress(part, len(listing), done)],
+            callbacks=[ShardWriter(store), ImageProgress(part, len(listing), done, notes())],
         )  # fmt: skip
         crops = CropDataset(source, listing.names, aligner, settings.max_side)
         data = CropDataModule(crops, store, settings.batch_size, settings.num_workers)

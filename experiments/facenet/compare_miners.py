@@ -63,7 +63,8 @@ def compare_miners(cfg: DictConfig) -> None:
                 progress.job_starts(job)
                 records[name] = train_with_miner(job, miner, network, data, partial(progress.epoch, job))
                 progress.job_ends(job, None)
-                measured[name] = measure_embedding(*embed(network, data.predict_dataloader()), partitioner, cfg)
+                with progress.stage(f"evaluation of {name}"):
+                    measured[name] = measure_embedding(*embed(network, data.predict_dataloader()), partitioner, cfg)
 
         sizes = {"dataset": samples.name, "train_images": len(samples.train), "test_images": len(samples.test)}
         spent = {name: {"epochs": one["epochs"], "train_seconds": one["seconds"]} for name, one in records.items()}

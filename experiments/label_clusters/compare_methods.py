@@ -46,15 +46,18 @@ def compare_methods(cfg: DictConfig) -> int:
                             failed |= error.failed
 
         frame = pd.DataFrame(rows)
-        publish(
-            run, frame, title=f"Multi-label classification with clustered labels: {name}", verdict=sentence(frame),
-            tables=report_tables(frame, opened), tracking=cfg.logger,
-            figures={
-                "F1 of every method": f1_figure(frame),
-                "Gain against the imbalance of the labels (CVIR)": gain_figure(frame, opened),
-            },
-            shown=[*(["dataset"] if len(opened) > 1 else []), "method", "precision", "accuracy", "f1", "validated_f1"],
-        )  # fmt: skip
+        with progress.stage("tables, figures and report"):
+            publish(
+                run, frame, title=f"Multi-label classification with clustered labels: {name}", verdict=sentence(frame),
+                tables=report_tables(frame, opened), tracking=cfg.logger,
+                figures={
+                    "F1 of every method": f1_figure(frame),
+                    "Gain against the imbalance of the labels (CVIR)": gain_figure(frame, opened),
+                },
+                shown=[
+                    *(["dataset"] if len(opened) > 1 else []), "method", "precision", "accuracy", "f1", "validated_f1",
+                ],
+            )  # fmt: skip
     if failed:
         results().print(failure_table(failed))
     return 1 if failed else 0

@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from datamodules.errors import InputError
 from experiments.command_line import terminal
-from experiments.training.progress import Progress
+from experiments.training.progress import SECONDS, Progress
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMANDS = sorted(file.stem for file in (ROOT / "experiments").glob("[!_]*.py"))
@@ -100,12 +101,15 @@ def test_a_comparison_says_less_and_more(compare):
 
 def shown_in_a_terminal(**environment) -> str:
     """What `experiments.list loss` writes to a terminal."""
+    return in_a_terminal([sys.executable, "-m", "experiments.list", "loss"], **environment)
+
+
+def in_a_terminal(command: list[str], **environment) -> str:
+    """What a command writes to a terminal."""
     ours, theirs = pty.openpty()
     variables = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     variables |= {"TERM": "xterm-256color", "COLUMNS": "100", **environment}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.list", "loss"], cwd=ROOT, stdout=theirs, stdin=theirs, env=variables
-    )
+    process = subprocess.Popen(command, cwd=ROOT, stdout=theirs, stderr=theirs, stdin=theirs, env=variables)
     os.close(theirs)
     text = b""
     try:
@@ -137,6 +141,48 @@ def test_progress_shows_its_numbers_in_a_window_of_any_width(width):
     shown = captured.get()
     assert "0%" in shown and "0:00:00 -:--:-- left" in shown and "synthetic N=2" in shown
     assert shown.count("\n") == 1 and len(shown) <= width + 1
+
+
+def test_kinds_of_parts_have_their_own_speed_and_seconds_stay_seconds(monkeypatch):
+    """2 units of training took 10 s each and the first evaluation of 1 unit 30 s: one more of each, and 5 s, remain."""
+    now = [0.0]
+    monkeypatch.setattr("experiments.training.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    progress = Progress(Console(file=io.StringIO()), {"job": 2.0})
+    progress.expect({"first": 1.0, "second": 1.0}, "evaluation")
+    progress.expect({"report": 5.0}, SECONDS)
+    progress.begins("job", "job")
+    now[0] = 20.0
+    progress.ends("job")
+    assert progress._left() == "0:00:25"  # evaluations as fast as training so far
+    with progress.stage("first"):
+        now[0] = 50.0
+    assert progress._left() == "0:00:35"
+    progress.forget("second")
+    assert progress._left() == "0:00:05"
+
+
+def test_a_stage_over_two_seconds_says_so_in_a_pipe_and_a_short_one_or_quiet_does_not(monkeypatch):
+    monkeypatch.setattr("experiments.training.progress.SECONDS_BEFORE_LINE", 0.2)
+    silent = [Console(file=io.StringIO(), quiet=True, force_terminal=terminal) for terminal in (True, False)]
+    for console, told in ((Console(file=io.StringIO()), "slow ...\n"), *((one, "") for one in silent)):
+        progress = Progress(console, {})
+        with progress.stage("short"):
+            pass
+        with progress.stage("slow"):
+            time.sleep(0.6)
+        assert console.file.getvalue() == told
+
+
+def test_every_stage_after_training_has_a_title_in_the_bar(quick, tmp_path):
+    code = (
+        "import sys, experiments.training.progress as p; stage = p.Progress.stage; "
+        "p.Progress.stage = lambda self, *words: (print('STAGE', words[-1], file=sys.stderr), stage(self, *words))[1]; "
+        "from experiments.compare import main; main()"
+    )
+    arguments = [*quick, "seeds=1", "scenarios=[clustered_nearest]", f"runs_dir={tmp_path}"]
+    loud = in_a_terminal([sys.executable, "-c", code, *arguments])
+    for title in ("evaluation of clustered_nearest", "map of the class means", "tables, figures and report"):
+        assert f"STAGE {title}" in loud and re.search(rf"\r.*{title[:20]}", loud.replace(f"STAGE {title}", ""))
 
 
 def test_no_color_takes_the_colour_from_errors(capsys, monkeypatch):
