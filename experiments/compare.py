@@ -4,7 +4,9 @@
 from experiments.command_line.command import command
 from experiments.comparison.config import CompareConfig
 
-main = command("compare", CompareConfig, "experiments.comparison.compare.compare")
+main = command(
+    "compare", CompareConfig, "experiments.comparison.compare.compare", "experiments.comparison.multirun.merge"
+)
 
 if __name__ == "__main__":
     main()

@@ -34,7 +34,7 @@ from experiments.command_line.terminal import FLAGS_HELP, show_error, verbosity,
 from experiments.command_line.trainer_arguments import check_callbacks, check_trainer
 
 
-def command(config_name: str, schema: type, work: str) -> Callable[[], None]:
+def command(config_name: str, schema: type, work: str, after_multirun: str | None = None) -> Callable[[], None]:
     """Makes a command: a function without arguments that ends the process with an exit code.
 
     Args:
@@ -43,13 +43,17 @@ def command(config_name: str, schema: type, work: str) -> Callable[[], None]:
             first in its defaults list, so that Hydra refuses any other key.
         work: dotted name of the function that takes the composed config and returns an exit code or None. It is
             imported after the keys are checked, so that --help and a mistyped key are answered at once.
+        after_multirun: dotted name of a function without arguments that is called after the last run of a multirun.
     """
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
 
     def main() -> None:
         codes: list[int | None] = []
+        multirun = False
 
         def task(cfg: DictConfig) -> None:
+            nonlocal multirun
+            multirun = HydraConfig.get().mode == RunMode.MULTIRUN
             with multirun_goes_on(codes), errors_as_one_line():  # before Hydra prints a line of its own
                 refuse_unknown(schema, cfg)  # Hydra lets +key=value pass
                 codes.append(_run(work, cfg))
@@ -72,6 +76,8 @@ def command(config_name: str, schema: type, work: str) -> Callable[[], None]:
                 if level != "verbose":
                     quieten()
                 hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(task)()
+                if multirun and after_multirun:
+                    codes.append(get_method(after_multirun)())
         sys.exit(max((code or 0 for code in codes), default=0))
 
     return main

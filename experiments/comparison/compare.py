@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.command_line.terminal import LINE, notes, results
+from experiments.comparison import multirun
 from experiments.comparison.baselines import evaluate_baselines, networks_of_baselines
 from experiments.comparison.cells import evaluate_cell, evaluation_work, write_results
 from experiments.comparison.class_mean_map import write_map
@@ -28,6 +29,7 @@ STAGES = {MAP: 3.0, REPORT: 10.0}  # their seconds on two CPU cores
 def compare(cfg: DictConfig) -> int:
     """Runs the comparison; returns 1 if a part failed."""
     console = results()
+    multirun.begins()
     entries, metrics = load_entries(cfg.scenarios, cfg), load_metrics(cfg.metrics)
     seeds, sizes = as_seeds(cfg.seeds), as_sizes(cfg.n_identities, "n_identities")
     data = open_data(cfg, sizes)
@@ -65,6 +67,7 @@ def compare(cfg: DictConfig) -> int:
         with progress.stage("results to the logger"):
             instantiate(cfg.logger).summarise(run.path.name, run.path, config, table, figures)
 
+    multirun.ends(run.path)
     console.print(terminal_table(table))
     if len(skipped):
         console.print(skipped_table(skipped))

@@ -28,6 +28,7 @@ from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
 from datamodules.splits import Splits
 from experiments.comparison.data import dataset_name
+from experiments.comparison.multirun import in_multirun, take_from_siblings
 from experiments.comparison.scenarios import Scenario
 from experiments.reporting.columns import Column
 from experiments.runs.job_states import JobStates
@@ -177,6 +178,8 @@ class Coordinator:
     def train_missing(self, work: Iterable[tuple[Cell, Scenario]]) -> dict[str, tuple[str, str]]:
         """Trains the sub-networks that cells and scenarios need and that are not on disk; returns `failed`."""
         needed = {job.stem: (job, cell, scenario) for cell, scenario in work for job in self.jobs(cell, scenario)}
+        if in_multirun():
+            take_from_siblings((job for job, _, _ in needed.values()), self.run.path)
         used_by = {job.identifier: (cell, scenario) for job, cell, scenario in needed.values()}
         states = JobStates(self.run, [job for job, _, _ in needed.values()])
         if missing := states.missing:

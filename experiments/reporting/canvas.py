@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
+from os.path import commonprefix
 from pathlib import Path
 
 import pandas as pd
@@ -49,7 +50,10 @@ def panels(
     if entries:
         plain = {} if lines else {"linestyle": ""}
         # Two names of 32 characters fit beside each other.
-        handles = [Line2D([], [], **look.line | plain, label=short(name, 32)) for name, look in entries]
+        names = told_apart([name for name, _ in entries], 32)
+        handles = [
+            Line2D([], [], **look.line | plain, label=name) for name, (_, look) in zip(names, entries, strict=True)
+        ]
         # matplotlib fills column by column; the reader reads row by row.
         handles = handles[0::2] + handles[1::2]
         columns = min(2, len(handles))
@@ -74,6 +78,27 @@ def short(text: str, limit: int = 44) -> str:
     # matplotlib leaves out legend entries that begin with an underscore.
     text = " " + text if text.startswith("_") else text
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def told_apart(names: Sequence[str], limit: int) -> list[str]:
+    """Names cut to at most `limit` characters each, so that what differs from the most similar other name is kept.
+
+    >>> told_apart(["ISM", "No distribution [margin=0.3]", "No distribution [margin=0.5]"], 20)
+    ['ISM', 'No dis… [margin=0.3]', 'No dis… [margin=0.5]']
+    """
+    names = [" ".join(str(name).split()) for name in names]
+    shown = []
+    for name in names:
+        text = short(name, limit)
+        alike = max((len(commonprefix([name, other])) for other in names if other != name), default=0)
+        if len(name) > limit and alike >= limit - 1:
+            head = limit // 3
+            kept = limit - head - 1
+            start = min(alike - 3, len(name) - kept)
+            rest = name[start : start + kept]
+            text = f"{name[:head]}…{rest if start + kept >= len(name) else rest[:-1] + '…'}"
+        shown.append(text)
+    return shown
 
 
 def to_png(figure: Figure) -> bytes:

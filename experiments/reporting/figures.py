@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments.reporting import methods
-from experiments.reporting.canvas import GREY, legend_entries, panels, place_title, short, style, to_png
+from experiments.reporting.canvas import GREY, legend_entries, panels, place_title, short, style, to_png, told_apart
 from experiments.reporting.columns import KNOWN
 from experiments.reporting.document import Picture
 from experiments.reporting.number_formats import difference, percent, seeds_phrase, whole
@@ -56,7 +56,7 @@ def _draw_dots(axis: Axes, rows: pd.DataFrame, metric: str, look: dict[str, meth
 
 
 def _method_rows(axis: Axes, names: list[str]) -> None:
-    axis.set_yticks(range(len(names)), [short(name, 34) for name in names])
+    axis.set_yticks(range(len(names)), told_apart(names, 34))
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.grid(False, axis="y")
     axis.tick_params(axis="y", length=0)

@@ -49,7 +49,9 @@ _FURTHER_MARKERS = "ph*<>8dH"
 _DASHES: tuple[str | tuple, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 
 # Columns that tell rows of one scenario apart, and their headings.
-VARIANTS = {"n_subnets": "m"} | {name: name for name in ("partitioner", "loss", "init", "router", "decision")}
+VARIANTS = {"n_subnets": "m"} | {
+    name: name for name in ("partitioner", "loss", "init", "router", "decision", "setting")
+}
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ def label_methods(results: pd.DataFrame) -> pd.DataFrame:
         and seed.
     """
     frame = results.reset_index(drop=True)
-    for name in ("run", "data_fingerprint"):
+    for name in ("run", "data_fingerprint", "setting"):  # a setting: the `key=value` in which merged runs differ
         frame[name] = frame[name] if name in frame else ""
     for one in (*TABLE, *added(frame)):
         if one in SAMPLES and one.name not in frame:
@@ -204,7 +206,7 @@ def label_methods(results: pd.DataFrame) -> pd.DataFrame:
             places = ["data", "n_identities"] if column == "n_subnets" else ["scenario"]
             if (rows.groupby(places)[column].nunique(dropna=False) > 1).any():
                 values = rows[column].map(lambda v: f"{v:.0f}" if isinstance(v, float) else v or "none")
-                shown[column] = f"{name}=" + values.astype(str)
+                shown[column] = ("" if column == "setting" else f"{name}=") + values.astype(str)
         if len(shown.columns):
             labels[rows.index] = f"{scenario_title(str(scenario))} [" + shown.agg(", ".join, axis=1) + "]"
     frame["method"] = labels

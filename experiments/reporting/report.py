@@ -6,6 +6,7 @@ line in `SECTIONS`.
 """
 
 import re
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -22,7 +23,7 @@ from experiments.reporting.document import Block, Document, Picture, Section, Ta
 from experiments.reporting.methods import is_synthetic, label_methods, titles_of
 from experiments.reporting.provenance import facts, provenance_section
 from experiments.reporting.render import save
-from experiments.reporting.runs import Run, config_text, merge_runs, read_run
+from experiments.reporting.runs import Run, config_text, merge_runs, merged_from, read_run
 from experiments.reporting.verdict import verdict
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -70,9 +71,13 @@ def write_report(run_folder: Path | str, title: str | None = None) -> None:
 def merge_reports(run_folders: list[Path], out: Path) -> int:
     """Merges several runs into a new run folder, writes its report, and returns how many repeated rows were dropped.
 
+    An `out` that was merged from the same folders is replaced.
+
     Raises:
         InputError: see `runs.merge_runs`; `out` is not left behind then.
     """
+    if merged_from(out) == {str(folder.resolve()) for folder in run_folders}:
+        shutil.rmtree(out)
     with atomic_folder(out) as temporary:
         dropped = merge_runs(run_folders, temporary)
         write_report(temporary, title=out.name)

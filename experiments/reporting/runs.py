@@ -4,8 +4,10 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import yaml
 
 from datamodules.errors import InputError
 from datamodules.files import read_json, sha256, write_json, write_text
@@ -37,7 +39,8 @@ def unique_rows(results: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """
     ignored = {"run", "data_fingerprint", *(column.name for column in (*MEASURED, *SAMPLES))}
     kept = results.drop_duplicates(results.columns.difference(list(ignored)), ignore_index=True)
-    twice = kept[kept.duplicated([column.name for column in LABELS], keep=False)]
+    labels = [column.name for column in LABELS] + [name for name in ["setting"] if name in kept]
+    twice = kept[kept.duplicated(labels, keep=False)]
     if len(twice):
         first = twice.iloc[0]
         runs = " and ".join(sorted({name for name in twice["run"] if name})) or "one file"
@@ -97,7 +100,12 @@ def merge_runs(folders: list[Path], out: Path) -> int:
     names = [folder.resolve().name for folder in folders]
     labels = names if len(set(names)) == len(names) else [str(folder) for folder in folders]
     runs = dict(zip(labels, map(read_run, folders), strict=True))
-    results, dropped = unique_rows(pd.concat([_named(run.results, label) for label, run in runs.items()]))
+    settings = differing_setting([run.config for run in runs.values()])
+    parts = [_named(run.results, label) for label, run in runs.items()]
+    if any(settings):  # rows that nothing was trained for do not depend on it
+        parts = [rows.assign(setting=rows["loss"].map(lambda loss, own=own: own if loss else ""))
+                 for rows, own in zip(parts, settings, strict=True)]  # fmt: skip
+    results, dropped = unique_rows(pd.concat(parts))
     _write_csv(out / "results.csv", results.drop(columns="data_fingerprint"))
     for name in DETAILS:
         parts = [_named(run.details[name], label) for label, run in runs.items() if name in run.details]
@@ -116,6 +124,44 @@ def merge_runs(folders: list[Path], out: Path) -> int:
     if configs:
         write_text(out / "config.yaml", "\n".join(configs))
     return dropped
+
+
+def merged_from(folder: Path) -> set[str]:
+    """The run folders of which a run folder was merged, resolved; empty if it was not."""
+    file = folder / "manifest.json"
+    parts = read_json(file).get("merged_from", {}) if file.is_file() else {}
+    return {str(Path(part["folder"]).resolve()) for part in parts.values()}
+
+
+# Parts of a configuration that other columns of results.csv show, or on which no result depends.
+_SHOWN = (
+    "name", "runs_dir", "launcher", "logger", "seeds", "scenarios", "metrics", "n_identities", "n_subnets", "data",
+    "partitioner", "loss", "init",
+)  # fmt: skip
+
+
+def differing_setting(configs: list[str]) -> list[str]:
+    """The only value in which the configurations of some runs differ beside what results.csv shows, as `key=value`.
+
+    Empty texts if they differ in none or in several, or if a run has no configuration.
+    """
+    try:
+        documents = [list(yaml.safe_load_all(text)) for text in configs]
+    except yaml.YAMLError:
+        return [""] * len(configs)
+    # A run that was merged itself has several configurations.
+    flat = [_flat(one[0]) if len(one) == 1 and isinstance(one[0], dict) else {} for one in documents]
+    keys = {key for one in flat for key in one if key.partition(".")[0] not in _SHOWN}
+    differing = [key for key in sorted(keys) if len({repr(one.get(key)) for one in flat}) > 1]
+    if len(differing) != 1 or not all(flat):
+        return [""] * len(flat)
+    return [f"{differing[0]}={one.get(differing[0])}" for one in flat]
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(content, dict):
+        return {k: v for key, value in content.items() for k, v in _flat(value, f"{prefix}{key}.").items()}
+    return {prefix.removesuffix("."): content}
 
 
 def _named(frame: pd.DataFrame, label: str) -> pd.DataFrame:

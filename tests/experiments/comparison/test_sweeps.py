@@ -56,6 +56,36 @@ def test_routers_and_decisions_are_compared_in_pairs_on_one_training(sweep, tmp_
     assert len(list((tmp_path / "sweep-router-decision" / "subnetworks").glob("*/?????.safetensors"))) == 2 + 2
 
 
+def test_no_distribution_is_trained_once_for_all_m_and_the_runs_are_merged(sweep, monkeypatch, tmp_path):
+    trained, train = [], coordinator.train
+    monkeypatch.setattr(coordinator, "train", lambda job, *more: (trained.append(job.title), train(job, *more)))
+    arguments = ("sweep=m", "n_subnets=2,4", "scenarios=[no_distribution,clustered_nearest]")
+    ended = sweep(*arguments)
+    assert ended.code == 0, ended.err
+    assert len(trained) == 1 + 2 + 4 == len(set(trained))
+    results = pd.read_csv(tmp_path / "sweep-m" / "results.csv")
+    assert sorted(zip(results.scenario, results.n_subnets, strict=True)) == [
+        ("clustered_nearest", 2), ("clustered_nearest", 4), ("no_distribution", 1),
+    ]  # fmt: skip
+    assert (tmp_path / "sweep-m" / "report.html").is_file() and "report of all 2 runs" in ended.out
+    assert sweep(*arguments).code == 0 and len(trained) == 7  # the merged report is drawn again
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "default"), [("loss.margin", (0.3, 0.5), "0.5"), ("optimizer.lr", (0.001, 0.004), "0.001")]
+)
+def test_values_of_a_number_are_an_axis_with_the_default_in_its_place(sweep, tmp_path, key, values, default):
+    swept = f"{key}={','.join(map(str, values))}"
+    ended = sweep("data=embedding_set", swept, "n_subnets=2", "scenarios=[ism,knn]", "-m")
+    assert ended.code == 0, ended.err
+    (merged,) = tmp_path.glob(f"sweep-{key}-*")
+    section = (merged / "report.md").read_text().partition("## Sweep")[2].partition("## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("| ")]
+    assert rows[0][:2] == ["Scenario", key]
+    assert [row[:2] for row in rows[1:]] == [["ISM (random + max-max)", f"{value:g}"] for value in values]
+    assert default in [row[1] for row in rows]
+
+
 @pytest.mark.parametrize("name", SWEEPS)
 def test_each_ablation_is_also_a_sweep_of_weights_and_biases(name):
     content = OmegaConf.to_container(OmegaConf.load(ROOT / "experiments" / "sweeps" / f"{name}.yaml"), resolve=False)

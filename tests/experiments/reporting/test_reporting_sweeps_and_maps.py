@@ -9,11 +9,12 @@ from scipy import stats
 from sklearn.manifold import trustworthiness
 
 from experiments.comparison.class_mean_map import plane
+from experiments.reporting.canvas import told_apart
 from experiments.reporting.clusters import map_pictures, partitions_table, sizes_picture
 from experiments.reporting.columns import ADDED, Column
 from experiments.reporting.methods import label_methods, scenario_title
 from experiments.reporting.runs import unique_rows
-from experiments.reporting.sweeps import sweep_blocks, swept_column
+from experiments.reporting.sweeps import numeric_values, sweep_blocks, swept_column
 from experiments.reporting.tables import skipped_table
 
 
@@ -28,6 +29,23 @@ def merged(column, values):
     return label_methods(pd.concat(parts, ignore_index=True).drop_duplicates(
         ["scenario", "seed", "n_subnets", "loss"], ignore_index=True
     ))  # fmt: skip
+
+
+def test_labels_keep_what_differs():
+    names = [f"No distribution [loss=arcface(margin={margin}), init=random]" for margin in (0.3, 0.5)]
+    shown = told_apart([*names, "ISM"], 32)
+    assert shown[2] == "ISM" and "0.3" in shown[0] and "0.5" in shown[1] and max(map(len, shown)) <= 32
+
+
+def test_only_numbers_of_one_key_are_an_axis():
+    assert numeric_values("loss", ["arcface(margin=0.3)", "arcface"])[1] == {"arcface(margin=0.3)": 0.3, "arcface": 0.5}
+    assert numeric_values("setting", ["optimizer.lr=1e-3", "optimizer.lr=0.01"])[0] == "optimizer.lr"
+    for values in (
+        ["arcface", "cosface"], ["arcface(margin=0.3)", "cosface(margin=0.3)"], ["arcface(margin=0.3)", ""],
+        ["arcface(margin=0.3)", "arcface(scale=9)"], ["arcface(margin=0.3,scale=9)", "arcface"],
+    ):  # fmt: skip
+        assert numeric_values("loss", values) is None
+    assert numeric_values("setting", ["head.kind=a", "head.kind=b"]) is None
 
 
 @pytest.mark.parametrize(("column", "values"), [("n_subnets", [2, 4, 8]), ("loss", ["arcface", "cosface"])])
