@@ -3,7 +3,6 @@
 
 import hashlib
 import logging
-import math
 import netrc
 import os
 import shutil
@@ -16,9 +15,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+import pandas as pd
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.loggers.logger import Logger
 
+from datamodules.errors import InputError
+from datamodules.files import read_sealed
+from experiments.command_line.choices import short_name
 from experiments.reporting.columns import column, metrics
 from experiments.reporting.summary_table import summary_table
 from experiments.training.job import Job
@@ -76,10 +80,15 @@ class WandbTracking(Tracking):
 
     Args:
         entity: W&B user or team; None is the key's default.
+        per_subnetwork: False opens no W&B run for a sub-network; the summary has `tables/subnetworks` in any case.
     """
 
-    def __init__(self, project: str = "clusterface", entity: str | None = None, tags: list[str] | None = None):
+    def __init__(
+        self, project: str = "clusterface", entity: str | None = None, tags: list[str] | None = None,
+        per_subnetwork: bool = True,
+    ):  # fmt: skip
         self.project, self.entity, self.tags = project, entity, list(tags or [])
+        self.per_subnetwork = per_subnetwork
 
     @property
     def mode(self) -> str:
@@ -115,15 +124,16 @@ class WandbTracking(Tracking):
                 shutil.rmtree(folder, ignore_errors=True)
         return run
 
-    def open(self, job: Job) -> Logger:
+    def open(self, job: Job) -> Logger | None:
         """A WandbLogger with a W&B run of its own, whose id is the same after a resume."""
+        if not self.per_subnetwork:
+            return None
         import wandb
 
         wandb.finish()  # a second logger would use the W&B run that is open in this process
-        recipe = {"loss": job.recipe.loss, "init": job.recipe.init, "optimizer": job.recipe.optimizer}
         run = self._init(
             job.run_folder, id=job.identifier, name=job.title, group=job.run, job_type="subnetwork",
-            config={**job.facts, "cluster": job.cluster, "seed": job.recipe.seed, **recipe, **job.recipe.trainer},
+            config=config_of(job),
             tags=[*self.tags, *tags_of(job.facts)],
         )  # fmt: skip
         run.define_metric("epoch")
@@ -167,12 +177,36 @@ class WandbTracking(Tracking):
         try:
             tables = result_tables(table).items()
             content: dict[str, Any] = {f"tables/{name}": as_wandb_table(frame) for name, frame in tables}
+            if len(trained := subnetwork_table(run_folder)):
+                content["tables/subnetworks"] = as_wandb_table(trained)
             content |= {f"figures/{figure.stem}": wandb.Image(str(figure)) for figure in figures}
             opened.log(content)
             opened.summary.update(summary_values(table))
             yield opened
         finally:
             wandb.finish()
+
+
+def config_of(job: Job) -> dict[str, Any]:
+    """Facts, data, split and recipe of a job as plain values, by which W&B groups runs: each choice has its name."""
+    groups = {group: node for group, node in vars(job.recipe).items() if isinstance(node, dict) and "_target_" in node}
+    return {
+        **{group: short_name(group, node) for group, node in groups.items()}, **job.facts,
+        "callbacks": ",".join(job.recipe.callbacks), "cluster": job.cluster, "seed": job.recipe.seed, "data": job.data,
+        **{f"split.{key}": value for key, value in job.split.items()}, **job.recipe.trainer,
+    }  # fmt: skip
+
+
+def subnetwork_table(run_folder: Path) -> Any:
+    """A pandas DataFrame with a row for each finished sub-network of a run folder: its facts and its last epoch."""
+    rows = []
+    for file in sorted(Path(run_folder).glob("subnetworks/*/?????.json")):
+        with suppress(InputError):  # damaged: the run trains it again when it needs it
+            record = read_sealed(file)
+            last = record.pop("history", None) or [{}]
+            plain = {key: value for key, value in record.items() if isinstance(value, (str, int, float))}
+            rows.append(plain | {key: value for key, value in last[-1].items() if key != "epoch"})
+    return pd.DataFrame(rows).drop(columns=["sha256", "digest"], errors="ignore")
 
 
 def as_wandb_table(frame: Any) -> Any:
@@ -211,24 +245,26 @@ def result_tables(table: Any) -> dict[str, Any]:
 def summary_values(table: Any) -> dict[str, float]:
     """Means over seeds by `<metric>_<unit>/<row>`; a metric without a unit has only its name.
 
+    With two seeds or more the sample standard deviation is beside each, as `<metric>_sd_<unit>/<row>`.
+
     Args:
         table: pandas DataFrame of results.csv. Of a comparison only the metrics are used, else every number.
     """
     columns = {one.name: one for one in metrics(table)}
     if "scenario" in table:
-        means = table.groupby(["n_identities", "scenario"])[list(columns)].mean()
-        named = {f"N={n:.0f}/{scenario}": row for (n, scenario), row in means.iterrows()}
+        groups = table.groupby(["n_identities", "scenario"])[list(columns)]
     else:
         keys = [key for key in ("dataset", "method", "loss") if key in table]
         numbers = table.drop(columns=[*keys, "seed"], errors="ignore").select_dtypes("number")
-        means = numbers.groupby([table[key] for key in keys], sort=False).mean()
-        named = {"/".join(name if isinstance(name, tuple) else (name,)): row for name, row in means.iterrows()}
-    return {
-        f"{columns.get(metric, column(metric)).key()}/{name}": float(value)
-        for name, row in named.items()
-        for metric, value in row.items()
-        if not math.isnan(value)
-    }
+        groups = numbers.groupby([table[key] for key in keys], sort=False)
+    values = {}
+    for part, frame in (("", groups.mean()), ("_sd", groups.std(ddof=1))):
+        for place, row in frame.iterrows():
+            name = f"N={place[0]:.0f}/{place[1]}" if "scenario" in table else "/".join(np.atleast_1d(place))
+            for metric, value in row.items():
+                if not pd.isna(value):
+                    values[f"{columns.get(metric, column(metric)).key(part)}/{name}"] = float(value)
+    return values
 
 
 @lru_cache(maxsize=4)

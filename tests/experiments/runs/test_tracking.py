@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 import csv
+import json
 import os
 import pty
 import socket
@@ -12,6 +13,7 @@ from unittest.mock import MagicMock
 import pandas as pd
 import pytest
 import wandb
+from hydra.utils import instantiate
 
 from experiments.comparison.coordinator import Cell
 from experiments.runs import tracking
@@ -163,6 +165,10 @@ def test_a_summary_says_of_every_row_its_metrics_and_their_units(no_key, tmp_pat
     assert opened.summary == pytest.approx(
         {
             "f1_percent/lfw/ours": 41.0,
+            "f1_sd_points/lfw/ours": 2**0.5,
+            "validated_f1_sd_points/lfw/ours": 0.0,
+            "nmi_sd/lfw/ours": 0.02**0.5,
+            "train_seconds_sd/lfw/ours": 2**0.5,
             "validated_f1_percent/lfw/ours": 50.0,
             "nmi/lfw/ours": 0.6,
             "train_seconds/lfw/ours": 2.0,
@@ -171,6 +177,41 @@ def test_a_summary_says_of_every_row_its_metrics_and_their_units(no_key, tmp_pat
             "train_seconds/lfw/theirs": 9.0,
         }
     )
+
+
+def test_the_config_of_a_sub_network_has_names_data_and_split(no_key, jobs):
+    arguments = {}
+    no_key.setattr(wandb, "init", lambda **given: arguments.update(given) or MagicMock(spec=wandb.sdk.wandb_run.Run))
+    margin = replace(jobs[0].recipe, loss={**jobs[0].recipe.loss, "margin": 0.3})
+    WandbTracking(tags=["mine"], entity="team").open(replace(jobs[0], recipe=margin, facts={"dataset": "toy"}))
+    config = arguments["config"]
+    assert config["loss"] == "arcface(margin=0.3)" and config["optimizer"] == "adam" and config["init"] == "random"
+    assert config["data"] == jobs[0].data and config["split.max_test_images"] == 5 and config["max_epochs"] == 2
+    assert not any(isinstance(value, dict) for value in config.values())
+    assert arguments["entity"] == "team" and arguments["tags"] == ["mine", "toy"]
+
+
+def test_entity_tags_and_one_run_are_keys_of_the_command(compose):
+    node = compose("compare", "logger.entity=team", "logger.tags=[a,b]", "logger.per_subnetwork=false").logger
+    built = instantiate(node)
+    assert (built.entity, built.tags, built.per_subnetwork) == ("team", ["a", "b"], False)
+
+
+def test_one_run_has_a_table_of_sub_networks_instead_of_a_run_for_each(no_key, call, quick, tmp_path):
+    no_key.setattr("experiments.comparison.compare.write_report", lambda folder: None)
+    kept = [word for word in quick if not word.startswith("logger")]
+    ended = call(
+        "compare", *kept, "logger=wandb", "logger.per_subnetwork=false", "seeds=2", "scenarios=[clustered_nearest]",
+        f"runs_dir={tmp_path}", "name=run",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    (file,) = folder.rglob("subnetworks_*.table.json")
+    table = json.loads(file.read_text())
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert len(rows) == 4 and {row["classes"] for row in rows} <= set(range(1, 16))
+    assert all(row["epochs"] == 2 and row["train/loss"] > 0 and "seed" in row["title"] for row in rows)
+    assert b"f1_sd_points/N=16/clustered_nearest" in next(folder.glob("run-*.wandb")).read_bytes()
 
 
 # The command, but for its report: drawing takes seconds. One figure stands for those of the report.
@@ -213,7 +254,7 @@ def test_without_a_key_a_run_is_tracked_offline_and_nobody_is_asked(no_key, tmp_
     assert len(records) == 3 and all(
         b"tracked" in record for record in records
     )  # two sub-networks, a summary, one group
-    (summary,) = [record for record in records if b"subnetwork" not in record]
+    (summary,) = [record for record in records if b"figures/dot" in record]
     for word in (b"accuracy_percent/N=16/clustered_nearest", b"f1_percent/N=16/clustered_nearest", b"figures/dot"):
         assert word in summary
     for record in records:
