@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from experiments.reporting.interactive import to_svg
 from experiments.reporting.methods import OTHERS, Look
 from experiments.reporting.number_formats import whole
 
@@ -99,6 +100,14 @@ def told_apart(names: Sequence[str], limit: int) -> list[str]:
             text = f"{name[:head]}…{rest if start + kept >= len(name) else rest[:-1] + '…'}"
         shown.append(text)
     return shown
+
+
+def drawn(figure: Figure) -> tuple[bytes, str]:
+    """A figure as PNG and as SVG, see `to_png` and `interactive.to_svg`."""
+    png = to_png(figure)
+    with style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        return png, to_svg(figure)
 
 
 def to_png(figure: Figure) -> bytes:

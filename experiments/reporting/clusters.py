@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from experiments.reporting import methods
-from experiments.reporting.canvas import WIDTH_INCHES, legend_entries, panels, place_title, short, style, to_png
+from experiments.reporting.canvas import WIDTH_INCHES, drawn, legend_entries, panels, place_title, short, style
 from experiments.reporting.document import Picture, Table, place_table
 from experiments.reporting.number_formats import percent, seeds_phrase, three_digits, whole
 
@@ -45,7 +45,7 @@ def sizes_picture(clusters: pd.DataFrame) -> Picture | None:
     seeds = seeds_phrase(list(rows.groupby(["data", "partitioner"])["seed"].nunique()))
     caption = f"Identities in each cluster. Points: mean over seeds ({seeds}); bars: smallest to largest."
     alt = f"Cluster sizes of {', '.join(map(methods.partition_title, look))}."
-    return Picture("cluster_sizes", caption, alt, to_png(figure))
+    return Picture("cluster_sizes", caption, alt, *drawn(figure))
 
 
 @style()
@@ -71,7 +71,7 @@ def similarity_picture(clusters: pd.DataFrame) -> Picture | None:
         "Similarity within a cluster against similarity to the other clusters; area: its identities. One mark for "
     )
     caption += "each cluster and seed. The higher and the further left, the better a cluster is set apart."
-    return Picture("cluster_map", caption, alt, to_png(figure))
+    return Picture("cluster_map", caption, alt, *drawn(figure))
 
 
 @style()
@@ -89,7 +89,7 @@ def map_pictures(rows: pd.DataFrame) -> list[Picture]:
         )
         alt = f"Map of the clusters of {', '.join(map(methods.choice_title, names))} on {data}."
         name = f"partition_map_{i}" if i > 1 else "partition_map"
-        pictures.append(Picture(name, caption, alt, to_png(_draw_maps(here, names))))
+        pictures.append(Picture(name, caption, alt, *drawn(_draw_maps(here, names))))
     return pictures
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from experiments.reporting import methods
-from experiments.reporting.canvas import legend_entries, panels, place_title, style, to_png
+from experiments.reporting.canvas import drawn, legend_entries, panels, place_title, style
 from experiments.reporting.document import Picture, Table, place_table
 from experiments.reporting.number_formats import percent, points, seeds_phrase, three_digits
 
@@ -75,14 +75,14 @@ def convergence_pictures(history: pd.DataFrame) -> list[Picture]:
         )
         alt = f"Training loss and validation accuracy against epoch on {data}."
         measured = [c for c in ("train_loss", "val_accuracy") if rows[c].notna().any()] or ["train_loss"]
-        pictures.append(Picture(f"convergence_{i}", caption, alt, to_png(_draw(rows, "epochs", measured))))
+        pictures.append(Picture(f"convergence_{i}", caption, alt, *drawn(_draw(rows, "epochs", measured))))
         if rows[["seconds", "val_accuracy"]].notna().all(axis=1).any():
             caption = (
                 f"Validation accuracy on {data} against the seconds spent, all sub-networks one after the other; "
                 f"mean over seeds ({seeds}); band: lowest to highest seed."
             )
-            alt, png = f"Validation accuracy against training seconds on {data}.", to_png(_draw(rows, "seconds"))
-            pictures.append(Picture(f"learning_seconds_{i}", caption, alt, png))
+            alt = f"Validation accuracy against training seconds on {data}."
+            pictures.append(Picture(f"learning_seconds_{i}", caption, alt, *drawn(_draw(rows, "seconds"))))
     return pictures
 
 

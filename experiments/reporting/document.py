@@ -52,6 +52,7 @@ class Picture:
     caption: str
     alt: str
     png: bytes = field(repr=False)
+    svg: str = field(default="", repr=False)  # shown in the page in its place, if there is one
     kind: str = field(default="picture", init=False)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from experiments.reporting.canvas import legend_entries, panels, style, to_png
+from experiments.reporting.canvas import drawn, legend_entries, panels, style
 from experiments.reporting.document import Picture, Table, TableCell, place_table
 from experiments.reporting.methods import Look, looks, method_order, scenario_order, scenario_title, with_data_title
 from experiments.reporting.number_formats import NOTHING, percent, whole
@@ -108,7 +108,7 @@ def _pictures(
         for method, lines in rows.groupby("method", sort=False, observed=True):
             draw(axis, lines, look[method])
         axis.set_title(place)
-        pictures.append(Picture(f"{name}_{i}", f"{place}. {caption}", caption, to_png(figure)))
+        pictures.append(Picture(f"{name}_{i}", f"{place}. {caption}", caption, *drawn(figure)))
     return pictures
 
 

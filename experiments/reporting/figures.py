@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments.reporting import methods
-from experiments.reporting.canvas import GREY, legend_entries, panels, place_title, short, style, to_png, told_apart
+from experiments.reporting.canvas import GREY, drawn, legend_entries, panels, place_title, short, style, told_apart
 from experiments.reporting.columns import KNOWN
 from experiments.reporting.document import Picture
+from experiments.reporting.interactive import tell
 from experiments.reporting.number_formats import difference, percent, seeds_phrase, whole
 from experiments.reporting.statistics import interval_note, means_over_seeds, paired_differences
 
@@ -26,7 +27,11 @@ def _draw_lines(axis: Axes, means: pd.DataFrame, metric: str, look: dict[str, me
         rows = rows.dropna(subset=[metric]).sort_values("n_identities")
         n, mean, spread = rows["n_identities"], rows[metric], rows[f"{metric}_sd"].fillna(0)
         axis.fill_between(n, mean - spread, mean + spread, color=look[method].colour, alpha=0.09, lw=0)
-        axis.plot(n, mean, **look[method].line, markeredgecolor="white", markeredgewidth=0.7)
+        (line,) = axis.plot(n, mean, **look[method].line, markeredgecolor="white", markeredgewidth=0.7)
+        tell(line, [
+            f"{method}, N = {whole(size)}: {percent(value)} ± {percent(sd)}"
+            for size, value, sd in zip(n, mean, spread, strict=True)
+        ])  # fmt: skip
     values = sorted(means["n_identities"].unique())
     if values[-1] >= 4 * values[0]:
         axis.set_xscale("log")
@@ -46,10 +51,17 @@ def _draw_dots(axis: Axes, rows: pd.DataFrame, metric: str, look: dict[str, meth
     if len(names) > methods.MOST_TOLD_APART:
         names.sort(key=rows.groupby("method")[metric].mean().get, reverse=True)
     for y, method in enumerate(names):
-        values = rows.loc[rows["method"] == method, metric].dropna()
+        of_method = rows[rows["method"] == method].dropna(subset=[metric])
+        values = of_method[metric]
         colour, spread = look[method].colour, values.std(ddof=1) if len(values) > 1 else None
-        axis.plot(values, np.full(len(values), y), "o", color=colour, alpha=0.28, markersize=7, markeredgewidth=0)
-        axis.errorbar(values.mean(), y, xerr=spread, fmt=look[method].marker, color=colour, capsize=4, markersize=8)
+        places, dot = np.full(len(values), y), {"alpha": 0.28, "markersize": 7, "markeredgewidth": 0}
+        (dots,) = axis.plot(values, places, "o", color=colour, **dot)
+        seeds = of_method["seed"]
+        tell(dots, [f"{method}, seed {whole(s)}: {percent(v)}" for s, v in zip(seeds, values, strict=True)])
+        mark: dict[str, Any] = {"fmt": look[method].marker, "color": colour, "capsize": 4, "markersize": 8}
+        mean = axis.errorbar(values.mean(), y, xerr=spread, **mark).lines[0]
+        around = "" if spread is None else f" ± {percent(spread)}"
+        tell(mean, [f"{method}: {percent(values.mean())}{around}, {seeds_phrase([len(values)])}"])
         _number(axis, y, percent(values.mean()))
     _method_rows(axis, names)
     axis.set_xlabel(_axis_title(metric))
@@ -103,7 +115,7 @@ def _score_picture(frame: pd.DataFrame, metric: str) -> Picture:
     }
     caption = f"Figure {number}. {title} of each scenario, {'; '.join(text for text, is_so in said.items() if is_so)}."
     alt = f"{title} in percent for {len(look)} scenarios on {', '.join(frame['data'].unique())}; numbers: Table 2."
-    return Picture(f"figure{number}_{metric}", caption, alt, to_png(figure))
+    return Picture(f"figure{number}_{metric}", caption, alt, *drawn(figure))
 
 
 @style()
@@ -135,7 +147,7 @@ def forest_picture(frame: pd.DataFrame, reference: str) -> Picture | None:
         f"beyond the panel. Each panel has its own scale.{only}"
     )
     alt = f"Forest plot of differences to {other}; the numbers are in the table of differences."
-    return Picture(f"differences_{reference}", caption, alt, to_png(figure))
+    return Picture(f"differences_{reference}", caption, alt, *drawn(figure))
 
 
 def _draw_forest(axis: Axes, intervals: pd.Series, look: dict[str, methods.Look]) -> None:
@@ -200,7 +212,7 @@ def seconds_picture(frame: pd.DataFrame) -> Picture | None:
     )
     caption += " Named: the others that no system beats in both." if crowded else ""
     alt = f"{title} against training seconds; the numbers are in Tables 2 and 3."
-    return Picture("accuracy_seconds", caption, alt, to_png(figure))
+    return Picture("accuracy_seconds", caption, alt, *drawn(figure))
 
 
 def _draw_seconds(axis: Axes, rows: pd.DataFrame, look: dict[str, methods.Look]) -> None:

@@ -23,6 +23,7 @@ def _markdown(text: str) -> str:
 
 
 _FILTERS = {
+    "inline": Markup,  # SVG of ours, whose texts are escaped
     "base64": lambda png: base64.b64encode(png).decode("ascii"),
     # Width and height in pixels, which a PNG states at bytes 16 to 24.
     "png_size": lambda png: (int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")),

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from datamodules.errors import InputError
 from datamodules.files import atomic_folder
 from experiments.reporting import clusters, convergence, error_analysis, figures, number_formats, sweeps, tables
-from experiments.reporting.canvas import to_png
+from experiments.reporting.canvas import drawn
 from experiments.reporting.document import Block, Document, Picture, Section, Table, frame_table
 from experiments.reporting.methods import is_synthetic, label_methods, titles_of
 from experiments.reporting.provenance import facts, provenance_section
@@ -164,15 +164,19 @@ def write_simple_report(
     pictures: list[Picture] = []
     for caption, figure in figures.items():
         name = _file_name(caption, {picture.name for picture in pictures})
-        png = to_png(figure) if isinstance(figure, Figure) else figure.read_bytes() if figure.is_file() else b""
+        png, svg = drawn(figure) if isinstance(figure, Figure) else (_bytes(figure), "")
         if not png.startswith(_PNG_START) or len(png) < 45:
             raise InputError(f"figure {figure}, which is no PNG file", "a PNG file", "draw the figure again")
-        pictures.append(Picture(name, caption, caption, png))
+        pictures.append(Picture(name, caption, caption, png, svg))
     blocks = [frame_table(caption, frame) for caption, frame in tables.items()]
     sections = [Section("Results", tuple(blocks))] if blocks else []
     sections += [Section("Figures", tuple(pictures))] if pictures else []
     sections.append(provenance_section(folder, provenance, config_text(folder), sections))
     save(Document(title, verdict, tuple(sections)), folder)
+
+
+def _bytes(file: Path) -> bytes:
+    return file.read_bytes() if file.is_file() else b""
 
 
 def _file_name(caption: str, taken: set[str]) -> str:

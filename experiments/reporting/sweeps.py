@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter
 from datamodules.errors import InputError
 from experiments.command_line.choices import load_node
 from experiments.reporting import number_formats
-from experiments.reporting.canvas import panels, place_title, style, to_png, told_apart
+from experiments.reporting.canvas import drawn, panels, place_title, style, told_apart
 from experiments.reporting.columns import scores
 from experiments.reporting.document import Picture, Table, TableCell, number_cell, place_table
 from experiments.reporting.methods import VARIANTS, looks, scenario_title
@@ -148,4 +148,4 @@ def _picture(frame: pd.DataFrame, points: pd.DataFrame, column: str, name: str) 
     seeds = number_formats.seeds_phrase(list(points["seeds"]))
     caption = f"Macro F1 against {name} ({seeds}). Bars: {interval_note(frame)}."
     alt = f"Macro F1 against {name}; the numbers are in the table."
-    return Picture(f"sweep_{column}", caption, alt, to_png(figure))
+    return Picture(f"sweep_{column}", caption, alt, *drawn(figure))

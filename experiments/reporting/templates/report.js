@@ -30,3 +30,26 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+for (const figure of document.querySelectorAll("figure.live")) {
+  const output = figure.querySelector("output");
+  for (const point of figure.querySelectorAll("circle")) {
+    const tell = () => { output.textContent = point.textContent; };
+    point.addEventListener("pointerenter", tell);
+    point.addEventListener("click", tell);
+  }
+  for (const key of figure.querySelectorAll("[data-legend]")) {
+    const name = key.dataset.legend;
+    const toggle = () => {
+      const shown = key.getAttribute("aria-pressed") !== "true";
+      key.setAttribute("aria-pressed", shown);
+      for (const part of figure.querySelectorAll("[data-series], [data-entry]")) {
+        if (part.dataset.series === name) part.classList.toggle("hidden", !shown);
+        if (part.dataset.entry === name) part.classList.toggle("off", !shown);
+      }
+    };
+    key.addEventListener("click", toggle);
+    key.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" || event.key === " ") { event.preventDefault(); toggle(); }
+    });
+  }
+}

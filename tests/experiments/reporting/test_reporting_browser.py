@@ -31,19 +31,27 @@ const button = table.tHead.rows[0].cells[column].querySelector("button");
 const found = {
   width: innerWidth,
   page: document.documentElement.scrollWidth,
-  images: [...document.images].map((i) => [i.complete && i.naturalWidth, i.getBoundingClientRect().width]),
+  figures: [...document.querySelectorAll("figure.live svg")].map((s) => s.getBoundingClientRect().width),
   text: parseFloat(getComputedStyle(table).fontSize),
   wide: [...document.querySelectorAll("main *")].filter((e) =>
     !e.closest(".scroll, pre") && e.getBoundingClientRect().right > innerWidth + 0.5).map((e) => e.tagName),
   sections: [...document.querySelectorAll("main > section > h2")].map((h) => h.textContent),
   verdict: document.querySelector(".verdict .sentence").textContent,
   alone: [...document.querySelectorAll(".pictures figure:last-child:nth-child(odd)")].map((f) =>
-    f.querySelector("figcaption").getBoundingClientRect().top - f.querySelector("img").getBoundingClientRect().bottom),
+    f.querySelector("figcaption").getBoundingClientRect().top - f.querySelector("svg").getBoundingClientRect().bottom),
   second: table.tHead.rows[0].cells[1].textContent.trim(),
   tables: [...document.querySelectorAll("table")].filter((t) => t.getBoundingClientRect().height > 40).length,
 };
 button.click(); found.down = read(); found.first = table.tHead.querySelector("[aria-sort]").getAttribute("aria-sort");
 button.click(); found.up = read();
+const live = document.querySelector("figure.live:has([data-legend])");
+live.querySelector("circle").dispatchEvent(new Event("pointerenter"));
+found.told = live.querySelector("output").textContent;
+const key = live.querySelector("[data-legend]");
+const hidden = () =>
+  [...live.querySelectorAll("[data-series]")].filter((e) => getComputedStyle(e).display === "none").length;
+key.dispatchEvent(new Event("click")); found.hidden = hidden();
+key.dispatchEvent(new Event("click")); found.shown = hidden();
 parent.postMessage(JSON.stringify(found), "*");
 </script>
 """
@@ -91,8 +99,9 @@ def test_the_page_fits_and_sorts(full_run, tmp_path, width):
     assert "95 % interval" in found["verdict"]
     assert found["alone"] and all(gap >= 0 for gap in found["alone"]), "a caption is not below its figure"
     assert (found["second"] == "F1") == (width < 720)
-    assert len(found["images"]) == len(list((full_run / "figures").glob("*.png"))) >= 10
-    assert all(natural >= 1000 and 250 < shown <= width for natural, shown in found["images"])
+    assert len(found["figures"]) == len(list((full_run / "figures").glob("*.png"))) >= 10
+    assert all(250 < shown <= width for shown in found["figures"])
+    assert "±" in found["told"] and found["hidden"] >= 2 and found["shown"] == 0
     assert found["text"] >= 13 and found["tables"] >= 8
     numbers = [float(text.split()[0]) for text in found["down"]]
     assert found["first"] == "descending" and numbers == sorted(numbers, reverse=True)

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from datamodules.errors import InputError
+from experiments.reporting.figures import score_pictures
+from experiments.reporting.methods import label_methods
 from experiments.reporting.report import merge_reports, write_report, write_simple_report
 
 HOSTILE = '<script>alert("x")</script> | [y](javascript:z) $\\frac{ & `code` \'">'
@@ -67,7 +69,7 @@ def test_table_2_shows_the_means_of_results_csv(full_run, page):
 
 
 def test_figures_are_in_the_page_and_in_the_folder_and_not_blank(full_run, page):
-    embedded = list(images(page).values())
+    assert not images(page), "a figure is in the page twice"
     written = {path.name: path.read_bytes() for path in (full_run / "figures").glob("*.png")}
     assert {
         "figure6_precision.png",
@@ -81,13 +83,39 @@ def test_figures_are_in_the_page_and_in_the_folder_and_not_blank(full_run, page)
         "cluster_sizes.png",
         "cluster_map.png",
     } <= set(written)
-    assert sorted(embedded) == sorted(written.values())
+    assert len(page.all("svg")) == len(written) == len([one for one in page.all("figure") if one["class"] == "live"])
     for name, png in written.items():
         image = Image.open(io.BytesIO(png))
         assert image.width >= 1000 and image.height >= 400, name
         assert 0.01 < ink(png) < 0.5, name
-    for image in page.all("img"):
-        assert image["alt"] and int(image["width"]) >= 1000
+    assert all(group["aria-label"] for group in page.all("div") if group.get("role") == "group")
+
+
+def test_marks_tell_values_intervals_and_seeds_and_legends_can_be_clicked_away(full_run):
+    text = (full_run / "report.html").read_text()
+    results = pd.read_csv(full_run / "results.csv")
+    rows = results.query("scenario == 'ism' and n_identities == 5000 and dataset == 'made_up'")["f1"]
+    assert f"<title>ISM (random + max-max), N = 5,000: {rows.mean():.2f} ± {rows.std():.2f}</title>" in text
+    assert re.search(r"<title>[^<]*minus ISM[^<]* \[-?\d[\d.e-]*, -?\d[\d.e-]*\]</title>", text), (
+        "no interval of a difference"
+    )
+    for figure in re.findall(r'<figure class="live">(.*?)</figure>', text, re.S):
+        names = set(re.findall(r'data-legend="([^"]*)"', figure))
+        assert names <= set(re.findall(r'<g data-series="([^"]*)"', figure)), "an entry hides nothing"
+        assert names == set(re.findall(r'data-entry="([^"]*)"', figure))
+        assert figure.count("<circle") >= 1 or "partition" in figure
+    width, height = (float(size) for size in re.search(r'<svg viewBox="0 0 ([\d.]+) ([\d.]+)">', text).groups())
+    for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', figure):
+        assert 0 < float(x) < width * 1.01 and 0 < float(y) < 20 * height
+
+
+def test_a_single_n_tells_the_seed_of_each_dot():
+    frame = label_methods(fake_results(["omniglot"], [1000], range(2), ("no_distribution", "ism")))
+    picture = score_pictures(frame)[-1]
+    f1 = frame[(frame["scenario"] == "ism") & (frame["seed"] == 1)]["f1"].item()
+    assert f"<title>ISM (random + max-max), seed 1: {f1:.2f}</title>" in picture.svg
+    again = score_pictures(frame)[-1]
+    assert again.svg == picture.svg and "xmlns" not in picture.svg and "<!--" not in picture.svg
 
 
 def test_the_page_needs_nothing_from_elsewhere(full_run, page):
