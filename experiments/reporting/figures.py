@@ -54,8 +54,8 @@ def _draw_dots(axis: Axes, rows: pd.DataFrame, metric: str, look: dict[str, meth
         of_method = rows[rows["method"] == method].dropna(subset=[metric])
         values = of_method[metric]
         colour, spread = look[method].colour, values.std(ddof=1) if len(values) > 1 else None
-        places, dot = np.full(len(values), y), {"alpha": 0.28, "markersize": 7, "markeredgewidth": 0}
-        (dots,) = axis.plot(values, places, "o", color=colour, **dot)
+        dot: dict[str, Any] = {"alpha": 0.28, "markersize": 7, "markeredgewidth": 0}
+        (dots,) = axis.plot(values, np.full(len(values), y), "o", color=colour, **dot)
         seeds = of_method["seed"]
         tell(dots, [f"{method}, seed {whole(s)}: {percent(v)}" for s, v in zip(seeds, values, strict=True)])
         mark: dict[str, Any] = {"fmt": look[method].marker, "color": colour, "capsize": 4, "markersize": 8}

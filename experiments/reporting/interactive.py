@@ -104,14 +104,14 @@ def _points(figure: Figure, entries: dict[str, tuple[Any, Any]]) -> str:
     for axis in figure.axes:
         if not len(axis.get_xticks()):
             continue  # a map, whose coordinates mean nothing
-        bars = {
+        bars: dict[Artist, Any] = {
             container.lines[0]: container.lines[2][0].get_segments()
             for container in axis.containers
             if isinstance(container, ErrorbarContainer) and container.lines[0] is not None and container.lines[2]
         }
         for artist in (*axis.lines, *axis.collections):
             if isinstance(artist, Line2D) and artist.get_transform() == axis.transData:
-                places = artist.get_xydata()
+                places = np.asarray(artist.get_xydata())
             elif isinstance(artist, PathCollection):
                 places = np.asarray(artist.get_offsets())
             else:

@@ -301,7 +301,9 @@ def test_simple_report(tmp_path, read_page):
         [HOSTILE, "91.23", "1,230", "983"],
         ["b", "–", "0.0123", "274"],
     ]
-    assert len(images(page)) == 2 and "Clusters help." in page.text and "git.commit" in page.text
+    assert (
+        len(images(page)) == 1 == len(page.all("svg")) and "Clusters help." in page.text and "git.commit" in page.text
+    )
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"a_curve.png", "a_curve_2.png"}
     assert "## Results" in (tmp_path / "report.md").read_text()
 
