@@ -35,6 +35,7 @@ def to_svg(figure: Figure) -> str:
     Groups have the attribute `data-series`, and a legend's marks and names `data-entry`, with the name of the legend's
     entry. On top lie a circle with a title for each data point, and a rectangle with `data-legend` for each entry.
     """
+    figure.set_dpi(72)  # as SVG has it, so that a text's extent is in points
     entries = _entries(figure)
     ids: dict[str, tuple[str, str]] = {}
 

@@ -48,6 +48,11 @@ const live = document.querySelector("figure.live:has([data-legend])");
 live.querySelector("circle").dispatchEvent(new Event("pointerenter"));
 found.told = live.querySelector("output").textContent;
 const key = live.querySelector("[data-legend]");
+const box = (element) => element.getBoundingClientRect();
+found.keys = [...live.querySelectorAll("[data-legend]")].map((one) => [...live.querySelectorAll("[data-entry]")]
+  .filter((entry) => entry.dataset.entry === one.dataset.legend).every((entry) =>
+    box(one).left < box(entry).left + 2 && box(one).right > box(entry).right - 2
+    && box(one).top < box(entry).bottom - 2 && box(one).bottom > box(entry).top + 2));
 const hidden = () =>
   [...live.querySelectorAll("[data-series]")].filter((e) => getComputedStyle(e).display === "none").length;
 key.dispatchEvent(new Event("click")); found.hidden = hidden();
@@ -101,6 +106,7 @@ def test_the_page_fits_and_sorts(full_run, tmp_path, width):
     assert (found["second"] == "F1") == (width < 720)
     assert len(found["figures"]) == len(list((full_run / "figures").glob("*.png"))) >= 10
     assert all(250 < shown <= width for shown in found["figures"])
+    assert found["keys"] and all(found["keys"]), "a legend's entry is not where one clicks"
     assert "±" in found["told"] and found["hidden"] >= 2 and found["shown"] == 0
     assert found["text"] >= 13 and found["tables"] >= 8
     numbers = [float(text.split()[0]) for text in found["down"]]
