@@ -35,6 +35,8 @@ const found = {
   text: parseFloat(getComputedStyle(table).fontSize),
   wide: [...document.querySelectorAll("main *")].filter((e) =>
     !e.closest(".scroll, pre") && e.getBoundingClientRect().right > innerWidth + 0.5).map((e) => e.tagName),
+  cut: [...document.querySelectorAll(".scroll")].filter((e) => !e.closest("details") && e.scrollWidth > e.clientWidth + 1)
+    .map((e) => e.getAttribute("aria-label")),
   sections: [...document.querySelectorAll("main > section > h2")].map((h) => h.textContent),
   verdict: document.querySelector(".verdict .sentence").textContent,
   alone: [...document.querySelectorAll(".pictures figure:last-child:nth-child(odd)")].map((f) =>
@@ -92,6 +94,7 @@ def test_the_page_fits_and_sorts(full_run, tmp_path, width):
     found = json.loads(unescape(re.search(r'<pre id="found">(.*?)</pre>', dom, re.S)[1]))
     assert found["width"] == width
     assert found["page"] <= width, "the page is wider than the window"
+    assert width < 1440 or found["cut"] == [], "a table is cut on a desk"
     assert found["wide"] == [], "something reaches over the right edge"
     for section in (
         "Precision, recall and F1",
