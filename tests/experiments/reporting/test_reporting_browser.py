@@ -35,8 +35,8 @@ const found = {
   text: parseFloat(getComputedStyle(table).fontSize),
   wide: [...document.querySelectorAll("main *")].filter((e) =>
     !e.closest(".scroll, pre") && e.getBoundingClientRect().right > innerWidth + 0.5).map((e) => e.tagName),
-  cut: [...document.querySelectorAll(".scroll")].filter((e) => !e.closest("details") && e.scrollWidth > e.clientWidth + 1)
-    .map((e) => e.getAttribute("aria-label")),
+  cut: [...document.querySelectorAll(".scroll")]
+    .filter((e) => !e.closest("details") && e.scrollWidth > e.clientWidth + 1).map((e) => e.getAttribute("aria-label")),
   sections: [...document.querySelectorAll("main > section > h2")].map((h) => h.textContent),
   verdict: document.querySelector(".verdict .sentence").textContent,
   alone: [...document.querySelectorAll(".pictures figure:last-child:nth-child(odd)")].map((f) =>
