@@ -26,7 +26,7 @@ from lightning_modules.identifier import PROBES_AT_ONCE, Identifier
 def enrol(cfg: DictConfig) -> None:
     """Removes people, adds people, trains changed sub-networks if asked, compares the accuracies, saves."""
     leaving, target = check_request(cfg)
-    before = Identifier.load(cfg.identifier, cfg.device)
+    before = Identifier.load(cfg.identifier, cfg.device, cfg.allow)
     original = open_original(before)
     if cfg.retrain:
         check_retrainable(before, original)

@@ -211,7 +211,7 @@ def test_export_writes_a_file_that_answers_the_same(world, call, tmp_path):
 
 def test_held_out_people_whom_a_head_cannot_take_are_named(call, quick, set_folder, tmp_path):
     ended = call(
-        "train", *quick, f"data.path={set_folder}", f"runs_dir={tmp_path}", "name=other", "head=projected", "head.hidden=4",
+        "train", *quick, f"runs_dir={tmp_path}", "name=other", "head=projected", "head.hidden=4",
         "split.held_out=0.2", "fpir=0.1",
     )  # fmt: skip
     assert ended.code == 0, ended.err
