@@ -82,7 +82,7 @@ def train_identifier(cfg: DictConfig) -> int:
             values, _ = evaluate(identifier, data, splits.test, new_metrics(further))
         with stages.stage("agreement of the index"):
             agreement = index_agreement(exact, identifier, data, splits.test)
-        saved, told = identifier, []
+        saved, told = identifier, list[str]()
         if len(splits.unknown):
             with stages.stage("enrolment of the held-out people"):
                 saved, told = enrol_held_out(identifier, data, splits, cfg)
