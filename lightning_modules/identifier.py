@@ -233,9 +233,7 @@ class Identifier:
             write_json(folder / "identifier.json", content)
 
     @classmethod
-    def load(
-        cls, path: Path | str, device: str | torch.device = "cpu", allow: Collection[str] = ()
-    ) -> "Identifier":
+    def load(cls, path: Path | str, device: str | torch.device = "cpu", allow: Collection[str] = ()) -> "Identifier":
         """Reads a folder of `save` onto a device.
 
         Args:
