@@ -192,11 +192,18 @@ class Identifier:
             got = f"embeddings of shape {tuple(embeddings.shape)}"
             raise InputError(got, f"(probes, {self.dim}), as the identifier was trained", cure)
 
-    def save(self, path: Path | str) -> None:
-        """Writes identifier.safetensors and identifier.json into a folder, whole or not at all; replaces an old one.
+    def save(self, path: Path | str, overwrite: bool = False) -> None:
+        """Writes identifier.safetensors and identifier.json into a folder, whole or not at all.
 
-        Raises InputError: a router, decision, index or head of a class that `load` could never import.
+        Args:
+            overwrite: whether an Identifier in `path` is replaced, in one step.
+
+        Raises:
+            InputError: a folder that exists, or anything but an Identifier that would be overwritten; a router,
+                decision, index or head of a class that `load` could never import.
         """
+        if overwrite:
+            check_replaceable(path)
         parts = {"router": Router, "decision": Decision, "index": ClassIndex}
         classes = {name: base for name, base in parts.items() if getattr(self, name) is not None}
         described = {name: saved_parts.describe(getattr(self, name)) for name in parts}
@@ -215,7 +222,7 @@ class Identifier:
             tensors |= {f"head.{cluster}.{name}": value.cpu() for name, value in module.state_dict().items()}
         for name in parts:
             tensors |= saved_parts.tensors_of(getattr(self, name), name)
-        with atomic_folder(path) as folder:
+        with atomic_folder(path, overwrite) as folder:
             safetensors.torch.save_file(tensors, folder / "identifier.safetensors")
             content = {
                 "format": FORMAT,
@@ -292,6 +299,13 @@ class Identifier:
             heads = Heads.pack(partition, _head_modules(content["head"], partition, tensors, allow), content["head"])
         facts = content.get("provenance", {})
         return cls(identities, means, partition, decision, router, heads, threshold, facts, index, unknown)
+
+
+def check_replaceable(path: Path | str) -> None:
+    """Refuses to overwrite anything but the folder of an Identifier, or an empty one."""
+    path = Path(path)
+    if path.exists() and not (path / "identifier.json").is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{path}, which is no Identifier", "one that may be replaced, or a new folder", "check out=")
 
 
 @contextmanager

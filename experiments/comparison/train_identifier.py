@@ -26,7 +26,7 @@ from experiments.reporting.number_formats import measured
 from experiments.runs.run_folder import RunFolder, run_name
 from lightning_modules.enrolment import with_identities
 from lightning_modules.evaluation import evaluate, index_agreement
-from lightning_modules.identifier import Identifier
+from lightning_modules.identifier import Identifier, check_replaceable
 from lightning_modules.open_set import check_fpir, threshold_at_fpir
 
 
@@ -52,8 +52,10 @@ def train_identifier(cfg: DictConfig) -> int:
         check_fpir(cfg.fpir, n_unknown)
     folder = Path(cfg.run or Path(cfg.runs_dir) / (cfg.name or run_name("train", dataset_name(data), cfg)))
     out = Path(cfg.out) if cfg.out else folder / "identifier"
-    if out.exists():
-        raise InputError(f"{out}, which exists", "a new folder", "choose another out= or name=, or remove it")
+    if cfg.overwrite:
+        check_replaceable(out)
+    elif out.exists():
+        raise InputError(f"{out}, which exists", "a new folder", "choose another out= or name=, or say overwrite=true")
 
     with finished or RunFolder(folder, cfg) as run:
         with stages.stage("splits and class means"):
@@ -87,7 +89,7 @@ def train_identifier(cfg: DictConfig) -> int:
             with stages.stage("enrolment of the held-out people"):
                 saved, told = enrol_held_out(identifier, data, splits, cfg)
         with stages.stage("saving"):
-            saved.save(out)
+            saved.save(out, cfg.overwrite)
         run.note_files(*sorted(out.iterdir()))
 
     columns = {column.name: column for column in (*METRICS, *further)}

@@ -18,11 +18,8 @@ def prepare(cfg: DictConfig) -> None:
     source, extractor = instantiate(cfg.source), instantiate(cfg.extractor)
     aligner = build_aligner(cfg.alignment, source, extractor)
     settings, trainer = ExtractionConfig(**cfg.extraction), OmegaConf.to_container(cfg.trainer)
-    before = (
-        read_json(Path(cfg.out).expanduser() / "meta.json", "name another out")
-        if Path(cfg.out).expanduser().is_dir()
-        else {}
-    )
+    out = Path(cfg.out).expanduser()
+    before = read_json(out / "meta.json", "name another out") if out.is_dir() else {}
     made = extract(source, extractor, aligner, cfg.out, settings, trainer, recipe(cfg))
     if made is None:
         return  # one of several processes that helped to extract

@@ -38,7 +38,7 @@ SECONDS_BETWEEN_NOTES = 1.0
 # Keys that may differ when a run goes on: they extend it, or change where it runs, but not its numbers.
 MAY_CHANGE = (
     "name", "runs_dir", "launcher", "logger", "only", "scenarios", "methods", "metrics", "miners", "seeds",
-    "n_identities", "n_subnets", "out", "fpir", "enrol_held_out",
+    "n_identities", "n_subnets", "out", "overwrite", "fpir", "enrol_held_out",
     "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.threads", "trainer.max_logits_mb",
     "trainer.checkpoint_every_n_epochs",
 )  # fmt: skip

@@ -216,11 +216,9 @@ def some_pictures(root: Path) -> Path:
 
 def more_pictures(root: Path) -> None:
     pictures(root, {"anna": 1, "carl": 6}, seed=1)
-    shutil.copytree(
-        pictures(root.parent / "others", {"dora": 3}, seed=2) / "dora", root / "dora/..", dirs_exist_ok=True
-    )
+    others = pictures(root.parent / "others", {"dora": 3}, seed=2)
     for number in range(3):  # dora has new pictures before and after the old ones
-        shutil.move(root / f"{number}.png", root / f"dora/{'a' if number else '-'}{number}.png")
+        shutil.move(others / f"dora/{number}.png", root / f"dora/{'a' if number else '-'}{number}.png")
     (root / "anna/x.png").write_bytes(b"")
     Image.new("RGB", (SIZE, SIZE)).save(root / "bert/black.png")
 
