@@ -29,10 +29,10 @@ def enrol(cfg: DictConfig) -> None:
     if cfg.retrain:
         check_retrainable(before, original)
     remaining = without_identities(before, leaving) if leaving else before
-    newcomers = read_newcomers(cfg, remaining)
+    enrolled = Enrolled(remaining, original)
+    newcomers = read_newcomers(cfg, enrolled)
     emptied: list[str] = []
     if cfg.move is not None or (newcomers and not set(newcomers.names).isdisjoint(remaining.identities)):
-        enrolled = Enrolled(remaining, original)
         newcomers, emptied = enrolled.joined(newcomers, as_names(cfg.move, "move") or [], cfg.to)
         remaining = without_identities(remaining, emptied) if emptied else remaining
         leaving += emptied

@@ -7,6 +7,7 @@ Axes: N samples, Q people to be added, D embedding dimension.
 import csv
 import logging
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,18 @@ class Enrolled:
         self._pictures = {name: n for change in changes for name, n in change.get("pictures", {}).items()}
         self._in_original = {} if original.missing else {name: row for row, name in enumerate(original.names)}
 
+    def check_available(self, names: Iterable[str]) -> None:
+        """Refuses people who are enrolled, but whose earlier samples are nowhere."""
+        for name in names:
+            trained = name in self._in_original and name not in self.original.replaced
+            if name in self._place and not trained and name not in self._pictures:
+                why = f" ({self.original.missing})" if self.original.missing else ""
+                got = f"{name!r}, who is enrolled already with pictures that are not available"
+                cure = (
+                    f"add remove={name} to put the new pictures in place of the old, or choose others with identities="
+                )
+                raise InputError(f"{got}{why}", "the data of the training", cure)
+
     def joined(self, newcomers: Newcomers | None, moved: list[str], to: str | None) -> tuple[Newcomers, list[str]]:
         """Newcomers with the earlier samples of those who are enrolled, after moved pictures changed their person.
 
@@ -139,12 +152,8 @@ class Enrolled:
                 rows = local_split(getattr(self.original.splits, role), np.array([label])).rows
                 found[role] = [np.asarray(data.embeddings[[row]], np.float32) for row in rows]
             return found
-        if (count := self._pictures.get(name)) is None:
-            reason = self.original.missing or "enrolled by an earlier version"
-            cure = f"add remove={name} to put the new pictures in place of the old"
-            raise InputError(f"{name!r}, whose pictures are not available ({reason})", "the data of the training", cure)
         mean_1D = self.identifier.class_means_KD[[self._place[name]]].cpu().numpy()
-        return {"train": [mean_1D] * count, "val": [], "test": []}
+        return {"train": [mean_1D] * self._pictures[name], "val": [], "test": []}
 
     def _move(self, file: str, to: str, people: dict[str, dict[str, list[np.ndarray]]]) -> None:
         if self.original.missing:
@@ -160,6 +169,7 @@ class Enrolled:
             raise InputError(got, "a person as trained", "move all pictures in one command, or give them with images=")
         if owner == to:
             raise InputError(f"{file!r}, a picture of {to!r} already", "another person", "correct to=")
+        self.check_available([to])
         if to not in people:
             nobody: dict[str, list[np.ndarray]] = {role: [] for role in ROLES}
             people[to] = self._samples(to) if to in self._place else nobody
@@ -184,16 +194,18 @@ def _newcomers(people: dict[str, dict[str, list[np.ndarray]]]) -> Newcomers:
     return Newcomers(tuple(people), np.concatenate(blocks), *splits)
 
 
-def read_newcomers(cfg: DictConfig, identifier: Identifier) -> Newcomers | None:
+def read_newcomers(cfg: DictConfig, enrolled: Enrolled) -> Newcomers | None:
     """The people that the configuration adds, or None.
 
     Raises:
-        InputError: no such people, or embeddings of another extractor.
+        InputError: no such people, enrolled people whose pictures are not available (before any picture is read), or
+            embeddings of another extractor.
     """
-    chosen = as_names(cfg.identities, "identities")
+    chosen, identifier = as_names(cfg.identities, "identities"), enrolled.identifier
     if cfg.embeddings is not None:
         embedding_set = EmbeddingSet.open(cfg.embeddings)
         check_names(embedding_set.identities, chosen)
+        enrolled.check_available(chosen or embedding_set.identities)
         _check_extractor(embedding_set, identifier)
         return Newcomers.split(embedding_set, chosen, cfg.test)
     if cfg.images is None:
@@ -202,6 +214,7 @@ def read_newcomers(cfg: DictConfig, identifier: Identifier) -> Newcomers | None:
     node = from_recipe(recipe, "source")
     found = ImageFolder(cfg.images).scan().identities
     check_names(found, chosen)
+    enrolled.check_available(chosen or found)
     top_up_to = 5 if node is None else node.top_up_to
     source = _ChosenPeople(cfg.images, chosen or found, top_up_to=top_up_to, unknown=identifier.unknown)
     extractor, aligner = enrolled_extractor(cfg, recipe, identifier, source)
