@@ -27,7 +27,7 @@ class Part:
 
     @classmethod
     def of(cls, listing: Listing, store: ShardStore, places: np.ndarray) -> "Part":
-        """The content of a store whose shards are all finished; `places` are those of the images of the listing."""
+        """The content of a store whose shards are all finished; `places`, (N,), are those of the listing."""
         reasons = store.rejected()
         rows = np.setdiff1d(np.arange(len(listing)), np.fromiter(reasons, np.int64, len(reasons)))
         rejected = {
@@ -38,7 +38,7 @@ class Part:
 
     @classmethod
     def known(cls, listing: Listing, earlier: "Earlier", places: np.ndarray) -> "Part":
-        """Those images of a listing that an earlier set has, or has rejected."""
+        """Those images of a listing, at `places`, (N,), that an earlier set has, or has rejected."""
         rows = np.array([earlier.row_of.get(name, -1) for name in listing.names], np.int64)
         rejected = {
             int(places[row]): (name, listing.identities[listing.labels[row]], earlier.rejected[name])
@@ -70,7 +70,7 @@ class Earlier:
         return np.array([name in self.row_of or name in self.rejected for name in names], bool)
 
     def check_all_there(self, names: np.ndarray, folder: Path, source: str) -> None:
-        """Refuses images of the set that are not among `names`."""
+        """Refuses images of the set that are not among `names`, (N,)."""
         there = set(names.tolist())
         earlier = [*(name for name in self.row_of if not is_copy(name)), *self.rejected]
         if gone := [name for name in earlier if name not in there]:

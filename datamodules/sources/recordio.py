@@ -156,6 +156,8 @@ def rebuild_index(records: RecordFile, path: Path | str) -> int:
 
     The key of a record is the first id in its payload. If those are not unique, the header record has the key 0, and
     the others count from 1 in the order of the file; without a header they count from 0.
+
+    Raises InputError: a file that is damaged, or without records.
     """
     offsets, ids, headers = array("Q"), array("Q"), []  # compact: Glint360K has 17 million records
     for offset in records.starts():
