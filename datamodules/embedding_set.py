@@ -17,6 +17,7 @@ from datamodules.errors import InputError
 from datamodules.files import atomic_folder, open_npy, read_json, write_json
 
 CHUNK_ROWS = 65_536  # rows that a pass over a whole set reads at a time: 128 MiB of float32 at D = 512
+UNKNOWN = "unknown"  # the answer for people who are not enrolled, unless another word is chosen
 DTYPES = ("float16", "float32")
 
 
@@ -97,7 +98,8 @@ class EmbeddingSet:
             embeddings: (N, D) numbers; all but float16 are stored as float32.
             labels: (N,) integers in [0, K), in any order: rows are stored in the order of the labels, stably.
             identities: K names without line breaks.
-            **meta: further facts for meta.json: source, extractor fingerprint, ...
+            **meta: further facts for meta.json: source, extractor fingerprint, ...; `unknown` is the word for people
+                who are not enrolled, which no identity may have as its name ("unknown" if left out).
 
         Raises:
             InputError: shapes that do not match, labels with gaps, rows or names that `open` refuses, meta that states
@@ -124,7 +126,7 @@ class EmbeddingSet:
         order = np.argsort(labels, kind="stable")
         names = tuple(files[i] for i in order) if len(files) == len(labels) else tuple(files)
         in_order = bool((order == np.arange(len(order))).all())
-        made = cls(embeddings, labels[order].astype(np.int32), tuple(identities), names)
+        made = cls(embeddings, labels[order].astype(np.int32), tuple(identities), names, meta)
         made._check_structure()
         with atomic_folder(path) as folder, np.errstate(over="ignore"):  # infinite values are refused below
             # Sorted in chunks into the map: a set larger than memory can be written from another map.
@@ -166,7 +168,8 @@ class EmbeddingSet:
             got += f"(first: label {missing[0]}, {self.identities[missing[0]]!r})"
             cure = "leave out identities without samples and renumber"
             raise InputError(got, "every label from 0 to K - 1 at least once", cure)
-        check_names(self.identities, str(name), "rename one, in identities.txt or where the set is made")
+        word = self.meta.get("unknown", UNKNOWN)
+        check_names(self.identities, str(name), "rename one, in identities.txt or where the set is made", word)
 
     def check_values(self) -> None:
         """Reads all embeddings once, a chunk at a time.
@@ -193,15 +196,16 @@ class EmbeddingSet:
             raise InputError(got, f"embeddings that tell {self.n_identities} identities apart", "check the extractor")
 
 
-def check_names(identities: Iterable[str], where: str, cure: str) -> None:
-    """Refuses names of identities with which an answer would be ambiguous: one twice, or the word for nobody."""
+def check_names(identities: Iterable[str], where: str, cure: str, unknown: str = UNKNOWN) -> None:
+    """Refuses names of identities with which an answer would be ambiguous: one twice, or the word for unknown."""
     counts = Counter(identities)
     name, count = counts.most_common(1)[0]
     if count > 1:
         raise InputError(f"{where}: {count} identities called {name!r}", "each name once", cure)
-    if "unknown" in counts:
-        expected = "another name: 'unknown' is the answer for people who are not enrolled"
-        raise InputError(f"{where}: an identity called 'unknown'", expected, cure)
+    if unknown in counts:
+        expected = f"another name: {unknown!r} is the answer for people who are not enrolled"
+        cure += ", or choose another word: source.unknown= of prepare, EmbeddingSet.write(..., unknown=)"
+        raise InputError(f"{where}: an identity called {unknown!r}", expected, cure)
 
 
 def _read_lines(path: Path) -> tuple[str, ...]:

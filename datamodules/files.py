@@ -102,10 +102,10 @@ def replace_file(path: Path | str, sync: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Like `atomic_file` for a folder; refuses one that is there already and is not empty."""
+def atomic_folder(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
+    """Like `atomic_file` for a folder; without `overwrite` it refuses one that is there already and is not empty."""
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if not overwrite and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path}, which exists", "a new folder", "name another one or remove it")
     with _named_disk_errors(path):
         make_folder(path.parent)
@@ -118,10 +118,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
                 if inside.is_file():
                     os.chmod(inside, 0o666 & ~umask)  # safetensors makes private files
                 _sync(inside)
-            if path.exists():
-                path.rmdir()
-            os.replace(temporary, path)
-            _sync(path.parent)
+            replace_folder(temporary, path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

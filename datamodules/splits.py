@@ -36,6 +36,18 @@ class Splits:
     def n_identities(self) -> int:
         return len(self.enrolled)
 
+    def with_held_out(self, labels_N: np.ndarray) -> "Splits":
+        """These splits with the held-out people enrolled after the others, all of their samples for training.
+
+        `labels_N` are the labels of the whole set. The last part of `enrolled` is ascending again.
+        """
+        train = Split(
+            np.concatenate([self.train.rows, self.unknown.rows]),
+            np.concatenate([self.train.labels, self.unknown.labels + self.n_identities]).astype(np.int32),
+        )
+        held_out = np.unique(labels_N[self.unknown.rows]).astype(np.int32)
+        return Splits(train, self.val, self.test, np.concatenate([self.enrolled, held_out]))
+
 
 def local_split(split: Split, members_C: np.ndarray) -> Split:
     """The samples of the identities `members_C`, ascending, labelled by the place of the identity among them."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Add people to an Identifier, or take them out: python -m experiments.enrol identifier=DIR images=DIR out=DIR"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
@@ -18,6 +18,9 @@ class EnrolConfig:
     images: str | None = None  # folder with a sub-folder of pictures per person to add
     identities: Any = None  # names to add; None takes all of the set or folder
     remove: Any = None  # name or names to take out
+    allow: list[str] = field(default_factory=list)  # packages of your own whose routers, decisions, ... are imported
+    move: Any = None  # picture or pictures of the training data, as in files.txt, that belong to another person
+    to: str | None = None  # that person, enrolled or new
     out: str | None = None  # the Identifier folder to make
     overwrite: bool = False  # without out=: whether the identifier itself may be replaced
     test: bool = True  # whether a fifth of the pictures of each new person is kept for a test

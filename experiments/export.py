@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """An Identifier as one ONNX file: python -m experiments.export identifier=DIR out=FILE.onnx"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
@@ -14,6 +14,7 @@ class ExportConfig:
 
     identifier: str = MISSING  # Identifier folder
     out: str = MISSING  # ONNX file to write
+    allow: list[str] = field(default_factory=list)  # packages of your own whose routers, decisions, ... are imported
     overwrite: bool = False  # whether an existing `out` may be replaced
 
 

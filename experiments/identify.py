@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Name the people behind embeddings, or in pictures."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
@@ -23,7 +23,9 @@ class IdentifyConfig:
     out: str = "identities.csv"  # CSV to write
     sheet: str | None = None  # contact sheet, a PNG; None writes `out` with that suffix
     sheet_faces: int = 60  # how many faces the sheet shows
+    allow: list[str] = field(default_factory=list)  # packages of your own whose routers, decisions, ... are imported
     threshold: float | None = None  # scores below become unknown; None takes the identifier's own
+    unknown: str | None = None  # the word for people who are not enrolled; None takes the identifier's own
     index: Any = None  # how the nearest class means are found; None takes the identifier's own
     device: str = "cpu"  # where to compute
     max_side: int = 4096  # pixels; larger pictures are shrunk before faces are looked for

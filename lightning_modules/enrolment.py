@@ -50,6 +50,35 @@ def with_identities(identifier: Identifier, names: list[str], class_means_QD: Te
     return _with_people(identifier, (*identifier.identities, *names), class_means_KD, partition, heads)
 
 
+def with_class_means(identifier: Identifier, names: list[str], class_means_QD: Tensor) -> Identifier:
+    """An identifier with other class means of Q people whom it knows, of any length but zero.
+
+    They stay in their clusters; their class rows become those of `with_identities`. Fitted parts must be fitted again.
+
+    Raises:
+        InputError: another dimension, or means that are not finite or zero.
+    """
+    identifier.check_shape(class_means_QD)
+    unit_QD = unit_probes(class_means_QD.to(identifier.class_means_KD))
+    if len(lost := (~unit_QD.any(1)).nonzero()):
+        raise InputError(f"the pictures of {names[int(lost[0])]!r}, without a mean", "a direction", "look at them")
+    place = {name: row for row, name in enumerate(identifier.identities)}
+    people_Q = torch.tensor([place[name] for name in names], device=unit_QD.device)
+    means_KD = identifier.class_means_KD.clone()
+    means_KD[people_Q] = unit_QD
+    heads = identifier.heads
+    if heads is not None:
+        heads.linear("changing people without training")
+        parts = []
+        for cluster in range(identifier.partition.n_clusters):
+            rows_CD, identity_C = heads.rows(cluster), heads.identities(cluster).repeat_interleave(heads.rows_per_class)
+            changed_C = torch.isin(identity_C, people_Q)
+            new_CD = means_KD[identity_C] * rows_CD.norm(dim=1).mean()
+            parts.append(torch.where(changed_C[:, None], new_CD, rows_CD))
+        heads = Heads.pack(identifier.partition, parts)
+    return _with_people(identifier, identifier.identities, means_KD, identifier.partition, heads)
+
+
 def home_clusters(identifier: Identifier, class_means_QD: Tensor) -> np.ndarray:
     """The cluster to which an identifier sends each class mean, (Q,) int32; the nearest centre if it does not route.
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Identifier: all that names a probe. Axes: B probes, K identities, M clusters, D dimension, S rows of all heads."""
 
+import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from datamodules.embedding_set import UNKNOWN
 from datamodules.errors import InputError
 from datamodules.files import atomic_folder, read_json, sha256, write_json
 from datamodules.partitioners.base import Partition
@@ -28,6 +30,7 @@ from lightning_modules.scores import Heads, ProbeScores, cluster_centres
 
 FORMAT = "clusterface-identifier-1"
 PROBES_AT_ONCE = 4096
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Identification:
     """Answers for B probes."""
 
     index: np.ndarray  # (B,) int64 identity in [0, K), -1 if the score is under the threshold
-    identity: tuple[str, ...]  # B names, "unknown" if the index is -1
+    identity: tuple[str, ...]  # B names, the word for unknown if the index is -1
     score: np.ndarray  # (B,) float32, higher is more certain
     cluster: np.ndarray  # (B,) int64 cluster in which the answer was found
 
@@ -53,6 +56,7 @@ class Identifier:
     threshold: float | None = None  # scores below it become unknown; None accepts every answer
     provenance: dict[str, Any] = field(default_factory=dict)  # how it was trained, as JSON values
     index: ClassIndex | None = None  # how the nearest class means are found; None looks at all of them
+    unknown: str = UNKNOWN  # the answer for people who are not enrolled
 
     def __post_init__(self):
         cure = "save the identifier again with experiments.train"
@@ -65,6 +69,9 @@ class Identifier:
             if part is not None and not part.fits(self.partition, self.dim):
                 got = f"{type(part).__name__} fitted to other identities than these {self.partition.n_identities}"
                 raise InputError(got, "what was fitted with them", cure)
+        if self.unknown in self.identities:
+            got = f"a person called {self.unknown!r}, the word for people who are not enrolled"
+            raise InputError(got, "a word that is nobody's name", "choose another with unknown=")
         finite = isinstance(self.threshold, (int, float)) and math.isfinite(self.threshold)
         if self.threshold is not None and not finite:
             raise InputError(f"threshold = {self.threshold!r}", "a finite number or None", cure)
@@ -156,7 +163,7 @@ class Identifier:
         starts = range(0, max(1, len(embeddings)), PROBES_AT_ONCE)
         parts = [self._answers(embeddings[start : start + PROBES_AT_ONCE]) for start in starts]
         index, score, cluster = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
-        names = tuple(self.identities[i] if i >= 0 else "unknown" for i in index.tolist())
+        names = tuple(self.identities[i] if i >= 0 else self.unknown for i in index.tolist())
         return Identification(index, names, score, cluster)
 
     @torch.inference_mode()
@@ -185,8 +192,26 @@ class Identifier:
             got = f"embeddings of shape {tuple(embeddings.shape)}"
             raise InputError(got, f"(probes, {self.dim}), as the identifier was trained", cure)
 
-    def save(self, path: Path | str) -> None:
-        """Writes identifier.safetensors and identifier.json into a folder, whole or not at all; replaces an old one."""
+    def save(self, path: Path | str, overwrite: bool = False) -> None:
+        """Writes identifier.safetensors and identifier.json into a folder, whole or not at all.
+
+        Args:
+            overwrite: whether an Identifier in `path` is replaced, in one step.
+
+        Raises:
+            InputError: a folder that exists, or anything but an Identifier that would be overwritten; a router,
+                decision, index or head of a class that `load` could never import.
+        """
+        if overwrite:
+            check_replaceable(path)
+        parts = {"router": Router, "decision": Decision, "index": ClassIndex}
+        classes = {name: base for name, base in parts.items() if getattr(self, name) is not None}
+        described = {name: saved_parts.describe(getattr(self, name)) for name in parts}
+        head = self.heads.made_by if self.heads and self.heads.modules else None
+        needs = [saved_parts.to_be_allowed(described[name]["class"], base) for name, base in classes.items()]
+        needs += [saved_parts.to_be_allowed(head["class"], Head)] if head else []
+        if packages := sorted({package for package in needs if package}):
+            logger.warning("%s: only Identifier.load(..., allow=%s) will load it", path, packages)
         tensors = {"class_means": self.class_means_KD.cpu().contiguous()}
         tensors["cluster_of"] = torch.from_numpy(self.partition.cluster_of.copy())
         if self.partition.overlapping:
@@ -195,20 +220,19 @@ class Identifier:
             tensors["head_rows"] = self.heads.rows_SD.cpu().contiguous()
         for cluster, module in enumerate(self.heads.modules if self.heads else ()):
             tensors |= {f"head.{cluster}.{name}": value.cpu() for name, value in module.state_dict().items()}
-        for name in ("router", "decision", "index"):
+        for name in parts:
             tensors |= saved_parts.tensors_of(getattr(self, name), name)
-        with atomic_folder(path) as folder:
+        with atomic_folder(path, overwrite) as folder:
             safetensors.torch.save_file(tensors, folder / "identifier.safetensors")
             content = {
                 "format": FORMAT,
                 "identities": list(self.identities),
                 "n_clusters": self.partition.n_clusters,
                 "partition": self.partition.provenance,
-                "router": saved_parts.describe(self.router),
-                "decision": saved_parts.describe(self.decision),
-                "index": saved_parts.describe(self.index),
-                "head": self.heads.made_by if self.heads and self.heads.modules else None,
+                **described,
+                "head": head,
                 "threshold": self.threshold,
+                "unknown": self.unknown,
                 "sha256": sha256(folder / "identifier.safetensors"),
                 "versions": {"torch": torch.__version__, "numpy": np.__version__},
                 "provenance": self.provenance,
@@ -216,8 +240,15 @@ class Identifier:
             write_json(folder / "identifier.json", content)
 
     @classmethod
-    def load(cls, path: Path | str, device: str | torch.device = "cpu") -> "Identifier":
-        """Reads a folder of `save` onto a device. Raises InputError: a missing, truncated, altered or foreign file."""
+    def load(cls, path: Path | str, device: str | torch.device = "cpu", allow: Collection[str] = ()) -> "Identifier":
+        """Reads a folder of `save` onto a device.
+
+        Args:
+            allow: packages or modules of your own whose routers, decisions, indexes and heads may be imported.
+
+        Raises:
+            InputError: a missing, truncated, altered or foreign file, or a class that is not allowed.
+        """
         folder = Path(path)
         cure = "save the identifier again with experiments.train"
         try:
@@ -246,10 +277,10 @@ class Identifier:
             )
             identities, means = tuple(content["identities"]), tensors["class_means"]
             router, decision, index = (
-                saved_parts.restore(content.get(name), base, saved_parts.under(tensors, name))
+                saved_parts.restore(content.get(name), base, saved_parts.under(tensors, name), allow)
                 for name, base in (("router", Router), ("decision", Decision), ("index", ClassIndex))
             )
-            threshold = content["threshold"]
+            threshold, unknown = content["threshold"], str(content.get("unknown", UNKNOWN))
         except InputError:
             raise
         except Exception as error:  # safetensors, KeyError, TypeError: whatever a foreign file provokes
@@ -265,9 +296,16 @@ class Identifier:
                 raise InputError(f"{folder}: head rows {tuple(rows.shape)}", f"({sizes.sum()}, {means.shape[1]})", cure)
             heads = Heads.pack(partition, list(torch.split(rows, (per_class * sizes).tolist())))
         elif content.get("head"):
-            heads = Heads.pack(partition, _head_modules(content["head"], partition, tensors), content["head"])
+            heads = Heads.pack(partition, _head_modules(content["head"], partition, tensors, allow), content["head"])
         facts = content.get("provenance", {})
-        return cls(identities, means, partition, decision, router, heads, threshold, facts, index)
+        return cls(identities, means, partition, decision, router, heads, threshold, facts, index, unknown)
+
+
+def check_replaceable(path: Path | str) -> None:
+    """Refuses to overwrite anything but the folder of an Identifier, or an empty one."""
+    path = Path(path)
+    if path.exists() and not (path / "identifier.json").is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{path}, which is no Identifier", "one that may be replaced, or a new folder", "check out=")
 
 
 @contextmanager
@@ -281,8 +319,10 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _head_modules(made_by: dict[str, Any], partition: Partition, tensors: dict[str, Tensor]) -> list[Head]:
-    kind, dim = saved_parts.known_class(made_by["class"], Head), tensors["class_means"].shape[1]
+def _head_modules(
+    made_by: dict[str, Any], partition: Partition, tensors: dict[str, Tensor], allow: Collection[str]
+) -> list[Head]:
+    kind, dim = saved_parts.known_class(made_by["class"], Head, allow), tensors["class_means"].shape[1]
     modules = []
     for cluster, size in enumerate(partition.sizes().tolist()):
         rows_CD = torch.zeros(size * made_by["arguments"].get("rows_per_class", 1), dim)

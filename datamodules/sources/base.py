@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from datamodules.embedding_set import check_names
+from datamodules.embedding_set import UNKNOWN, check_names
 from datamodules.errors import InputError
 
 NAMES = np.dtypes.StringDType()  # compact, and cheap to share between worker processes, unlike a list of str
@@ -64,10 +64,10 @@ class Source(ABC):
 
     def __init__(
         self, n_identities: int | None = None, images_per_identity: int | None = None, min_images: int = 1,
-        top_up_to: int = 5, seed: int = 0,
+        top_up_to: int = 5, seed: int = 0, unknown: str = UNKNOWN,
     ):  # fmt: skip
         self.n_identities, self.images_per_identity, self.min_images = n_identities, images_per_identity, min_images
-        self.top_up_to, self.seed = top_up_to, seed
+        self.top_up_to, self.seed, self.unknown = top_up_to, seed, unknown
         least = {"n_identities": 1, "images_per_identity": 1, "min_images": 1, "top_up_to": 0, "seed": 0}
         for key, low in least.items():
             if (value := getattr(self, key)) is not None and value < low:
@@ -94,7 +94,7 @@ class Source(ABC):
         if not 1 <= wanted <= len(eligible):
             got = f"{len(eligible)} identities with at least {self.min_images} images ({self.describe()})"
             raise InputError(got, f"at least {max(wanted, 1)}", "lower source.n_identities or source.min_images")
-        check_names(found.identities, self.describe(), "rename one at the source, or move it out")
+        check_names(found.identities, self.describe(), "rename one at the source, or move it out", self.unknown)
         # One permutation for all sizes: a larger draw contains the smaller ones.
         chosen = np.random.default_rng(self.seed).permutation(eligible)[:wanted]
         keep = np.isin(found.labels, chosen)
@@ -127,7 +127,7 @@ class Source(ABC):
 
     def provenance(self) -> dict[str, Any]:
         options = {key: _plain(value) for key, value in vars(self).items() if not key.startswith("_")}
-        return {"source": self.describe(), "source_options": options}
+        return {"source": self.describe(), "source_options": options, "unknown": self.unknown}
 
 
 def copy_names(originals: Sequence[str], top_up_to: int, seed: int, identity: str) -> list[str]:

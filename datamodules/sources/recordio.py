@@ -7,8 +7,11 @@ holds two numbers a, b: images have the keys 1 to a - 1, identities a to b - 1, 
 range of keys of its images.
 """
 
+import logging
 import os
 import struct
+from array import array
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.errors import InputError, one_line
+from datamodules.files import atomic_file
 from datamodules.images import MAX_FILE_BYTES, RejectedImage
 from datamodules.sources.base import NAMES, Listing, Source, runs
 
@@ -31,6 +35,9 @@ EXACT = 2**24
 SLACK = 4
 MAX_LABELS = 1024  # per record; the releases use at most 2, a damaged header may state billions
 DAMAGED = "fetch the file again, it is damaged"
+
+
+logger = logging.getLogger(__name__)
 
 
 class RecordFile:
@@ -56,8 +63,6 @@ class RecordFile:
         total, start = 0, offset
         while True:
             flag, length = self._head(start, first=not parts)
-            if start + _RECORD.size + length > self.size:
-                raise self._error(start, f"a record of {length:,} bytes", "one that ends within the file")
             total += length
             if total > MAX_FILE_BYTES:
                 raise self._error(offset, f"a record of {total:,} bytes", f"at most {MAX_FILE_BYTES:,}")
@@ -67,6 +72,16 @@ class RecordFile:
                 # The writer cuts a payload at every magic number in it and leaves the number out.
                 return _MAGIC_BYTES.join(parts)
             start += _RECORD.size + length + (-length) % 4
+
+    def starts(self) -> Iterator[int]:
+        """The offset of every record, in order; refuses a file with anything else in it."""
+        offset = start = 0
+        while offset < self.size:
+            flag, length = self._head(offset, first=offset == start)
+            offset += _RECORD.size + length + (-length) % 4
+            if flag in (_WHOLE, _LAST):
+                yield start
+                start = offset
 
     def _head(self, offset: int, first: bool) -> tuple[int, int]:
         last = max(self.size - _RECORD.size, 0)
@@ -78,7 +93,10 @@ class RecordFile:
         flag = length >> _LENGTH_BITS
         if flag not in ((_WHOLE, _FIRST) if first else (_MIDDLE, _LAST)):
             raise self._error(offset, f"continuation flag {flag}", "a start" if first else "a continuation")
-        return flag, length & ((1 << _LENGTH_BITS) - 1)
+        length &= (1 << _LENGTH_BITS) - 1
+        if offset + _RECORD.size + length > self.size:
+            raise self._error(offset, f"a record of {length:,} bytes", "one that ends within the file")
+        return flag, length
 
     def _bytes(self, offset: int, count: int) -> bytes:
         if self._descriptor is None:
@@ -115,9 +133,10 @@ def read_index(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
     Refuses a missing file, another line, a negative number, and a key twice.
     """
     path = Path(path)
-    expected, cure = "lines with a key, a tab and an offset", "fetch the index again"
+    expected, again = "lines with a key, a tab and an offset", "source.rebuild_index=true makes it anew"
+    cure = f"fetch the index again, or {again}"
     if not path.is_file():
-        raise InputError(f"no file {path}", expected, "put the index beside the record file")
+        raise InputError(f"no file {path}", expected, f"put the index beside the record file, or {again}")
     if path.stat().st_size == 0:
         raise InputError(f"{path}, empty", expected, cure)
     try:
@@ -132,6 +151,39 @@ def read_index(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(lines[:, 0]), np.ascontiguousarray(lines[:, 1])
 
 
+def rebuild_index(records: RecordFile, path: Path | str) -> int:
+    """Writes the index of a record file, and returns the number of records.
+
+    The key of a record is the first id in its payload. If those are not unique, the header record has the key 0, and
+    the others count from 1 in the order of the file; without a header they count from 0.
+
+    Raises InputError: a file that is damaged, or without records.
+    """
+    offsets, ids, headers = array("Q"), array("Q"), []  # compact: Glint360K has 17 million records
+    for offset in records.starts():
+        head = records.payload(offset, _IMAGE.size + 4 * 2 + 1)
+        if len(head) < _IMAGE.size:
+            raise InputError(f"{records.path} at offset {offset:,}: no image record", "images and ranges", DAMAGED)
+        n_labels, _, key, _ = _IMAGE.unpack_from(head)
+        if n_labels == 2 and len(head) == _IMAGE.size + 4 * 2:  # labels without an image: a range of keys
+            headers.append((len(offsets), *struct.unpack_from("<2f", head, _IMAGE.size)))
+        offsets.append(offset)
+        ids.append(key)
+    if not offsets:
+        raise InputError(f"{records.path} without records", "at least one", "check source.root")
+    keys, count = np.array(ids), len(offsets)
+    if len(np.unique(keys)) < count:
+        # The last key of the range in the header is that of the last record; every other range is one of images.
+        ranges = count - len(headers) + 1, count
+        place = next((place for place, *bounds in headers if tuple(bounds) == ranges), 0)
+        keys = np.arange(count) + (np.arange(count) < place)
+        keys[place] = 0
+    order = np.argsort(keys, kind="stable").tolist()
+    with atomic_file(path) as temporary, open(temporary, "w", encoding="ascii") as stream:
+        stream.writelines(f"{keys[row]}\t{offsets[row]}\n" for row in order)
+    return count
+
+
 class RecordIO(Source):
     """A record file of aligned faces with its index, as InsightFace publishes training sets.
 
@@ -139,15 +191,16 @@ class RecordIO(Source):
 
     Args:
         root: folder with train.rec, train.idx and, optionally, property ("identities,height,width").
+        rebuild_index: whether an index that is missing or cannot be read is made anew of the record file.
         **options: see `Source`.
     """
 
     aligned = True
 
-    def __init__(self, root: Path | str, name: str = "train", **options: Any):
+    def __init__(self, root: Path | str, name: str = "train", rebuild_index: bool = False, **options: Any):
         super().__init__(**options)
         self.root = Path(os.path.expanduser(root))
-        self.name = name
+        self.name, self.rebuild_index = name, rebuild_index
 
     def describe(self) -> str:
         return f"record file {self.root.name}/{self.name}.rec"
@@ -177,7 +230,14 @@ class RecordIO(Source):
 
     @cached_property
     def _index(self) -> tuple[np.ndarray, np.ndarray]:
-        return read_index(self.root / f"{self.name}.idx")
+        path = self.root / f"{self.name}.idx"
+        try:
+            return read_index(path)
+        except InputError:
+            if not self.rebuild_index:
+                raise
+        logger.warning("%s made anew: %d records", path, rebuild_index(self._records, path))
+        return read_index(path)
 
     @cached_property
     def _records(self) -> RecordFile:

@@ -30,7 +30,7 @@ from yaml import YAMLError
 from datamodules.errors import InputError, nearest
 from datamodules.files import disk_error
 from experiments.command_line.choices import CONFIGS, files
-from experiments.command_line.terminal import FLAGS_HELP, show_error, verbosity, without_flags
+from experiments.command_line.terminal import FLAGS_HELP, note_typed, show_error, verbosity, without_flags
 from experiments.command_line.trainer_arguments import check_callbacks, check_trainer
 
 
@@ -62,6 +62,7 @@ def command(config_name: str, schema: type, work: str, after_multirun: str | Non
         os.environ["HYDRA_FULL_ERROR"] = "1"
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with errors_as_one_line():
+            note_typed(config_name, sys.argv[1:])
             words, level = without_flags(sys.argv[1:])
             if "scenario" in {field.name for field in dataclasses.fields(schema)}:
                 words = [scenario_name(word) for word in words]

@@ -7,10 +7,12 @@ Tables and progress have colours in a terminal (none with NO_COLOR); a file or a
 import argparse
 import logging
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -24,6 +26,18 @@ FLAGS = {"--quiet": "quiet", "-q": "quiet", "--verbose": "verbose", "-v": "verbo
 FLAGS_HELP = "Any command: --quiet shows results and errors alone, --verbose log lines with their times as well."
 
 _level = "normal"
+_typed: list[str] | None = None  # the words of the command line before any is changed for Hydra
+
+
+def note_typed(command: str, words: list[str]) -> None:
+    """Keeps the words of a command line, `compare` and its arguments say, for `typed_command`."""
+    global _typed
+    _typed = ["python", "-m", f"experiments.{command}", *words]
+
+
+def typed_command() -> str:
+    """The command as it can be pasted into a shell."""
+    return shlex.join(_typed or [Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def without_flags(words: list[str]) -> tuple[list[str], str]:

@@ -37,4 +37,6 @@ class TrainConfig(TrainingConfig):
     seed: int = 0
     index: Any = MISSING  # how the nearest class means are found
     fpir: float = 0.01  # false-positive identification rate at which `unknown` is decided; needs split.held_out > 0
+    enrol_held_out: bool = True  # whether people of split.held_out are enrolled after the threshold is set
     out: str | None = None  # the Identifier folder; None writes <run folder>/identifier
+    overwrite: bool = False  # whether an Identifier in that place is replaced

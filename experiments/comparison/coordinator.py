@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from callbacks.epoch_clock import kernel_bytes
-from datamodules.embedding_set import EmbeddingSet
+from datamodules.embedding_set import UNKNOWN, EmbeddingSet
 from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
@@ -231,6 +231,7 @@ class Coordinator:
             decision=scenario.decision,
             router=scenario.router if partition.n_clusters > 1 else None,
             heads=Heads.pack(partition, heads, head_description(jobs[0])) if jobs else None,
+            unknown=self.embedding_set.meta.get("unknown", UNKNOWN),
             provenance={
                 "scenario": scenario.name, "dataset": self.dataset, "data_fingerprint": self.fingerprint,
                 "split": self._split_of(cell), **{k: v for k, v in scenario.names.items() if v},

@@ -21,7 +21,8 @@ def export_identifier(cfg: DictConfig) -> None:
     out = Path(cfg.out).expanduser()
     if out.exists() and not cfg.overwrite:
         raise InputError(f"{out}, which exists", "a new file", "choose another out=, or say overwrite=true")
-    identifier = Identifier.load(cfg.identifier).with_index(None)  # the file compares with all class means
+    # The file compares with all class means.
+    identifier = Identifier.load(cfg.identifier, allow=cfg.allow).with_index(None)
     make_folder(out.parent)
     export_onnx(identifier, out)
     probes_BD = likely_probes(identifier)

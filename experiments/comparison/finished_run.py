@@ -21,7 +21,19 @@ from experiments.comparison.scenarios import Scenario
 from experiments.runs.run_folder import RunFolder, read_config
 
 # Keys of the command line that are allowed with run=; all others come from the run.
-ALLOWED = ("run", "scenario", "n_identities", "n_subnets", "seed", "index", "fpir", "out", "logger")
+ALLOWED = (
+    "run",
+    "scenario",
+    "n_identities",
+    "n_subnets",
+    "seed",
+    "index",
+    "fpir",
+    "enrol_held_out",
+    "out",
+    "overwrite",
+    "logger",
+)
 CURE = "repeat the command of the run, which makes it again"
 _CELL = re.compile(r"N(\d+)-m(\d+)-seed(\d+)-.+\.json")
 

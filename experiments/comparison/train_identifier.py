@@ -5,14 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from datamodules.class_means import class_means
+from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
-from datamodules.splits import split_identities
+from datamodules.splits import Splits, split_identities
 from experiments.command_line.stage_timer import Stages
 from experiments.command_line.terminal import LINE, notes, results
-from experiments.comparison.coordinator import Cell, Coordinator
+from experiments.comparison.coordinator import Cell, Coordinator, fit_identifier
 from experiments.comparison.data import as_sizes, check_testable, dataset_name, open_data, subnets_for
 from experiments.comparison.failures import failure_table
 from experiments.comparison.finished_run import FinishedRun
@@ -22,7 +25,9 @@ from experiments.reporting.columns import METRICS
 from experiments.reporting.number_formats import measured
 from experiments.runs.run_folder import RunFolder, run_name
 from experiments.training.progress import Progress
+from lightning_modules.enrolment import with_identities
 from lightning_modules.evaluation import evaluate, index_agreement
+from lightning_modules.identifier import Identifier, check_replaceable
 from lightning_modules.open_set import check_fpir, threshold_at_fpir
 
 
@@ -48,8 +53,10 @@ def train_identifier(cfg: DictConfig) -> int:
         check_fpir(cfg.fpir, n_unknown)
     folder = Path(cfg.run or Path(cfg.runs_dir) / (cfg.name or run_name("train", dataset_name(data), cfg)))
     out = Path(cfg.out) if cfg.out else folder / "identifier"
-    if out.exists():
-        raise InputError(f"{out}, which exists", "a new folder", "choose another out= or name=, or remove it")
+    if cfg.overwrite:
+        check_replaceable(out)
+    elif out.exists():
+        raise InputError(f"{out}, which exists", "a new folder", "choose another out= or name=, or say overwrite=true")
 
     with finished or RunFolder(folder, cfg) as run:
         with stages.stage("splits and class means"):
@@ -78,10 +85,14 @@ def train_identifier(cfg: DictConfig) -> int:
             identifier = replace(identifier, threshold=threshold)
         with stages.stage("evaluation"):
             values, _ = evaluate(identifier, data, splits.test, new_metrics(further))
-        with stages.stage("saving"):
-            identifier.save(out)
         with stages.stage("agreement of the index"):
             agreement = index_agreement(exact, identifier, data, splits.test)
+        saved, told = identifier, list[str]()
+        if len(splits.unknown):
+            with stages.stage("enrolment of the held-out people"):
+                saved, told = enrol_held_out(identifier, data, splits, cfg)
+        with stages.stage("saving"):
+            saved.save(out, cfg.overwrite)
         run.note_files(*sorted(out.iterdir()))
 
     columns = {column.name: column for column in (*METRICS, *further)}
@@ -97,5 +108,33 @@ def train_identifier(cfg: DictConfig) -> int:
             f"probes of unknown people get a name, {missed:.2f} % of the test probes do not get the right one", **LINE,
         )  # fmt: skip
     notes().print(str(stages), **LINE)
-    console.print(f"identifier: {out}", **LINE)
+    if undrawn := data.n_identities - splits.n_identities - len(np.unique(data.labels[splits.unknown.rows])):
+        told.append(f"left out: {undrawn:,} people of the data set, by n_identities={n}")
+    for line in told:
+        console.print(line, **LINE)
+    console.print(f"identifier of {len(saved.identities):,} people: {out}", **LINE)
     return 0
+
+
+def enrol_held_out(
+    identifier: Identifier, data: EmbeddingSet, splits: Splits, cfg: DictConfig
+) -> tuple[Identifier, list[str]]:
+    """The identifier that also knows the held-out people, if `cfg.enrol_held_out` and if it can, and what to tell."""
+    k, everybody = splits.n_identities, splits.with_held_out(data.labels)
+    names = [data.identities[label] for label in everybody.enrolled[k:]]
+    some = ", ".join(names[:10]) + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")
+    if not cfg.enrol_held_out:
+        return identifier, [f"left out: {len(names):,} held-out people (enrol_held_out=false): {some}"]
+    try:
+        means_QD = class_means(data.embeddings, everybody.train, everybody.n_identities)[k:]
+        made = with_identities(identifier, names, torch.from_numpy(means_QD))
+        if made.needs_fit:
+            made = fit_identifier(made, data, everybody, cfg.seed)
+    except InputError as error:
+        return identifier, [f"left out: {len(names):,} held-out people (no {error.got}; {error.cure}): {some}"]
+    made = replace(made, provenance={**made.provenance, "held_out_enrolled": True})
+    hits = made.identify(data.embeddings[splits.test.rows]).index == splits.test.labels
+    return made, [
+        f"{len(names):,} held-out people are enrolled too, after the threshold was set: {some}",
+        f"with them {100 - 100 * np.mean(hits):.2f} % of the test probes do not get the right name",
+    ]

@@ -1,38 +1,42 @@
 # SPDX-License-Identifier: MIT
 """The work of experiments.enrol: a changed identifier, whole or not at all."""
 
-import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
 from rich.table import Table
 
 from datamodules.errors import InputError
-from datamodules.files import make_folder, replace_folder
 from datamodules.sources.image_folder import ImageFolder
 from datamodules.splits import Split
 from experiments.command_line.terminal import LINE, notes, results
-from experiments.enrolment.newcomers import Newcomers, as_names, read_newcomers
+from experiments.enrolment.newcomers import Enrolled, Newcomers, as_names, read_newcomers
 from experiments.enrolment.original import Original, open_original
 from experiments.enrolment.retraining import check_retrainable, fit_again, retrain_changed
 from experiments.extraction.left_out import folders_left_out, show_left_out
-from lightning_modules.enrolment import with_identities, without_identities
-from lightning_modules.identifier import PROBES_AT_ONCE, Identifier
+from lightning_modules.enrolment import with_class_means, with_identities, without_identities
+from lightning_modules.identifier import PROBES_AT_ONCE, Identifier, check_replaceable
 
 
 def enrol(cfg: DictConfig) -> None:
     """Removes people, adds people, trains changed sub-networks if asked, compares the accuracies, saves."""
     leaving, target = check_request(cfg)
-    before = Identifier.load(cfg.identifier, cfg.device)
+    before = Identifier.load(cfg.identifier, cfg.device, cfg.allow)
     original = open_original(before)
     if cfg.retrain:
         check_retrainable(before, original)
     remaining = without_identities(before, leaving) if leaving else before
-    newcomers = read_newcomers(cfg, remaining)
-    after = with_identities(remaining, list(newcomers.names), newcomers.class_means()) if newcomers else remaining
+    enrolled = Enrolled(remaining, original)
+    newcomers = read_newcomers(cfg, enrolled)
+    emptied: list[str] = []
+    if cfg.move is not None or (newcomers and not set(newcomers.names).isdisjoint(remaining.identities)):
+        newcomers, emptied = enrolled.joined(newcomers, as_names(cfg.move, "move") or [], cfg.to)
+        remaining = without_identities(remaining, emptied) if emptied else remaining
+        leaving += emptied
+    after = changed(remaining, newcomers) if newcomers else remaining
     if cfg.retrain:
         after = retrain_changed(before, after, original, newcomers, notes())
     if after.needs_fit:
@@ -42,7 +46,22 @@ def enrol(cfg: DictConfig) -> None:
     if cfg.images is not None:
         source = ImageFolder(cfg.images)
         show_left_out(folders_left_out(source.root, source.scan().names.tolist()))
+    for word, known in (("added", False), ("changed", True)):
+        if names := [name for name in newcomers.names if (name in remaining.identities) == known] if newcomers else []:
+            results().print(f"{word}: {', '.join(names)}", **LINE)
+    if leaving:
+        results().print(f"removed: {', '.join(leaving)}", **LINE)
     results().print(f"identifier of {len(after.identities)} people: {target}", **LINE)
+
+
+def changed(identifier: Identifier, newcomers: Newcomers) -> Identifier:
+    """The identifier with new class means of those newcomers whom it knows, and with the others added."""
+    means_QD, known = newcomers.class_means(), set(identifier.identities)
+    old = [row for row, name in enumerate(newcomers.names) if name in known]
+    new = [row for row, name in enumerate(newcomers.names) if name not in known]
+    if old:
+        identifier = with_class_means(identifier, [newcomers.names[row] for row in old], means_QD[old])
+    return with_identities(identifier, [newcomers.names[row] for row in new], means_QD[new]) if new else identifier
 
 
 def check_request(cfg: DictConfig) -> tuple[list[str], Path]:
@@ -54,27 +73,29 @@ def check_request(cfg: DictConfig) -> tuple[list[str], Path]:
     if cfg.embeddings is not None and cfg.images is not None:
         raise InputError("both embeddings= and images=", "one of them", "add the people in two steps")
     adding = cfg.embeddings is not None or cfg.images is not None
-    if not adding and not leaving:
-        raise InputError("nobody to add or to remove", "embeddings=, images= or remove=", "name what shall change")
+    if not adding and not leaving and cfg.move is None:
+        raise InputError(
+            "nobody to add or to remove", "embeddings=, images=, remove= or move=", "name what shall change"
+        )
+    if (cfg.move is None) != (cfg.to is None):
+        raise InputError(f"move={cfg.move} with to={cfg.to}", "a picture, and the name of a person", "give both")
     if as_names(cfg.identities, "identities") is not None and not adding:
         raise InputError("identities= alone", "embeddings= or images= beside it", "say where the people are")
     target = Path(cfg.out if cfg.out is not None else cfg.identifier).expanduser()
     if target.exists() and not cfg.overwrite:
         raise InputError(f"{target}, which exists", "a new folder", "choose another out=, or say overwrite=true")
+    check_replaceable(target)
     return leaving, target
 
 
 def save(target: Path, identifier: Identifier, leaving: list[str], newcomers: Newcomers | None) -> None:
     """Writes an identifier that notes the change, in place of an existing folder `target`."""
     changes = identifier.provenance.get("enrolment") or []
-    change = {"removed": leaving, "added": list(newcomers.names) if newcomers else []}
+    change: dict[str, Any] = {"removed": leaving, "added": list(newcomers.names) if newcomers else []}
+    if newcomers:
+        change["pictures"] = newcomers.counts()
     noted = replace(identifier, provenance={**identifier.provenance, "enrolment": [*changes, change]})
-    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=make_folder(target.parent)))
-    try:
-        noted.save(beside / "identifier")
-        replace_folder(beside / "identifier", target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    noted.save(target, overwrite=True)
 
 
 def show_accuracy(before: Identifier, after: Identifier, original: Original, newcomers: Newcomers | None) -> None:
@@ -99,8 +120,7 @@ def show_accuracy(before: Identifier, after: Identifier, original: Original, new
             console.print("nothing to test the enrolled on: no test picture of anybody who stays", **LINE)
     if newcomers:
         if len(test := newcomers.test):
-            known = len(after.identities) - len(newcomers.names)
-            share = accuracy(after, newcomers.embeddings_ND, Split(test.rows, test.labels + known))
+            share = accuracy(after, newcomers.embeddings_ND, newcomers.of(test, after))
             table.add_row("kept pictures of the added", str(len(test)), "-", f"{share:.2f}")
         else:
             untested = not len(newcomers.val) and len(newcomers.train) > len(newcomers.names)

@@ -59,6 +59,8 @@ def open_original(identifier: Identifier) -> Original:
         if embedding_set.fingerprint() != facts.get("data_fingerprint"):
             return Original(missing=f"{path} is not what it was when the identifier was trained")
         splits = split_identities(embedding_set, **split)
+        if facts.get("held_out_enrolled"):
+            splits = splits.with_held_out(embedding_set.labels)
     except (InputError, TypeError) as error:  # TypeError: unknown arguments of a split
         return Original(missing=f"the data it was trained on cannot be read ({error})")
     changes = facts.get("enrolment") or []

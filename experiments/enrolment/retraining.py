@@ -68,10 +68,12 @@ def check_retrainable(identifier: Identifier, original: Original) -> Recipe:
 def retrain_changed(
     before: Identifier, after: Identifier, original: Original, newcomers: Newcomers | None, console: Console
 ) -> Identifier:
-    """Gives `after` new heads for the clusters whose set of people no cluster of `before` has."""
+    """Gives `after` new heads for the clusters with newcomers, or whose set of people no cluster of `before` has."""
     recipe = check_retrainable(before, original)
     same = {_people(before, cluster) for cluster in range(before.partition.n_clusters)}
-    changed = [c for c in range(after.partition.n_clusters) if _people(after, c) not in same]
+    added = frozenset(newcomers.names) if newcomers else frozenset()
+    people = [_people(after, cluster) for cluster in range(after.partition.n_clusters)]
+    changed = [cluster for cluster, names in enumerate(people) if names not in same or names & added]
     with tempfile.TemporaryDirectory() as folder, Progress(console, dict.fromkeys(map(str, changed), 1.0)) as bar:
         for cluster in changed:
             title = f"cluster {cluster} with {after.partition.sizes()[cluster]} people"
@@ -106,7 +108,7 @@ def retrain(
 
 
 def fit_again(identifier: Identifier, original: Original, newcomers: Newcomers | None) -> Identifier:
-    """Fits router and decision again after people changed; the newcomers are the last people of `identifier`.
+    """Fits router and decision again after people changed.
 
     Refuses missing data of the training.
     """
@@ -122,14 +124,12 @@ def _samples(
 ) -> tuple[EmbeddingSet, Splits]:
     # All samples of the cluster in memory, in the order of experiments.train.
     added = frozenset(newcomers.names) if newcomers else frozenset()
-    first = len(identifier.identities) - len(added)
     blocks, roles, start = [], {}, 0
     for role in ("train", "val"):
         old = original.of(getattr(original.splits, role), identifier, added)
         parts = [(original.embedding_set.embeddings, old)]
         if newcomers:
-            new = getattr(newcomers, role)
-            parts.append((newcomers.embeddings_ND, Split(new.rows, new.labels + first)))
+            parts.append((newcomers.embeddings_ND, newcomers.of(getattr(newcomers, role), identifier)))
         parts = [(rows_ND, _within(split, members_C)) for rows_ND, split in parts]
         labels = np.concatenate([split.labels for _, split in parts])
         without = np.setdiff1d(members_C, labels).astype(np.int32)

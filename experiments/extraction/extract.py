@@ -5,14 +5,15 @@ Axes: N images, D embedding dimension.
 """
 
 import logging
-import os
 import shutil
 import warnings
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -21,11 +22,11 @@ from callbacks.shard_writer import ShardWriter
 from datamodules.alignment import Aligner
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
-from datamodules.extraction.assembling import Part, assemble
+from datamodules.extraction.assembling import Earlier, Part, assemble
 from datamodules.extraction.loading import CropDataModule, CropDataset
 from datamodules.extraction.shards import ShardStore
 from datamodules.extractors.base import Extractor
-from datamodules.files import make_folder, read_json, write_json
+from datamodules.files import make_folder, read_json, replace_folder, write_json
 from datamodules.sources.base import Listing, Source
 from experiments.command_line.terminal import notes
 from experiments.extraction.config import ExtractionConfig
@@ -41,6 +42,9 @@ def extract(
 ) -> EmbeddingSet | None:  # fmt: skip
     """Embeds every image of a source; continues a killed run that had the same arguments.
 
+    If `out` is a set of the same source, weights and settings, only images that it does not have are embedded: an image
+    is known by its name. The larger set replaces the earlier one in one step.
+
     Args:
         out: the EmbeddingSet to make, with an additional file `rejected.csv` (file, identity, reason).
         trainer_options: accelerator, devices, strategy, num_nodes, precision for Lightning's Trainer.
@@ -50,7 +54,8 @@ def extract(
 
     Raises:
         InputError: the crops of the aligner have another size than the extractor takes; `out`, or what is left of a
-            killed run, was made with other weights or settings; no image is usable; another process makes `out`.
+            killed run, was made with other weights or settings; `out` has images that the source has not; no image is
+            usable; another process makes `out`.
     """
     out = Path(out).expanduser()
     if aligner.image_size != extractor.image_size:
@@ -61,25 +66,42 @@ def extract(
         "extractor": extractor.fingerprint(), "alignment": aligner.describe(), "images": listing.digest(),
         "top_up_to": source.top_up_to, "seed": source.seed, "dtype": settings.dtype, "max_side": settings.max_side,
     }  # fmt: skip
+    earlier = None
     if out.exists():
         made = read_json(out / "meta.json", cure="name another out").get("plan")
-        _compare(out, made if isinstance(made, dict) else {}, plan)
-        logger.info("%s exists already, made with the same images, weights and settings", out)
-        return EmbeddingSet.open(out, check_values=False)
+        made = made if isinstance(made, dict) else {}
+        _compare(out, made, {**plan, "images": made.get("images")})
+        if made.get("images") == plan["images"]:
+            logger.info("%s exists already, made with the same images, weights and settings", out)
+            return EmbeddingSet.open(out, check_values=False)
+        earlier = Earlier.open(out)
+        earlier.check_all_there(listing.names, out, source.describe())
     work = out.parent / f".{out.name}.prepare"
     embed = partial(_embed, work, source, extractor, aligner, settings, trainer_options)
     with ExitStack() as stack:
         _begin(work, {**plan, "shard_rows": settings.shard_rows}, stack)
-        parts = [embed("originals", listing)]
-        usable = parts[0].listing
+        parts = _parts(embed, "originals", listing, earlier, 0)
+        usable = listing.take(np.sort(np.concatenate([part.places for part in parts])))
         if not len(usable):
-            reasons = "; ".join(sorted({reason for _, _, reason in parts[0].rejected})[:3])
+            reasons = "; ".join(sorted({reason for part in parts for _, _, reason in part.rejected.values()})[:3])
             got = f"{len(listing)} images, none usable ({reasons})"
             raise InputError(got, "at least one", "check source and alignment")
         if len(copies := source.copies(usable)):
-            parts.append(embed("copies", copies))
+            parts += _parts(embed, "copies", copies, earlier, len(listing))
         meta = {**source.provenance(), "extractor": plan["extractor"], "alignment": plan["alignment"]}
         return _assembled(work, parts, {**meta, **(facts or {}), "plan": plan}, out)
+
+
+def _parts(
+    embed: Callable[[str, Listing, np.ndarray], Part], name: str, listing: Listing, earlier: Earlier | None, first: int
+) -> list[Part]:
+    places = first + np.arange(len(listing))
+    if earlier is None:
+        return [embed(name, listing, places)]
+    there = earlier.has(listing.names)
+    old, new = np.flatnonzero(there), np.flatnonzero(~there)
+    parts = [Part.known(listing.take(old), earlier, places[old])] if len(old) else []
+    return [*parts, embed(name, listing.take(new), places[new])] if len(new) else parts
 
 
 @rank_zero_only
@@ -96,7 +118,7 @@ def _begin(work: Path, plan: dict[str, Any], stack: ExitStack) -> None:
 
 def _embed(
     work: Path, source: Source, extractor: Extractor, aligner: Aligner, settings: ExtractionConfig,
-    trainer_options: dict[str, Any], part: str, listing: Listing,
+    trainer_options: dict[str, Any], part: str, listing: Listing, places: np.ndarray,
 ) -> Part:  # fmt: skip
     store = ShardStore(work / part, len(listing), extractor.embedding_dim, settings.dtype, settings.shard_rows)
     if pending := store.pending():
@@ -116,13 +138,13 @@ def _embed(
             trainer.predict(ExtractionModule(extractor), data, return_predictions=False)
         # Not in a hook: no hook is called on a device without a pending shard.
         trainer.strategy.barrier("all shards finished")
-    return Part.of(listing, store)
+    return Part.of(listing, store, places)
 
 
 @rank_zero_only
 def _assembled(work: Path, parts: list[Part], meta: dict[str, Any], out: Path) -> EmbeddingSet:
     assemble(work / "set", parts, meta)
-    os.replace(work / "set", out)
+    replace_folder(work / "set", out)
     shutil.rmtree(work)
     return EmbeddingSet.open(out, check_values=False)
 

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The work of experiments.prepare."""
 
+from pathlib import Path
+
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from datamodules.files import read_json
 from experiments.command_line.terminal import LINE, results
 from experiments.extraction.config import ExtractionConfig, build_aligner, recipe
 from experiments.extraction.extract import extract
@@ -15,6 +18,8 @@ def prepare(cfg: DictConfig) -> None:
     source, extractor = instantiate(cfg.source), instantiate(cfg.extractor)
     aligner = build_aligner(cfg.alignment, source, extractor)
     settings, trainer = ExtractionConfig(**cfg.extraction), OmegaConf.to_container(cfg.trainer)
+    out = Path(cfg.out).expanduser()
+    before = read_json(out / "meta.json", "name another out") if out.is_dir() else {}
     made = extract(source, extractor, aligner, cfg.out, settings, trainer, recipe(cfg))
     if made is None:
         return  # one of several processes that helped to extract
@@ -25,6 +30,8 @@ def prepare(cfg: DictConfig) -> None:
         f"{counts.min()} to {counts.max()} each, by {made.meta.get('extractor')}",
         **LINE,
     )
+    if before and (people := made.n_identities - before["identities"]) + (more := len(made) - before["count"]):
+        console.print(f"added to the set that was there: {people:,} identities, {more:,} embeddings", **LINE)
     if copies:
         console.print(f"{copies:,} of them are augmented copies, marked in files.txt", **LINE)
     if rejected:

@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from PIL import Image, ImageDraw, ImageFont
 
 from datamodules.alignment import Aligner
-from datamodules.embedding_set import EmbeddingSet
+from datamodules.embedding_set import UNKNOWN, EmbeddingSet
 from datamodules.errors import InputError
 from datamodules.files import atomic_file
 from datamodules.images import RejectedImage, decode
@@ -25,7 +25,7 @@ from experiments.reporting.canvas import short
 logger = logging.getLogger(__name__)
 FACE, GAP, LINE = 120, 12, 16  # pixels
 WIDTH, HEIGHT, COLUMNS = 2 * (FACE + GAP), FACE + 3 * LINE + 2 * GAP, 4  # of an answer, in pixels; answers side by side
-INK, PALE, NAMED, UNKNOWN = "#222222", "#8a8a8a", "#1a6b3c", "#9c4a00"
+INK, PALE, NAMED, UNNAMED = "#222222", "#8a8a8a", "#1a6b3c", "#9c4a00"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Answer:
     file: str
 
 
-def draw_sheet(path: Path, answers: list[Answer], caption: str) -> None:
+def draw_sheet(path: Path, answers: list[Answer], caption: str, unknown: str = UNKNOWN) -> None:
     """Writes a contact sheet as PNG, the answers row by row in the order given."""
     columns = min(COLUMNS, max(len(answers), 1))
     rows = -(-len(answers) // columns)
@@ -59,7 +59,7 @@ def draw_sheet(path: Path, answers: list[Answer], caption: str) -> None:
         if answer.enrolled is None:
             draw.text((left + FACE + 20, top + FACE // 2 - 8), "no picture", PALE, plain)
         lines = (
-            (answer.name if answer.known else "unknown", bold, NAMED if answer.known else UNKNOWN),
+            (answer.name if answer.known else unknown, bold, NAMED if answer.known else UNNAMED),
             (f"score {answer.score:.3f}" + ("" if answer.known else f", nearest {answer.name}"), plain, INK),
             (answer.file, plain, PALE),
         )

@@ -31,9 +31,11 @@ def identify(cfg: DictConfig) -> None:
     if (cfg.embeddings is None) == (cfg.images is None):
         given = "neither embeddings= nor images=" if cfg.images is None else "both embeddings= and images="
         raise InputError(given, "one of them", "name an .npy file or EmbeddingSet folder, or a folder of pictures")
-    identifier = Identifier.load(cfg.identifier, cfg.device)
+    identifier = Identifier.load(cfg.identifier, cfg.device, cfg.allow)
     if cfg.threshold is not None:
         identifier = replace(identifier, threshold=cfg.threshold)
+    if cfg.unknown is not None:
+        identifier = replace(identifier, unknown=cfg.unknown)
     if cfg.index is not None:
         identifier = identifier.with_index(instantiate(cfg.index))
     (identify_embeddings if cfg.images is None else identify_pictures)(cfg, identifier)
@@ -96,7 +98,8 @@ def identify_pictures(cfg: DictConfig, identifier: Identifier) -> None:
     if identifier.threshold is not None:
         order = f"threshold {identifier.threshold:.3f}, named strangers and the nearest scores first"
     make_folder(sheet.parent)
-    draw_sheet(sheet, answers, f"{len(answers)} of {len(faces)} faces, probe left, enrolled right; {order}")
+    caption = f"{len(answers)} of {len(faces)} faces, probe left, enrolled right; {order}"
+    draw_sheet(sheet, answers, caption, identifier.unknown)
     _summarise(frame, faces, identifier)
     if Path(cfg.images).expanduser().is_dir():  # beside a single picture nothing was asked for
         show_left_out(folders_left_out(folder, names))

@@ -19,9 +19,9 @@ def name_faces(identifier: Identifier, probes: Probes) -> pd.DataFrame:
 
     Returns:
         Columns: file; face (number in the picture, the largest is 0); left, top, right, bottom (pixels of the upright
-        picture); identity ("unknown" under the threshold); score (of the decision); cluster; unknown; best (the answer
-        without threshold); runner_up (the other person with the nearest class mean) and its cosine; note (why a
-        picture has no face).
+        picture); identity (the word for unknown under the threshold); score (of the decision); cluster; unknown; best
+        (the answer without threshold); runner_up (the other person with the nearest class mean) and its cosine; note
+        (why a picture has no face).
     """
     accepted = identifier.identify(probes.embeddings_FD)
     best = replace(identifier, threshold=None).identify(probes.embeddings_FD)

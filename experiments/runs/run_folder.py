@@ -8,7 +8,6 @@ import math
 import platform
 import shutil
 import subprocess
-import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,6 +28,7 @@ from datamodules.files import (
     write_sealed,
     write_text,
 )  # fmt: skip
+from experiments.command_line.terminal import typed_command
 from experiments.command_line.trainer_arguments import CONSTANT
 from experiments.runs.run_lock import RunLock
 
@@ -38,7 +38,7 @@ SECONDS_BETWEEN_NOTES = 1.0
 # Keys that may differ when a run goes on: they extend it, or change where it runs, but not its numbers.
 MAY_CHANGE = (
     "name", "runs_dir", "launcher", "logger", "only", "scenarios", "methods", "metrics", "miners", "seeds",
-    "n_identities", "n_subnets", "out", "fpir",
+    "n_identities", "n_subnets", "out", "overwrite", "fpir", "enrol_held_out",
     "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.threads", "trainer.max_logits_mb",
     "trainer.checkpoint_every_n_epochs",
 )  # fmt: skip
@@ -119,7 +119,7 @@ class RunFolder:
             log.warning("%s; the manifest is made anew from the files", damage)
         if leftovers:
             log.info("removed %d unfinished files of a process that was killed", len(leftovers))
-        self.note(config_hash=self.config_hash, provenance=provenance(self.config))
+        self.note(config_hash=self.config_hash, provenance=provenance())
 
     def __exit__(self, kind, error, trace) -> None:
         try:
@@ -215,8 +215,8 @@ def run_name(command: str, dataset: str, config: DictConfig) -> str:
     return f"{command}-{dataset}-{_hash({key: value for key, value in flat if not key.startswith(places)})[:8]}"
 
 
-def provenance(config: dict[str, Any]) -> dict[str, Any]:
-    """Time, command, machine, versions, git commit and hash of the configuration."""
+def provenance() -> dict[str, Any]:
+    """Time, command (as a shell takes it), machine, versions and git commit."""
     import torch
 
     packages = {}
@@ -227,13 +227,12 @@ def provenance(config: dict[str, Any]) -> dict[str, Any]:
             packages[package] = "not installed"
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": " ".join(Path(part).name if i == 0 else part for i, part in enumerate(sys.argv)),
+        "command": typed_command(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "git_commit": _git_commit(),
-        "config_hash": _hash(_flat(config)),
         "versions": packages,
     }
 

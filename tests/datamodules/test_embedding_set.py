@@ -229,3 +229,14 @@ def test_the_lfw_set_has_the_published_counts(shared_data):
     opened = EmbeddingSet.open(shared_data("lfw_edgeface"))
     counts = opened.sample_counts()
     assert (len(opened), opened.n_identities, (counts >= 2).sum()) == (13_233, 5_749, 1_680)
+
+
+def test_somebody_may_be_called_unknown_if_another_word_is_chosen(tmp_path):
+    rows, names = np.eye(2, dtype=np.float32), ["unknown", "anna"]
+    with pytest.raises(InputError, match="unknown=") as caught:
+        EmbeddingSet.write(tmp_path / "set", rows, [0, 1], names)
+    assert "called 'unknown'" in str(caught.value) and not (tmp_path / "set").exists()
+    EmbeddingSet.write(tmp_path / "set", rows, [0, 1], names, unknown="nobody")
+    assert EmbeddingSet.open(tmp_path / "set").identities == ("unknown", "anna")
+    with pytest.raises(InputError, match="called 'anna'"):
+        EmbeddingSet.write(tmp_path / "other", rows, [0, 1], names, unknown="anna")

@@ -15,6 +15,7 @@ import pytest
 
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.splits import split_identities
+from experiments.enrolment.original import open_original
 from lightning_modules.identifier import Identifier
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,9 +51,9 @@ def state(folder: Path) -> dict[str, tuple]:
 @pytest.mark.parametrize("n, seed", [(8, 0), (12, 3)])
 def test_the_identifier_answers_the_test_probes_as_results_csv_says(run, call, tmp_path, scenario, n, seed):
     before = state(run)
-    asked = (f"n_identities={n}", f"seed={seed}", f"scenario={scenario}", "fpir=0.1")
+    asked = (f"n_identities={n}", f"seed={seed}", f"scenario={scenario}", "fpir=0.1", "enrol_held_out=false")
     ended = call("train", f"run={run}", *asked, f"out={tmp_path / 'identifier'}", "logger=none")
-    assert ended.code == 0, ended.err
+    assert ended.code == 0 and "held-out people (enrol_held_out=false)" in ended.out, ended.err
     assert state(run) == before
     identifier = Identifier.load(tmp_path / "identifier")
     people = EmbeddingSet.open(run.parent / "people")
@@ -64,6 +65,26 @@ def test_the_identifier_answers_the_test_probes_as_results_csv_says(run, call, t
     assert identifier.partition.n_clusters == results.n_subnets[scenario, n, seed]
     named = np.mean(identifier.identify(people.embeddings[splits.unknown.rows]).index >= 0)
     assert 0 < named <= 0.1  # the threshold stands for fpir
+
+
+@pytest.mark.parametrize("scenario", ROWS[:3])
+def test_the_held_out_people_are_enrolled_after_the_threshold_was_set(run, call, tmp_path, scenario):
+    asked = (f"run={run}", "n_identities=12", "seed=3", f"scenario={scenario}", "fpir=0.1", "logger=none")
+    for out, more in (("without", ["enrol_held_out=false"]), ("with", [])):
+        ended = call("train", *asked, f"out={tmp_path / out}", *more)
+        assert ended.code == 0, ended.err
+    without, all_of_them = (Identifier.load(tmp_path / name) for name in ("without", "with"))
+    people = EmbeddingSet.open(run.parent / "people")
+    splits = split_identities(people, 12, 3, max_test_images=5, held_out=0.2)
+    held_out = sorted({people.identities[label] for label in people.labels[splits.unknown.rows]})
+    assert all_of_them.identities == (*without.identities, *held_out) and len(held_out) == 3
+    assert all_of_them.threshold == without.threshold
+    assert f"3 held-out people are enrolled too, after the threshold was set: {', '.join(held_out)}" in ended.out
+    truth = tuple(people.identities[label] for label in people.labels[splits.unknown.rows])
+    found = replace(all_of_them, threshold=None).identify(people.embeddings[splits.unknown.rows])
+    assert np.mean([a == b for a, b in zip(found.identity, truth, strict=True)]) > 0.5  # by chance 7 %
+    for name in held_out:  # experiments.enrol finds the pictures of those that it can remove again
+        assert name in open_original(all_of_them).names
 
 
 def test_an_index_may_be_chosen_and_m_be_named(run, call, tmp_path):

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
+import importlib
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -258,3 +260,53 @@ def test_a_description_without_a_key_is_refused(saved, key):
 def test_an_unknown_device_is_named(saved):
     with pytest.raises(InputError, match="nowhere"):
         Identifier.load(saved, device="nowhere")
+
+
+OWN = """
+from lightning_modules.routers.cluster_mean import ClusterMean
+
+class Mine(ClusterMean):
+    pass
+"""
+
+
+@pytest.fixture
+def own_router(tmp_path, monkeypatch):
+    (tmp_path / "made_elsewhere").mkdir()
+    (tmp_path / "made_elsewhere/routers.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("made_elsewhere.routers").Mine()
+    for name in ("made_elsewhere.routers", "made_elsewhere"):
+        sys.modules.pop(name, None)
+
+
+def test_a_router_of_one_s_own_is_loaded_if_its_package_is_allowed(tmp_path, parts, own_router, caplog):
+    assemble(parts(), router=own_router).save(tmp_path / "identifier")
+    assert "allow=['made_elsewhere']" in caplog.text  # said when it is saved
+    del sys.modules["made_elsewhere.routers"]
+    with pytest.raises(InputError, match=r"allow=\[made_elsewhere\]"):
+        Identifier.load(tmp_path / "identifier")
+    with pytest.raises(InputError):
+        Identifier.load(tmp_path / "identifier", allow=["made"])
+    assert "made_elsewhere.routers" not in sys.modules
+    for allowed in ("made_elsewhere", "made_elsewhere.routers"):
+        assert type(Identifier.load(tmp_path / "identifier", allow=[allowed]).router).__name__ == "Mine"
+
+
+def test_a_router_that_nobody_could_load_is_not_saved(tmp_path, parts):
+    class Local(ClusterMean):
+        pass
+
+    with pytest.raises(InputError, match="module of its own"):
+        assemble(parts(), router=Local()).save(tmp_path / "identifier")
+    assert not (tmp_path / "identifier").exists()
+
+
+def test_the_word_for_unknown_can_be_chosen_and_is_nobody_s_name(tmp_path, parts):
+    made = parts()
+    identifier = assemble(made, threshold=2.0, unknown="niemand")
+    identifier.save(tmp_path / "identifier")
+    loaded = Identifier.load(tmp_path / "identifier")
+    assert set(loaded.identify(made.probes_BD).identity) == {"niemand"}
+    with pytest.raises(InputError, match="a person called 'person 0'"):
+        replace(loaded, unknown="person 0")

@@ -289,6 +289,47 @@ def test_missing_files_are_named(tmp_path, missing):
         RecordIO(folder).listing()
 
 
+HEADER_LAST = {key: release([3, 1, 2])[key] for key in (*range(1, 7), 0, *range(7, 10))}
+WITHOUT_IDS = {key: payload[:8] + bytes(8) + payload[16:] for key, payload in HEADER_LAST.items()}
+NO_HEADER = {key: labelled([label], picture(key), key) for key, label in [(5, 1.0), (7, 0.0), (9, 1.0)]}
+
+
+@pytest.mark.parametrize(
+    "payloads",
+    [release([3, 1, 2]), release([2, 2], two_labels=True), HEADER_LAST, WITHOUT_IDS, NO_HEADER,
+     {0: WITHOUT_IDS[0], **{key: WITHOUT_IDS[key] for key in range(1, 10)}}],
+)  # fmt: skip
+@pytest.mark.parametrize("loss", ["gone", "empty", "cut"])
+def test_a_lost_index_is_made_anew_of_the_record_file(tmp_path, payloads, loss):
+    folder = write(tmp_path, payloads)
+    index = folder / "train.idx"
+    keys, offsets = read_index(index)
+    known = RecordIO(folder).listing()
+    index.unlink() if loss == "gone" else index.write_text("" if loss == "empty" else "0\t0\n1\t")
+    with pytest.raises(InputError, match="source.rebuild_index=true"):
+        RecordIO(folder).listing()
+    again = RecordIO(folder, rebuild_index=True).listing()
+    assert again.names.tolist() == known.names.tolist() and again.identities == known.identities
+    for one, other in zip(read_index(index), (keys, offsets), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"no record", record(b"short"), record(labelled([1.0], picture(3)))[:-40]])
+def test_no_index_is_made_of_a_damaged_record_file(tmp_path, content):
+    (tmp_path / "train.rec").write_bytes(content)
+    with pytest.raises(InputError, match="train.rec"):
+        RecordIO(tmp_path, rebuild_index=True).listing()
+    assert [file.name for file in tmp_path.iterdir()] == ["train.rec"]
+
+
+def test_an_index_that_can_be_read_stays(tmp_path):
+    folder = write(tmp_path, release([2, 2]))
+    before = (folder / "train.idx").stat().st_mtime_ns
+    RecordIO(folder, rebuild_index=True).listing()
+    assert (folder / "train.idx").stat().st_mtime_ns == before
+
+
 @pytest.mark.parametrize("text", ["4,112,112", "many"])
 def test_a_property_file_that_does_not_fit_is_refused(tmp_path, text):
     folder = write(tmp_path, release([1, 1]))

@@ -77,6 +77,9 @@ def test_names_that_make_answers_ambiguous_are_refused(monkeypatch, names, words
     monkeypatch.setattr(Counted, "scan", lambda self: Listing(found.names, found.labels, names))
     with pytest.raises(InputError, match=words):
         Counted([1, 1]).listing()
+    if "unknown" in names:
+        source = Counted([1, 1], unknown="nobody")
+        assert source.listing().identities == names and source.provenance()["unknown"] == "nobody"
 
 
 @pytest.mark.parametrize("options", [{"n_identities": 4}, {"min_images": 8}])

@@ -61,7 +61,7 @@ def assert_nothing_left(tmp_path):
         (["n_subnets=17"], ["17", "16"]),
         (["n_subnets=[2,3]"], ["n_subnets"]),
         (["n_identities=17"], ["n_identities = 17", "16"]),
-        (["split.held_out=1"], ["held_out"]),
+        (["split.held_out=1", "enrol_held_out=false"], ["held_out"]),
         (["split.max_test_images=0"], ["max_test_images"]),
         # data
         (["data.path=/nowhere/at/all"], ["/nowhere/at/all", "prepare"]),
@@ -115,7 +115,7 @@ def test_a_set_of_single_images_cannot_be_compared(compare, tmp_path, people):
 
 def test_bad_input_can_be_mended_under_the_same_name(compare, tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.comparison.compare.write_report", lambda folder: None)
-    compare("split.held_out=0.9", "n_identities=10").assert_refused()
+    compare("split.held_out=0.9", "enrol_held_out=false", "n_identities=10").assert_refused()
     assert compare("scenarios=[knn]").code == 0
 
 
@@ -229,6 +229,7 @@ def trained(tmp_path_factory, call, quick, set_folder):
         "name=mine",
         "init=prototype",
         "split.held_out=0.25",
+        "enrol_held_out=false",
         "fpir=0.1",
         "seed=3",
     )
@@ -322,7 +323,14 @@ def test_train_does_not_overwrite_an_identifier(trained, call, quick, tmp_path):
 
 
 def test_too_few_unknown_persons_for_the_rate_are_noticed_before_training(call, quick, tmp_path):
-    arguments = (*quick, f"runs_dir={tmp_path / 'runs'}", "name=mine", "split.held_out=0.1", "fpir=0.001")
+    arguments = (
+        *quick,
+        f"runs_dir={tmp_path / 'runs'}",
+        "name=mine",
+        "split.held_out=0.1",
+        "enrol_held_out=false",
+        "fpir=0.001",
+    )
     call("train", *arguments).assert_refused("fpir")
     assert_nothing_left(tmp_path)
 

@@ -208,14 +208,6 @@ def test_other_weights_or_settings_never_mix_with_what_is_there(tmp_path, broken
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_images_that_were_added_since_are_noticed(tmp_path):
-    root = pictures(tmp_path / "faces", {"anna": 6})
-    run(root, tmp_path / "set")
-    pictures(root, {"bert": 1})
-    with pytest.raises(InputError, match="made with images"):
-        run(root, tmp_path / "set")
-
-
 def test_two_runs_at_once_are_refused(tmp_path):
     class Nested(Watched):
         def embed(self, x_BCHW):
@@ -329,6 +321,10 @@ def test_the_command_end_to_end(call, tmp_path):
     assert (
         recipe["extractor"]["name"] == "random_projection" and recipe["extractor"]["arguments"]["embedding_dim"] == 64
     )
+    pictures(root, {"carl": 5})
+    ended = call("prepare", *arguments)
+    assert "added to the set that was there: 1 identities, 5 embeddings" in ended.out, ended.err
+    assert "added" not in call("prepare", *arguments).out
     call("prepare", *arguments, "extractor.seed=1").assert_refused("extractor random_projection-")
 
 

@@ -315,7 +315,7 @@ def test_people_are_enrolled_from_pictures_as_the_others_were(identifier, enroll
         return call("enrol", f"identifier={tmp_path / 'identifier'}", f"images={tmp_path / 'new'}", "num_workers=0",
                     f"out={tmp_path / 'out'}", *more)  # fmt: skip
 
-    enrol().assert_refused("'anna'", "enrolled already")
+    enrol().assert_refused("'anna'", "enrolled already with pictures that are not available", "remove=anna")
     enrol("identities=[ella]").assert_refused("'ella'", "anna, dora")
     enrol("identities=[dora]", "extractor=random_projection", "extractor.seed=9").assert_refused("of the enrolled")
     ended = enrol("identities=[dora]")
