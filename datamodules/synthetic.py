@@ -138,7 +138,8 @@ class SyntheticIdentities:
             strangers = self._centres(c, int(wrong_N.sum()), _WRONG_FAMILY, _WRONG_PERSON)
             family_N[wrong_N], centres_NL[torch.from_numpy(wrong_N)] = strangers
         noise_N1 = torch.from_numpy((self.noise * relative_noise_N).astype(np.float32))[:, None]
-        images_NL = self._noise(c, n).mul_(noise_N1).mul_(population.noise_FL[torch.from_numpy(family_N)]).add_(centres_NL)
+        directions_NL = population.noise_FL[torch.from_numpy(family_N)]
+        images_NL = self._noise(c, n).mul_(noise_N1).mul_(directions_NL).add_(centres_NL)
         # The map keeps lengths, so the norm is set in the smaller space. A length of exactly zero has no direction.
         length_N = images_NL.norm(dim=1).clamp_(min=torch.finfo(torch.float32).tiny)
         images_NL.mul_((torch.from_numpy(norm_N.astype(np.float32)) / length_N)[:, None])
