@@ -40,7 +40,7 @@ _LIMITS = {
 # Every random quantity has a stream of its own for each chunk, drawn row by row: the first K identities of a larger set
 # are the set of K, up to rounding.
 _POPULATION, _COUNT, _FAMILY, _PERSON, _PERSON_QUALITY = range(5)
-_IMAGE_QUALITY, _KIND, _WRONG_FAMILY, _WRONG_PERSON, _NOISE = range(5, 10)
+_IMAGE_QUALITY, _KIND, _WRONG_FAMILY, _WRONG_PERSON, _NOISE, _OWN_DIRECTIONS = range(5, 11)
 
 
 class Chunk(NamedTuple):
@@ -56,8 +56,9 @@ class SyntheticIdentities:
     """The first `n_identities` people of a random population, with images; the arguments are checked.
 
     A person's centre is the sum of the family's traits (in few directions, common to all people), the family's look and
-    a personal part, scaled to length 1. An image is the centre plus noise, which is stronger in the nuisance directions
-    that all people share (as pose and illumination), scaled to a norm that falls with the noise.
+    a personal part, scaled to length 1. An image is the centre plus noise, which is stronger in nuisance
+    directions (as pose and illumination), some common to all people and some to a family, scaled to a norm that falls
+    with the noise.
 
     An identity does not depend on how many others there are. The same seed gives the same data on one machine; other
     processors may round differently.
@@ -73,11 +74,12 @@ class SyntheticIdentities:
     trait_share: float = 0.4  # share of a centre's variance due to its family's traits
     family_share: float = 0.43  # share due to its family's look; the rest is personal
     spectrum_decay: float = 0.4  # exponent of the power law by which variance falls from direction to direction, >= 0
-    noise: float = 0.58  # length of the noise of an ordinary image, as a multiple of the centre's length
+    noise: float = 0.61  # length of the noise of an ordinary image, as a multiple of the centre's length
     identity_spread: float = 0.25  # standard deviation of log noise between people
     image_spread: float = 0.65  # standard deviation of log noise between images of a person
     nuisance_share: float = 0.45  # share of the noise variance in the nuisance directions
     nuisance_dims: int = 16  # nuisance directions, at most L
+    own_share: float = 0.5  # share of the nuisance variance in as many directions drawn anew for each family
     bad_share: float = 0.0075  # share of badly captured images, whose noise is multiplied by `bad_noise`
     bad_noise: float = 3.0
     wrong_share: float = 0.01  # share of images of a stranger from the same population (label errors)
@@ -130,12 +132,14 @@ class SyntheticIdentities:
         norm_N = self.norm * np.exp(NORM_JITTER * image_log_N2[:, 1])
         norm_N *= np.clip(relative_noise_N, 0.1, 10) ** -self.norm_exponent
 
-        centres_NL = self._centres(c, len(labels_K), _FAMILY, _PERSON)[torch.from_numpy(person_N)]
+        family_K, centres_KL = self._centres(c, len(labels_K), _FAMILY, _PERSON)
+        family_N, centres_NL = family_K[person_N], centres_KL[torch.from_numpy(person_N)]
         if wrong_N.any():
             strangers = self._centres(c, int(wrong_N.sum()), _WRONG_FAMILY, _WRONG_PERSON)
-            centres_NL[torch.from_numpy(wrong_N)] = strangers
+            family_N[wrong_N], centres_NL[torch.from_numpy(wrong_N)] = strangers
         noise_N1 = torch.from_numpy((self.noise * relative_noise_N).astype(np.float32))[:, None]
-        images_NL = self._noise(c, n).mul_(noise_N1).mul_(population.noise_L).add_(centres_NL)
+        directions_NL = population.noise_FL[torch.from_numpy(family_N)]
+        images_NL = self._noise(c, n).mul_(noise_N1).mul_(directions_NL).add_(centres_NL)
         # The map keeps lengths, so the norm is set in the smaller space. A length of exactly zero has no direction.
         length_N = images_NL.norm(dim=1).clamp_(min=torch.finfo(torch.float32).tiny)
         images_NL.mul_((torch.from_numpy(norm_N.astype(np.float32)) / length_N)[:, None])
@@ -183,12 +187,13 @@ class SyntheticIdentities:
     def _population(self) -> "_Population":
         return _Population.of(self)
 
-    def _centres(self, c: int, k: int, family_stream: int, person_stream: int) -> torch.Tensor:
-        """Unit centres of k people: (K, L) float32."""
+    def _centres(self, c: int, k: int, family_stream: int, person_stream: int) -> tuple[np.ndarray, torch.Tensor]:
+        """Families, (K,) int64, and unit centres, (K, L) float32, of k people."""
         family_K = self._stream(family_stream, c).integers(self.n_families, size=k)
         scale_L = self._population.personal_L
         personal_KL = self._stream(person_stream, c).standard_normal((k, len(scale_L)), dtype=np.float32) * scale_L
-        return torch.nn.functional.normalize(torch.from_numpy(self._population.families_FL[family_K] + personal_KL))
+        centres_KL = torch.from_numpy(self._population.families_FL[family_K] + personal_KL)
+        return family_K, torch.nn.functional.normalize(centres_KL)
 
     def _noise(self, c: int, n: int) -> torch.Tensor:
         """Standard normal numbers, (N, L) float32; torch draws them twice as fast as numpy."""
@@ -206,7 +211,7 @@ class _Population(NamedTuple):
 
     families_FL: np.ndarray  # sum of traits and look of each family
     personal_L: np.ndarray  # standard deviation of the personal part
-    noise_L: torch.Tensor  # relative standard deviation of the noise; the squares sum to 1
+    noise_FL: torch.Tensor  # relative standard deviation of each family's noise; the squares of a row sum to 1
     map_LD: torch.Tensor  # orthonormal rows
 
     @classmethod
@@ -218,13 +223,17 @@ class _Population(NamedTuple):
         families_FL = random.standard_normal((knobs.n_families, length)) * look_L * math.sqrt(knobs.family_share)
         traits_FT = random.standard_normal((knobs.n_families, n_traits)) * trait_T * math.sqrt(knobs.trait_share)
         families_FL[:, :n_traits] += traits_FT
-        noise_L = np.full(length, (1 - knobs.nuisance_share) / length)
+        noise_FL = np.full((knobs.n_families, length), (1 - knobs.nuisance_share) / length)
         # Spread evenly over directions that tell people apart well and hardly.
-        noise_L[np.linspace(0, length - 1, n_nuisance).astype(int)] += knobs.nuisance_share / n_nuisance
+        common = np.linspace(0, length - 1, n_nuisance).astype(int)
+        noise_FL[:, common] += (1 - knobs.own_share) * knobs.nuisance_share / n_nuisance
         map_DL, triangle = np.linalg.qr(random.standard_normal((knobs.dim, length)))
         map_DL *= np.sign(np.diag(triangle))  # uniformly distributed among orthonormal maps
+        order_FL = knobs._stream(_OWN_DIRECTIONS, 0).random((knobs.n_families, length)).argsort(axis=1)
+        own_FT = order_FL[:, :n_nuisance]
+        noise_FL[np.arange(knobs.n_families)[:, None], own_FT] += knobs.own_share * knobs.nuisance_share / n_nuisance
         personal_L = look_L * math.sqrt(max(0.0, 1 - knobs.trait_share - knobs.family_share))
-        to_torch = [torch.tensor(a, dtype=torch.float32) for a in (np.sqrt(noise_L), map_DL.T)]
+        to_torch = [torch.tensor(a, dtype=torch.float32) for a in (np.sqrt(noise_FL), map_DL.T)]
         return cls(families_FL.astype(np.float32), personal_L.astype(np.float32), *to_torch)
 
 
