@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: MIT
 """How the samples of an identity vary, learned from its own and from those of the identities around it.
 
-Axes: N samples, K identities, J identities with two or more samples, D embedding dimension, R directions.
+Axes: N samples, K identities, J identities with two or more samples, S strengths, D embedding dimension, R directions.
 
 The covariance of an identity is pooled over those around it and shrunk to that of all; distances are measured in units
 of it. With one covariance for all this is within-class covariance normalisation (Hatch, Kajarekar & Stolcke,
 Interspeech 2006), with one per class regularised discriminant analysis (Friedman, JASA 84, 1989).
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,83 +19,104 @@ from datamodules.partitioners.samples import TrainingSamples
 
 BLOCK_ELEMENTS = 1 << 22  # of intermediate results: 16 MiB of float32
 LEARN_ROWS = 1 << 20  # samples that covariances are learned from; 2 GiB at D = 512
+SAMPLES_KEPT = 16  # of an identity: 3 kB in half precision at R = 96
+CACHE_BYTES = 1 << 28  # factors of metrics that are kept for the next probes
 
 
 @dataclass(frozen=True)
-class LocalCovariance:
-    """Covariance of the samples around their class mean, in the directions of largest variance."""
+class LocalMetric:
+    """The samples around their class means, in the directions of largest variance; metrics are made when asked for."""
 
     basis_DR: Tensor  # orthonormal directions of largest within-class variance
-    # Covariance over all identities in these directions, divided by its effective eigenvalue tr(W^2) / tr(W), so that
-    # strengths mean the same for every covariance, data set and R.
-    pooled_RR: Tensor
+    whole_RR: Tensor  # covariance over all identities
+    centred_NR: Tensor  # samples less the part along their class mean, sorted by identity; any floating dtype
+    start_K: Tensor  # (K + 1,) int64 places where the samples of an identity begin
+    projected_KR: Tensor  # t mean_c in the directions
+    near_Kj: Tensor  # int32 neighbours of each identity, most similar first; -1 fills up
+    mean_length_K: Tensor  # mean cosine of the samples of an identity with its class mean
     # t in (0, 1], length of the mean of infinitely many unit samples of a class: the square root of the mean cosine
     # between two samples of one class. Estimated means come out longer, that of one sample with length 1.
     length: float
-    centred_NR: Tensor  # samples less their class mean, in the directions
-    start_K: Tensor  # (K + 1,) int64 places where the samples of an identity begin
-    near_Kj: Tensor  # int32 neighbours of each identity, most similar first; -1 fills up
-    prior: int  # degrees of freedom that the pooled covariance counts for
+    prior: int  # degrees of freedom that the covariance of all counts for
+    _cache: dict[tuple[int, tuple[float, ...]], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
-    def covariances(self) -> Iterator[tuple[int, Tensor]]:
-        """Some identities at a time: the first, and the (k, R, R) covariances, scaled as `pooled_RR` is.
+    def covariance(self, identity: int) -> Tensor:
+        """(R, R) covariance of an identity, divided by its effective eigenvalue tr(W^2) / tr(W).
 
-        The covariance of an identity is (sum of scatters + prior G) / (degrees of freedom + prior), the mean of its
-        posterior under an inverse Wishart prior around the pooled covariance G, with the scatters of its neighbours.
+        It is (sum of scatters + prior G) / (degrees of freedom + prior), the mean of the posterior under an inverse
+        Wishart prior around the covariance G of all, with the scatters of its neighbours. After the division strengths
+        mean the same for every identity, data set and R.
         """
-        r, n_K = self.basis_DR.shape[1], self.start_K.diff()
-        freedom_K = (n_K - 1).clamp_min(0)
-        whole_RR = self.centred_NR.T @ self.centred_NR / freedom_K.sum().clamp_min(1)
-        step = max(1, BLOCK_ELEMENTS // max(1, r * r))
-        for first in range(0, len(self.near_Kj), step):
-            made = []
-            for near_j in self.near_Kj[first : first + step]:
-                near_j = near_j[near_j >= 0].long()
-                count_j, end_j = n_K[near_j], n_K[near_j].cumsum(0)
-                index_n = torch.arange(int(end_j[-1]) if len(end_j) else 0, device=near_j.device)
-                rows_nR = self.centred_NR[index_n + (self.start_K[near_j] - end_j + count_j).repeat_interleave(count_j)]
-                made.append((rows_nR.T @ rows_nR + self.prior * whole_RR) / (freedom_K[near_j].sum() + self.prior))
-            yield first, _scaled(torch.stack(made))
+        near_j = self.near_Kj[identity]
+        near_j = near_j[near_j >= 0].long()
+        count_j = self.start_K[near_j + 1] - self.start_K[near_j]
+        end_j = count_j.cumsum(0)
+        index_n = torch.arange(int(end_j[-1]) if len(end_j) else 0, device=near_j.device)
+        index_n = index_n + (self.start_K[near_j] - end_j + count_j).repeat_interleave(count_j)
+        rows_nR = self.centred_NR[index_n].float()
+        freedom = int(count_j.sum()) - len(near_j)
+        return scaled((rows_nR.T @ rows_nR + self.prior * self.whole_RR) / (freedom + self.prior))
+
+    def given_back(self, offset_NR: Tensor, identity_N: Tensor, strengths: tuple[float, ...]) -> Tensor:
+        """(o' o - o' (I + strength W)^-1 o) / 2, at least 0: (S, N) halves of what the metric takes from |o|^2.
+
+        Strength 1 halves the squared distance in a direction of effective variance.
+        """
+        found_SN = offset_NR.new_zeros(len(strengths), len(offset_NR))
+        if not offset_NR.shape[1]:
+            return found_SN
+        sorted_N, order_N = identity_N.sort(stable=True)
+        present, counts = torch.unique_consecutive(sorted_N, return_counts=True)
+        for identity, which_n in zip(present.tolist(), order_N.split(counts.tolist()), strict=True):
+            offset_nR = offset_NR[which_n]
+            offset_SRn = offset_nR.T.expand(len(strengths), -1, -1)
+            short_SRn = torch.linalg.solve_triangular(self._factor(identity, strengths), offset_SRn, upper=False)
+            found_SN[:, which_n] = (offset_nR.square().sum(1) - short_SRn.square().sum(1)) / 2
+        return found_SN
+
+    def _factor(self, identity: int, strengths: tuple[float, ...]) -> Tensor:
+        # Cholesky factors (S, R, R) of I + strength W.
+        factor_SRR = self._cache.get((identity, strengths))
+        if factor_SRR is None:
+            covariance_RR = self.covariance(identity)
+            by_strength_S11 = covariance_RR.new_tensor(strengths)[:, None, None]
+            unit_RR = torch.eye(len(covariance_RR), device=covariance_RR.device)
+            factor_SRR = torch.linalg.cholesky(unit_RR + by_strength_S11 * covariance_RR)
+            if len(self._cache) * factor_SRR.nbytes < CACHE_BYTES:
+                self._cache[identity, strengths] = factor_SRR
+        return factor_SRR
+
+    def with_samples(self, cosine_N: Tensor, along_NR: Tensor, identity_N: Tensor, left_out_N: Tensor) -> Tensor:
+        """(N,) highest cosine of a probe with a kept sample of an identity; -1 if there is none.
+
+        A sample is L_c mean_c + z, with the mean cosine L_c and z in the R directions: what lies beside them is left
+        out.
+
+        Args:
+            cosine_N: of probe and class mean.
+            along_NR: the probe in the directions.
+            left_out_N: int64 places in `centred_NR` of samples that do not count, -1 for none.
+        """
+        found_N = torch.full_like(cosine_N, -1.0)
+        sorted_N, order_N = identity_N.sort(stable=True)
+        present, counts = torch.unique_consecutive(sorted_N, return_counts=True)
+        starts = self.start_K.tolist()
+        for identity, which_n in zip(present.tolist(), order_N.split(counts.tolist()), strict=True):
+            first, end = starts[identity], starts[identity + 1]
+            if first == end:
+                continue
+            part_nm = along_NR[which_n] @ self.centred_NR[first:end].float().T
+            place_n1 = (left_out_N[which_n] - first)[:, None]
+            part_nm = part_nm.masked_fill(torch.arange(end - first, device=place_n1.device) == place_n1, -torch.inf)
+            found_N[which_n] = (part_nm.amax(1) + self.mean_length_K[identity] * cosine_N[which_n]).clamp_min(-1)
+        return found_N
 
 
-def metric(covariance_kRR: Tensor, strength: float) -> Tensor:
-    """(I + strength W)^-1 - I, the share of the squared distance that a scaled covariance W takes: between -I and 0.
-
-    Of (k, R, R) or (R, R). Strength 0 is the plain distance; 1 halves the squared distance in a direction of effective
-    variance.
-    """
-    identity = torch.eye(covariance_kRR.shape[-1], device=covariance_kRR.device)
-    return torch.linalg.inv(identity + strength * covariance_kRR) - identity
-
-
-def given_back(offset_bTR: Tensor, identity_bT: Tensor, metrics: Iterable[tuple[int, Tensor]]) -> Tensor:
-    """-o' M o / 2, half of what the metric takes from the squared distance: (b, T), at least 0.
-
-    `metrics` are the first identity and the (k, R, R) metrics of it and those that follow, of any floating dtype;
-    identities without a metric get 0.
-    """
-    offset_NR, identity_N = offset_bTR.flatten(0, 1), identity_bT.flatten()
-    sorted_N, order_N = identity_N.sort(stable=True)
-    found_N = offset_NR.new_zeros(len(offset_NR))
-    for first, metric_kRR in metrics if offset_NR.shape[1] else ():
-        low, high = torch.searchsorted(sorted_N, torch.tensor([first, first + len(metric_kRR)]).to(sorted_N)).tolist()
-        present, counts = torch.unique_consecutive(sorted_N[low:high], return_counts=True)
-        # One by one: a gather of a metric per candidate would move R^2 numbers for each.
-        parts = torch.split(order_N[low:high], counts.tolist())
-        for identity, which in zip(present.tolist(), parts, strict=True):
-            offset_nR = offset_NR[which]
-            product_nR = offset_nR @ metric_kRR[identity - first].to(offset_nR.dtype)
-            found_N[which] = -(product_nR * offset_nR).sum(1) / 2
-    return found_N.view(identity_bT.shape)
-
-
-def given_back_alike(offset_bTR: Tensor, metric_RR: Tensor) -> Tensor:
-    """The same under one metric for all: (b, T)."""
-    return -((offset_bTR @ metric_RR) * offset_bTR).sum(2) / 2
-
-
-def learn(class_means_KD: Tensor, samples: TrainingSamples, directions: int, pool: int, prior: int) -> LocalCovariance:
-    """Learns from training samples, of at most 1,048,576 of them evenly over the identities.
+def learn(
+    class_means_KD: Tensor, samples: TrainingSamples, directions: int, pool: int, prior: int,
+    donor_K: Tensor | None = None,
+) -> LocalMetric:  # fmt: skip
+    """Learns from the first 16 training samples of each identity, fewer if that is more than 1,048,576 in all.
 
     The neighbours of an identity are those with two or more samples whose class means are most similar to its own,
     itself among them, until they have `pool` degrees of freedom (samples beyond the first of each) together. With R = 0
@@ -105,32 +125,45 @@ def learn(class_means_KD: Tensor, samples: TrainingSamples, directions: int, poo
     Args:
         class_means_KD: float32, of unit length.
         directions: R at most; there are fewer if there are fewer degrees of freedom.
-        pool, prior: degrees of freedom, of a neighbourhood at least 1, of the pooled covariance at least 0.
+        pool, prior: degrees of freedom, of a neighbourhood at least 1, of the covariance of all at least 0.
+        donor_K: bool, the identities that directions and covariances are learned from; None for all.
     """
     device, (k, dim) = class_means_KD.device, class_means_KD.shape
-    rows, labels = samples.split.rows, samples.split.labels
-    if len(rows) > LEARN_ROWS:
-        counts = np.bincount(labels, minlength=k)
-        rank = np.arange(len(labels)) - (np.cumsum(counts) - counts)[labels]
-        kept = rank < max(2, LEARN_ROWS // k)
-        rows, labels = rows[kept], labels[kept]
+    rows, labels = kept(samples, k)
     sample_ND = torch.from_numpy(normalise_rows(samples.embeddings_ND[rows])).to(device)
     label_N = torch.from_numpy(labels.astype(np.int64)).to(device)
     count_K = torch.bincount(label_N, minlength=k)
-    total_KD = torch.zeros_like(class_means_KD).index_add_(0, label_N, sample_ND)
+    mean_ND = class_means_KD[label_N]
+    cosine_N = (sample_ND * mean_ND).sum(1)
+    mean_length_K = torch.zeros(k, device=device).index_add_(0, label_N, cosine_N) / count_K.clamp_min(1)
     # |sum|^2 - n is the sum of the cosines of all n (n - 1) pairs.
-    pairs, cosines = (count_K * (count_K - 1)).sum(), (total_KD.square().sum(1) - count_K).sum()
+    pairs = (count_K * (count_K - 1)).sum()
+    cosines = ((count_K * mean_length_K).square() - count_K).sum()
     length = float((cosines / pairs).clamp(0.01, 1).sqrt()) if pairs else 1.0
 
-    sample_ND -= (total_KD / count_K.clamp_min(1)[:, None])[label_N]
-    freedom_K = (count_K - 1).clamp_min(0)
+    sample_ND -= mean_length_K[label_N][:, None] * mean_ND
+    donor_K = torch.ones(k, dtype=torch.bool, device=device) if donor_K is None else donor_K
+    freedom_K = (count_K - 1).clamp_min(0) * donor_K
     r = min(directions, dim, int(freedom_K.sum()))
-    basis_DR = torch.linalg.eigh(sample_ND.T @ sample_ND)[1][:, dim - r :]
-    centred_NR = sample_ND @ basis_DR
-    pooled_RR = _scaled(centred_NR.T @ centred_NR / freedom_K.sum().clamp_min(1))
+    of_donors_nD = sample_ND[donor_K[label_N]]
+    basis_DR = torch.linalg.eigh(of_donors_nD.T @ of_donors_nD)[1][:, dim - r :]
+    of_donors_nR = of_donors_nD @ basis_DR
+    whole_RR = of_donors_nR.T @ of_donors_nR / freedom_K.sum().clamp_min(1)
     start_K = torch.cat([count_K.new_zeros(1), count_K.cumsum(0)])
     near_Kj = _neighbours(class_means_KD, freedom_K, pool) if r else count_K.new_full((k, 0), -1).int()
-    return LocalCovariance(basis_DR, pooled_RR, length, centred_NR, start_K, near_Kj, prior)
+    centred_NR = (sample_ND @ basis_DR).half()
+    projected_KR = length * class_means_KD @ basis_DR
+    return LocalMetric(basis_DR, whole_RR, centred_NR, start_K, projected_KR, near_Kj, mean_length_K, length, prior)
+
+
+def kept(samples: TrainingSamples, n_identities: int) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) rows and (N,) labels of the samples that are learned from, sorted by identity."""
+    order = np.argsort(samples.split.labels, kind="stable")
+    rows, labels = samples.split.rows[order], samples.split.labels[order]
+    counts = np.bincount(labels, minlength=n_identities)
+    rank = np.arange(len(labels)) - (np.cumsum(counts) - counts)[labels]
+    few = rank < min(SAMPLES_KEPT, max(2, LEARN_ROWS // n_identities))
+    return rows[few], labels[few]
 
 
 def _neighbours(class_means_KD: Tensor, freedom_K: Tensor, pool: int) -> Tensor:
@@ -143,10 +176,11 @@ def _neighbours(class_means_KD: Tensor, freedom_K: Tensor, pool: int) -> Tensor:
         freedom_kj = freedom_J[near_kj]
         taken_kj = freedom_kj.cumsum(1) - freedom_kj < pool
         parts.append(donors_J[near_kj].masked_fill(~taken_kj, -1).int())
-    return torch.cat(parts)
+    near_Kj = torch.cat(parts)
+    return near_Kj[:, : int((near_Kj >= 0).sum(1).max())]
 
 
-def _scaled(covariance_kRR: Tensor) -> Tensor:
-    trace_k = covariance_kRR.diagonal(dim1=-2, dim2=-1).sum(-1)
-    effective_k = covariance_kRR.square().sum((-2, -1)) / trace_k.clamp_min(1e-12)
-    return covariance_kRR / effective_k.clamp_min(1e-12)[..., None, None]
+def scaled(covariance_RR: Tensor) -> Tensor:
+    """(R, R), a covariance divided by its effective eigenvalue tr(W^2) / tr(W)."""
+    effective = covariance_RR.square().sum() / covariance_RR.trace().clamp_min(1e-12)
+    return covariance_RR / effective.clamp_min(1e-12)

@@ -217,9 +217,7 @@ def test_ranks_begin_with_the_answer_and_name_nobody_twice(name):
         assert len(set(named)) == len(named) and set(row[len(named) :]) <= {-1}
 
 
-@pytest.mark.parametrize(
-    ("group", "name"), [("decision", "fused"), ("decision", "calibrated"), ("router", "learned_gate")]
-)
+@pytest.mark.parametrize(("group", "name"), [("decision", "calibrated"), ("router", "learned_gate")])
 def test_what_was_fitted_for_others_is_refused(group, name):
     parts, other = Parts(), Parts(k=12, m=3)
     router, decision = NearestClass(2), Argmax()

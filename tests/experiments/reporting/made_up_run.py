@@ -16,7 +16,7 @@ SCENARIOS = {
     "knn": ("", "nearest_class", "", 0.38, 0.80),
     "clustered_maxmax": ("kmeans", "max_output", "max_output", 0.55, 0.76),
     "clustered_nearest": ("kmeans", "nearest_class", "argmax", 0.62, 0.74),
-    "clustered_fused": ("kmeans", "nearest_class", "fused", 0.75, 0.72),
+    "clustered_fused": ("kmeans", "nearest_class", "metric", 0.75, 0.72),
 }
 CLUSTER_ACCURACY = {
     ("random", "max_output"): (94.9, 92.6),
