@@ -8,6 +8,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from datamodules.files import atomic_folder, open_npy, read_json, write_json
 CHUNK_ROWS = 65_536  # rows that a pass over a whole set reads at a time: 128 MiB of float32 at D = 512
 UNKNOWN = "unknown"  # the answer for people who are not enrolled, unless another word is chosen
 DTYPES = ("float16", "float32")
+
+PICTURES = {".jpg", ".jpeg", ".png", ".pgm", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,11 @@ class EmbeddingSet:
         if not folder.is_dir():
             cure = "check data.path, or make one with experiments.prepare"
             raise InputError(f"no folder {folder}", "an EmbeddingSet folder", cure)
+        if not (folder / "meta.json").exists() and any(
+            file.suffix.lower() in PICTURES for file in islice(folder.glob("*/*"), 1000)
+        ):
+            cure = f"embed them first: python -m experiments.prepare source.root={folder} extractor=... out=SET"
+            raise InputError(f"{folder}, a folder of pictures", "an EmbeddingSet folder", cure)
         meta = read_json(folder / "meta.json")
         embeddings = open_npy(folder / "embeddings.npy", DTYPES, ndim=2)
         labels = np.asarray(open_npy(folder / "labels.npy", ("int32",), ndim=1))

@@ -21,7 +21,11 @@ def test_the_walk_has_at_most_twelve_stops():
 def test_what_is_named_exists(name, file):
     tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
     defined = {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
-    defined |= {target.id for node in tree.body if isinstance(node, ast.Assign) for target in node.targets}
+    defined |= {
+        part.id
+        for node in tree.body if isinstance(node, ast.Assign)
+        for target in node.targets for part in ast.walk(target) if isinstance(part, ast.Name)
+    }  # fmt: skip
     assert set(name.split(".")) <= defined
 
 

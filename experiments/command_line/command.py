@@ -20,10 +20,11 @@ import hydra
 import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from hydra.utils import get_method, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -32,6 +33,9 @@ from datamodules.files import disk_error
 from experiments.command_line.choices import CONFIGS, files
 from experiments.command_line.terminal import FLAGS_HELP, note_typed, show_error, verbosity, without_flags
 from experiments.command_line.trainer_arguments import check_callbacks, check_trainer
+
+# data.path= without any of the others selects data=embedding_set. Suites and finished runs choose their data.
+ALONE = {"data.path", "data", "+data", "run", "sweep", "suite"}
 
 
 def command(config_name: str, schema: type, work: str, after_multirun: str | None = None) -> Callable[[], None]:
@@ -61,11 +65,17 @@ def command(config_name: str, schema: type, work: str, after_multirun: str | Non
         # Hydra prints errors in its own way and exits with 1; with this variable it raises them, and we print one line.
         os.environ["HYDRA_FULL_ERROR"] = "1"
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with errors_as_one_line():
+        with errors_as_one_line(schema):
             note_typed(config_name, sys.argv[1:])
             words, level = without_flags(sys.argv[1:])
             if "scenario" in {field.name for field in dataclasses.fields(schema)}:
                 words = [scenario_name(word) for word in words]
+            swept = any(word in ("-m", "--multirun") or word.startswith("sweep=") for word in words)
+            words = [quoted(word, swept) for word in words]
+            if config_name in ("compare", "train") and {word.partition("=")[0] for word in words} & ALONE == {
+                "data.path"
+            }:
+                words.append("data=embedding_set")
             if {"--help", "-h"} & set(words):
                 # Hydra's own help would first list every group, which takes a second.
                 content = yaml.safe_load((CONFIGS / f"{config_name}.yaml").read_text(encoding="utf-8"))
@@ -96,7 +106,49 @@ def scenario_name(word: str) -> str:
     return f"scenario.name={row}" if "=" not in row or row[0] in "\"'" else f'scenario.name="{row}"'
 
 
+def quoted(word: str, multirun: bool) -> str:
+    """`key=value` with the value in quotes if Hydra's grammar does not know it, as a path may be; any other as it is.
+
+    A path with commas is a sweep in a multirun, and a text otherwise.
+
+    >>> quoted("data.path=/données [1]", False), quoted("seed=3", False)
+    ('data.path="/données [1]"', 'seed=3')
+    """
+    key, _, value = word.partition("=")
+    if not value or value[0] in "[{\"'" or key.startswith("-") or (multirun and "," in value):
+        return word
+    try:
+        if not OverridesParser.create().parse_override(word).is_sweep_override() or multirun:
+            return word
+        if "/" not in value:  # a list of values without -m, which Hydra explains
+            return word
+    except HydraException:
+        pass
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)  # backslashes count before a quote only
+    end = re.search(r"\\*$", value)
+    return f'{key}="{escaped}{end[0] if end else ""}"'
+
+
+def known_keys(schema: type) -> Iterator[str]:
+    """The keys of a command with dots, those of its groups' files too: `seed`, `split.held_out`, `data.path`."""
+    for field in dataclasses.fields(schema):
+        yield field.name
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
+            yield from (f"{field.name}.{key}" for key in known_keys(field.type))
+        for name in files(field.name) if (CONFIGS / field.name).is_dir() else ():
+            text = (CONFIGS / field.name / f"{name}.yaml").read_text(encoding="utf-8")
+            yield from (f"{field.name}.{key}" for key in re.findall(r"^([a-z]\w*):", text, re.MULTILINE))
+
+
 def _run(work: str, cfg: DictConfig) -> int | None:
+    name = cfg.get("name")
+    if name and "runs_dir" in cfg and (name in (".", "..") or set(name) & set("/\\")):
+        raise InputError(f"name={name}", "the name of a folder inside runs_dir", "set runs_dir= for another place")
+    for key in ("seed", "seeds"):
+        value = cfg.get(key)
+        given = value if isinstance(value, ListConfig) else [value]
+        if negative := [one for one in given if isinstance(one, int) and one < 0]:
+            raise InputError(f"{key} with {negative[0]}", "numbers of at least 0", f"correct {key}=")
     if "logger" in cfg:
         instantiate(cfg.logger)  # a logger that cannot be built is refused before anything is written
     if isinstance(OmegaConf.select(cfg, "trainer"), DictConfig) and OmegaConf.get_type(cfg.trainer) is dict:  # open
@@ -139,15 +191,18 @@ def multirun_goes_on(codes: list[int | None]) -> Iterator[None]:
 
 
 @contextmanager
-def errors_as_one_line() -> Iterator[None]:
-    """Prints an error that the user can mend as one line on standard error, and exits with code 2."""
+def errors_as_one_line(schema: type | None = None) -> Iterator[None]:
+    """Prints an error that the user can mend as one line on standard error, and exits with code 2.
+
+    A misspelt key gets the nearest one of the schema.
+    """
     try:
         yield
     except KeyboardInterrupt:
         print("stopped; what is finished is kept, repeat the command to go on", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        if (line := as_input_error(error)) is None:
+        if (line := as_input_error(error, schema)) is None:
             raise  # a defect of ours: its traceback helps
         show_error(line)
         sys.exit(2)
@@ -169,8 +224,11 @@ def refuse_unknown(schema: type, cfg: DictConfig, prefix: str = "") -> None:
             refuse_unknown(inner, cfg[key], f"{prefix}{key}.")
 
 
-def as_input_error(error: BaseException) -> str | None:
-    """The one line for an error that the user's input caused, None for any other error."""
+def as_input_error(error: BaseException, schema: type | None = None) -> str | None:
+    """The one line for an error that the user's input caused, None for any other error.
+
+    A misspelt key gets the nearest one of the schema.
+    """
     chain: BaseException | None = error
     seen: list[BaseException] = []
     while chain is not None and not any(chain is each for each in seen):  # an error may be its own cause
@@ -186,6 +244,14 @@ def as_input_error(error: BaseException) -> str | None:
         known = files(group)
         cure = nearest(name, known, f"correct the name or add configs/{group}/{name}.yaml")
         return f"got {group}={name}; expected one of {', '.join(known)}; cure: {cure}"
+    inside = " ".join(str(each) for each in seen)
+    unknown = re.search(r"Could not override '([^']+)'", inside)
+    if schema and unknown and "not in" in inside:
+        keys = set(known_keys(schema))
+        if unknown[1] not in keys:
+            inner_keys = [key for key in keys if key.rpartition(".")[0] == unknown[1].rpartition(".")[0]]
+            cure = nearest(unknown[1], inner_keys or keys, "correct the key, or see --help")
+            return f"got {unknown[1]}; expected a key of this command; cure: {cure}"
     if isinstance(error, YAMLError):
         text, inner = f"YAML that cannot be read: {text}", ""
     elif isinstance(error, ValueError) and "Config group override must be" in text:  # data=null

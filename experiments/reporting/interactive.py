@@ -87,9 +87,10 @@ def _entries(figure: Figure) -> dict[str, tuple[Any, Any]]:
 def _name(artist: Artist, entries: dict[str, tuple[Any, Any]]) -> str:
     """The entry that looks like an artist: by colour and marker, or by colour alone if no other entry has it."""
     colour = _colour(artist)
-    alike = {name: handle for name, (handle, _) in entries.items() if to_hex(handle.get_color()) == colour}
+    alike = {name: handle for name, (handle, _) in entries.items() if _colour(handle) == colour}
     if isinstance(artist, Line2D) and len(alike) > 1:
-        alike = {name: handle for name, handle in alike.items() if handle.get_marker() == artist.get_marker()}
+        lines = {name: handle for name, handle in alike.items() if isinstance(handle, Line2D)}
+        alike = {name: handle for name, handle in lines.items() if handle.get_marker() == artist.get_marker()}
     return next(iter(alike)) if len(alike) == 1 else ""
 
 

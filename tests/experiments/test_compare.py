@@ -131,7 +131,7 @@ def test_the_run_folder_holds_what_is_promised(runs):
     assert list((folder / "figures").glob("*.png")) and not list(folder.rglob("*.tmp"))
     manifest = json.loads((folder / "manifest.json").read_text())
     assert len(manifest["subnetworks"]) == 10 and manifest["failed"] == {} and manifest["dataset"] == "toy"
-    assert {"versions", "git_commit", "command", "config_hash"} <= set(manifest["provenance"])
+    assert {"versions", "git_commit", "command"} <= set(manifest["provenance"])
     assert (
         re.search(r"report: \S+report.html", ended.out) and "clustered_nearest" in ended.out.replace(" ", "_").lower()
     )

@@ -24,7 +24,7 @@ CONFIG = OmegaConf.create({"loss": {"scale": 64.0}})
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("experiments.runs.run_folder.provenance", lambda config: {})  # it asks git
+    monkeypatch.setattr("experiments.runs.run_folder.provenance", lambda: {})  # it asks git
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # processes die here, no machine does
 
 
