@@ -8,7 +8,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,6 @@ from datamodules.files import atomic_folder, open_npy, read_json, write_json
 CHUNK_ROWS = 65_536  # rows that a pass over a whole set reads at a time: 128 MiB of float32 at D = 512
 UNKNOWN = "unknown"  # the answer for people who are not enrolled, unless another word is chosen
 DTYPES = ("float16", "float32")
-
-PICTURES = {".jpg", ".jpeg", ".png", ".pgm", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -75,9 +73,7 @@ class EmbeddingSet:
         if not folder.is_dir():
             cure = "check data.path, or make one with experiments.prepare"
             raise InputError(f"no folder {folder}", "an EmbeddingSet folder", cure)
-        if not (folder / "meta.json").exists() and any(
-            file.suffix.lower() in PICTURES for file in islice(folder.glob("*/*"), 1000)
-        ):
+        if not (folder / "meta.json").exists() and _has_pictures(folder):
             cure = f"embed them first: python -m experiments.prepare source.root={folder} extractor=... out=SET"
             raise InputError(f"{folder}, a folder of pictures", "an EmbeddingSet folder", cure)
         meta = read_json(folder / "meta.json")
@@ -214,6 +210,13 @@ def check_names(identities: Iterable[str], where: str, cure: str, unknown: str =
         expected = f"another name: {unknown!r} is the answer for people who are not enrolled"
         cure += ", or choose another word: source.unknown= of prepare, EmbeddingSet.write(..., unknown=)"
         raise InputError(f"{where}: an identity called {unknown!r}", expected, cure)
+
+
+def _has_pictures(folder: Path) -> bool:
+    from datamodules.images import SUFFIXES  # Pillow, which a set does not need
+
+    some = islice(chain(folder.glob("*"), folder.glob("*/*")), 1000)
+    return any(file.suffix.lower() in SUFFIXES for file in some)
 
 
 def _read_lines(path: Path) -> tuple[str, ...]:

@@ -100,9 +100,8 @@ class LocalMetric:
         found_N = torch.full_like(cosine_N, -1.0)
         sorted_N, order_N = identity_N.sort(stable=True)
         present, counts = torch.unique_consecutive(sorted_N, return_counts=True)
-        starts = self.start_K.tolist()
-        for identity, which_n in zip(present.tolist(), order_N.split(counts.tolist()), strict=True):
-            first, end = starts[identity], starts[identity + 1]
+        spans = self.start_K[present].tolist(), self.start_K[present + 1].tolist()
+        for identity, first, end, which_n in zip(present.tolist(), *spans, order_N.split(counts.tolist()), strict=True):
             if first == end:
                 continue
             part_nm = along_NR[which_n] @ self.centred_NR[first:end].float().T

@@ -21,6 +21,7 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from hydra.utils import get_method, instantiate
@@ -124,9 +125,7 @@ def quoted(word: str, multirun: bool) -> str:
             return word
     except HydraException:
         pass
-    escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)  # backslashes count before a quote only
-    end = re.search(r"\\*$", value)
-    return f'{key}="{escaped}{end[0] if end else ""}"'
+    return f"{key}={QuotedString(value, Quote.double).with_quotes()}"
 
 
 def known_keys(schema: type) -> Iterator[str]:
@@ -218,7 +217,7 @@ def refuse_unknown(schema: type, cfg: DictConfig, prefix: str = "") -> None:
     for key in cfg:
         if key not in known:
             expected = f"one of {', '.join(prefix + name for name in known)}"
-            raise InputError(f"{prefix}{key}", expected, "correct the key")
+            raise InputError(f"{prefix}{key}", expected, nearest(key, known, "correct the key"))
         inner = known[key]
         if isinstance(inner, type) and dataclasses.is_dataclass(inner):
             refuse_unknown(inner, cfg[key], f"{prefix}{key}.")

@@ -31,7 +31,7 @@ class Argmax(Decision):
     def rank(self, scores: ProbeScores, clusters_BP: Tensor, most: int) -> Ranked:
 
         def candidates(cluster, which_b):
-            for block, output_bC, _ in outputs_of(scores, cluster, which_b):
+            for block, output_bC in outputs_of(scores, cluster, which_b):
                 yield block, *output_bC.topk(min(most, output_bC.shape[1]), dim=1)
 
         return ranked_inside(scores, clusters_BP, most, candidates)

@@ -51,7 +51,7 @@ class Calibrated(Decision):
         self, scores: ProbeScores, cluster: int, which_b: Tensor, most: int
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
         factor = self.factor if self.factor_M is None else float(self.factor_M[cluster])
-        for block, output_bC, _ in outputs_of(scores, cluster, which_b):
+        for block, output_bC in outputs_of(scores, cluster, which_b):
             z_bC = factor * output_bC
             best_b1, class_b1 = z_bC.max(1, keepdim=True)
             # log p of all but the best is precise, of the best only its distance to them: log p / (1 - p).
@@ -78,7 +78,7 @@ def _own_probes(scores: ProbeScores, cluster: int, truth_B: Tensor) -> list[tupl
         return []
     class_B = torch.searchsorted(identity_C, truth_B).clamp_max(len(identity_C) - 1)
     which_b = (identity_C[class_B] == truth_B).nonzero().squeeze(1)
-    return [(output_bC, class_B[which_b[block]]) for block, output_bC, _ in outputs_of(scores, cluster, which_b)]
+    return [(output_bC, class_B[which_b[block]]) for block, output_bC in outputs_of(scores, cluster, which_b)]
 
 
 def best_factor(parts: list[tuple[Tensor, Tensor]]) -> float:

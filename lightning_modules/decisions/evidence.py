@@ -80,18 +80,19 @@ def kinds(
     given_SBX = local.given_back(offset_NR, identity_N, strengths).unflatten(1, identity_BX.shape)
     none_N = torch.full_like(identity_N, -1)
     nearest_BX = local.with_samples(cosine_BX.flatten(), along_NR, identity_N, none_N).view_as(cosine_BX)
-    tight_BX = (cosine_BX - 1) * tightness(local, local.start_K.diff(), local.mean_length_K)[identity_BX]
+    count_BX = local.start_K[identity_BX + 1] - local.start_K[identity_BX]
+    tight_BX = (cosine_BX - 1) * tightness(local, count_BX, local.mean_length_K[identity_BX])
     return _stacked(cosine_BX, given_SBX, tight_BX, nearest_BX)
 
 
-def tightness(local: LocalMetric, count_K: Tensor, mean_length_K: Tensor) -> Tensor:
-    """(K,) mean cosine of two samples of a class over that of all classes, shrunk to 1 as by four samples.
+def tightness(local: LocalMetric, count_N: Tensor, mean_length_N: Tensor) -> Tensor:
+    """(N,) mean cosine of two samples of a class over that of all classes, shrunk to 1 as by four samples.
 
     ((|sum|^2 - n) / n + 4 t^2) / (n - 1 + 4) / t^2, for n = 1 sample 1; |sum| is n times the mean length.
     """
     t2 = local.length**2
-    tight_K = (count_K * mean_length_K.square() - 1 + TIGHTNESS_PRIOR * t2) / (count_K - 1 + TIGHTNESS_PRIOR) / t2
-    return torch.where(count_K > 1, tight_K, 1.0)
+    tight_N = (count_N * mean_length_N.square() - 1 + TIGHTNESS_PRIOR * t2) / (count_N - 1 + TIGHTNESS_PRIOR) / t2
+    return torch.where(count_N > 1, tight_N, 1.0)
 
 
 def of_training_samples(scores: ProbeScores, samples: TrainingSamples, fold: int, settings: tuple[int, int, int],
@@ -138,7 +139,7 @@ def of_training_samples(scores: ProbeScores, samples: TrainingSamples, fold: int
     unseen_B = rest_length_B * ((unit_BD - along_BR @ local.basis_DR.T) * rest_BD).sum(1)
     nearest_BX = torch.where(right_BX, nearest_BX + (unseen_B - seen_B)[:, None], nearest_BX)
     given_SN = local.given_back(offset_BXR.flatten(0, 1), identity_BX.flatten(), strengths)
-    tight_BX = tightness(local, count_K, local.mean_length_K)[identity_BX]
+    tight_BX = tightness(local, count_K[identity_BX], local.mean_length_K[identity_BX])
     rest_tight_B = tightness(local, count_K[truth_B] - 1, rest_length_B)
     tight_BX = torch.where(right_BX, rest_tight_B[:, None], tight_BX)
     cosine_BX = torch.where(right_BX, rest_cosine_B1, cosine_BX)

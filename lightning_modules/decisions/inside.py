@@ -16,19 +16,13 @@ BLOCK_ELEMENTS = 1 << 25  # outputs at a time: 128 MiB of float32
 Candidates = Callable[[int, Tensor], Iterator[tuple[slice, Tensor, Tensor]]]
 
 
-def outputs_of(scores: ProbeScores, cluster: int, which_b: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Outputs of one head and cosines with the class means of its classes, some of the probes `which_b` at a time.
-
-    Yields a slice of `which_b`, the (., C) outputs and the (., C) cosines; without heads the cosines twice.
-    """
-    heads, means_CD = scores.heads, scores.class_means_KD[identities_of(scores, cluster)]
-    step = max(1, BLOCK_ELEMENTS // (len(means_CD) * (1 if heads is None else heads.rows_per_class)))
+def outputs_of(scores: ProbeScores, cluster: int, which_b: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Outputs of the head of a cluster, some of the probes `which_b` at a time: a slice of them, and (., C)."""
+    heads, classes = scores.heads, len(identities_of(scores, cluster))
+    step = max(1, BLOCK_ELEMENTS // (classes * heads.rows_per_class))
     for start in range(0, len(which_b), step):
         block = slice(start, start + step)
-        probes_bD = scores.probes_BD[which_b[block]]
-        cosine_bC = probes_bD @ means_CD.T
-        output_bC = cosine_bC if heads is None else heads.scores(cluster, probes_bD)
-        yield block, output_bC, cosine_bC
+        yield block, heads.scores(cluster, scores.probes_BD[which_b[block]])
 
 
 def identities_of(scores: ProbeScores, cluster: int) -> Tensor:

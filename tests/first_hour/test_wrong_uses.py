@@ -22,6 +22,7 @@ WRONG = [
     (compare, "data.pth=x", misspelt("data.pth", "data.path")),
     (compare, "split.held_ot=1", misspelt("split.held_ot", "split.held_out")),
     (compare, "loss.scle=3", misspelt("loss.scle", "loss.scale")),
+    (compare, "+n_subnts=2", "n_subnts; expected one of"),
     (compare, "loss=arcfac", "loss=arcfac; expected one of"),
     (compare, "trainer.max_epoch=3", "trainer.max_epoch; expected trainer.max_epochs"),
     (compare, "name=../x", "name=../x; expected the name of a folder inside runs_dir"),
@@ -51,9 +52,10 @@ def test_a_wrong_use_is_one_line_and_writes_nothing(main, word, first, tmp_path,
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_of_pictures_is_told_of_prepare(tmp_path, monkeypatch, capsys):
-    (tmp_path / "faces" / "Zoë").mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(tmp_path / "faces" / "Zoë" / "1.png")
+@pytest.mark.parametrize("inside", [".", "Zoë"])
+def test_a_folder_of_pictures_is_told_of_prepare(inside, tmp_path, monkeypatch, capsys):
+    (tmp_path / "faces" / inside).mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "faces" / inside / "1.jfif", format="JPEG")
     code, text = ends(compare, [f"data.path={tmp_path / 'faces'}"], monkeypatch, capsys)
     assert code == 2 and "a folder of pictures" in text and "experiments.prepare source.root=" in text
 

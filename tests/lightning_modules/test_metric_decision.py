@@ -16,6 +16,7 @@ from datamodules.splits import Split
 from lightning_modules.decisions.metric import Metric
 from lightning_modules.decisions.nearest_mean import NearestMean
 from lightning_modules.identifier import Identifier
+from lightning_modules.local_metric import learn
 from lightning_modules.routers.nearest_class import NearestClass
 from tests.rounding import rounding
 
@@ -141,13 +142,20 @@ def test_evidence_that_repairs_nothing_is_not_used():
 
 
 def test_an_identity_takes_less_than_four_kilobytes():
-    world = make_world(n_train=40)
-    fitted = world.fitted(p=K)
-    assert len(fitted.decision.centred_NR) == 16 * K
-    bytes_of_an_identity = 16 * 96 * 2 + 96 * 4 + 300 // 15 * 4 + 16  # samples, mean, neighbours, start and length
-    assert bytes_of_an_identity < 4096
-    assert fitted.decision.centred_NR.dtype == torch.float16 and fitted.decision.near_Kj.dtype == torch.int32
-    assert fitted.decision.near_Kj.shape[1] <= -(-SMALL["pool"] // 15)
+    random, k = np.random.default_rng(0), 120
+    labels = np.repeat(np.arange(k), 40)
+    rows = normalise_rows(random.standard_normal((k, 128)))[labels] + 0.3 * random.standard_normal((len(labels), 128))
+    rows, split = normalise_rows(rows).astype(np.float32), Split(np.arange(len(labels)), labels.astype(np.int32))
+    learned = learn(torch.from_numpy(class_means(rows, split, k)), TrainingSamples(rows, split), 96, 300, 200)
+    growing = (
+        learned.centred_NR,
+        learned.start_K,
+        learned.projected_KR,
+        learned.near_Kj,
+        learned.mean_length_K,
+    )  # the others do not depend on the number of identities
+    assert sum(one.nbytes for one in growing) / k < 4096
+    assert learned.centred_NR.shape == (16 * k, 96)
 
 
 def test_a_fitted_decision_is_saved_and_answers_alike(tmp_path):
