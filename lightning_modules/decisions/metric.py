@@ -46,9 +46,9 @@ class Metric(Decision):
     evidence does not repair more of their answers than it breaks by two standard deviations (sign test), class means
     decide alone. Validation samples are not used.
 
-    Memory: 2 R bytes for each of at most 16 samples of an identity, and 4 R bytes: at most 3.6 kB at R = 96. Time: a cosine
-    per class of the routed clusters; per candidate a covariance of about `pool` samples and its factors, which are
-    kept for the next probes.
+    Memory: 2 R bytes for each of at most 16 samples of an identity, and 4 R bytes: at most 3.6 kB at R = 96. Time: a
+    cosine per class of the routed clusters; per candidate a covariance of about `pool` samples and its factors, which
+    are kept for the next probes.
 
     Args:
         candidates: T, classes of highest cosine in each routed cluster for which evidence is measured.
