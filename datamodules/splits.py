@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Enrolled identities, and their images for training, validation and test. Axes: N samples, K enrolled identities."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -35,6 +35,14 @@ class Splits:
     @property
     def n_identities(self) -> int:
         return len(self.enrolled)
+
+    def with_validation(self) -> "Splits":
+        """These splits with the validation samples among the training samples."""
+        rows = np.concatenate([self.train.rows, self.val.rows])
+        labels = np.concatenate([self.train.labels, self.val.labels])
+        order = np.argsort(rows)
+        nothing = Split(np.zeros(0, np.int64), np.zeros(0, np.int32))
+        return replace(self, train=Split(rows[order], labels[order]), val=nothing)
 
     def with_held_out(self, labels_N: np.ndarray) -> "Splits":
         """These splits with the held-out people enrolled after the others, all of their samples for training.
@@ -77,7 +85,7 @@ def split_sizes(counts_K: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def split_identities(
     embedding_set: EmbeddingSet, n_identities: int | None = None, seed: int = 0, max_test_images: int | None = 5,
     held_out: float = 0.0, groups_N: np.ndarray | None = None, copies_together: bool = True,
-    max_test_probes: int | None = None,
+    max_test_probes: int | None = None, refit: bool = False,
 ) -> Splits:  # fmt: skip
     """Draws identities and splits the images of each 60 / 20 / 20.
 
@@ -92,6 +100,7 @@ def split_identities(
         copies_together: if groups_N is None, whether augmented copies, which the meta of a set states, are a group
             with their original.
         max_test_probes: test images of all identities together, at most, drawn at random; the others are not used.
+        refit: whether the validation samples train as well, see `Splits.with_validation`.
 
     Returns:
         The splits; every enrolled identity has at least one training sample.
@@ -136,7 +145,8 @@ def split_identities(
     if max_test_probes is not None and len(test) > max_test_probes:
         kept = np.sort(np.random.default_rng([seed, 3]).choice(len(test), max_test_probes, replace=False))
         test = Split(test.rows[kept], test.labels[kept])
-    return Splits(train, val, test, enrolled, local_split(everything, unknown))
+    splits = Splits(train, val, test, enrolled, local_split(everything, unknown))
+    return splits.with_validation() if refit else splits
 
 
 def _rank_within(labels: np.ndarray, keys: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

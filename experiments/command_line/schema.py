@@ -45,4 +45,5 @@ class TrainingConfig(RunConfig):
     callbacks: dict[str, Any] = field(default_factory=dict)  # names of configs/callbacks, [early_stopping,ema]
     trainer: dict[str, Any] = field(default_factory=dict)  # keys of configs/trainer, or any of Lightning's Trainer
     launcher: Any = MISSING
+    refit: str | None = None  # train_val: train again on training and validation images, with what was chosen before
     metrics: list[str] = field(default_factory=list)  # further metrics, names of configs/metric/*.yaml

@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from datamodules.errors import InputError
 from datamodules.files import make_folder, read_sealed, write_sealed, write_text
 from experiments.command_line.choices import load_node
-from experiments.comparison.coordinator import Cell, Coordinator
+from experiments.comparison.coordinator import Cell, Coordinator, trained_for
 from experiments.comparison.details import cluster_rows, history_rows, training_columns
 from experiments.comparison.metrics import new_metrics
 from experiments.comparison.scenarios import Scenario
@@ -47,7 +47,8 @@ def evaluate_cell(coordinator: Coordinator, cell: Cell, scenarios: list[Scenario
             *(job.key for job in jobs[:1]), coordinator.fingerprint, partition.hash(), scenario.title, scenario.names,
             scenario.nodes["router"], scenario.nodes["decision"], *coordinator.metrics.values(),
         ]  # fmt: skip
-        if any(job.identifier in coordinator.failed for job in jobs) or is_evaluated(file, state):
+        needed = [job for one in trained_for(scenario) for job in coordinator.jobs(cell, one)]
+        if any(job.identifier in coordinator.failed for job in needed) or is_evaluated(file, state):
             coordinator.progress.forget(str(file))
             continue
         what = f"evaluation of {scenario.name}, N = {cell.n_identities}, seed {cell.seed}"
@@ -64,7 +65,7 @@ def evaluation_work(coordinator: Coordinator, cells: list[Cell], names: list[str
 
 
 def _evaluation(coordinator: Coordinator, cell: Cell, scenario: Scenario) -> dict[str, Any]:
-    data, labels, metrics = coordinator.data(cell), coordinator.labels(cell), coordinator.metrics
+    data, labels, metrics = coordinator.data(cell, scenario.refit), coordinator.labels(cell), coordinator.metrics
     embedding_set, splits = data.embedding_set, data.splits
     jobs, partition = coordinator.jobs(cell, scenario), coordinator.partition(cell, scenario)
     identifier = coordinator.identifier(cell, scenario)
@@ -91,7 +92,7 @@ def _evaluation(coordinator: Coordinator, cell: Cell, scenario: Scenario) -> dic
         if scenario.router is not None:
             router = identifier.router, names["router"]
             row |= _cluster_accuracies(coordinator, cell, scenario, identifier, *router)
-        clusters = cluster_rows(
+        clusters = [] if scenario.refit else cluster_rows(
             partition, data.class_means_KD, recall_K, **of_cell, partitioner=names["partitioner"],
             order=int(scenario.router is None or scenario.router.needs_heads),
         )  # fmt: skip
@@ -152,10 +153,10 @@ def _cluster_accuracies(
     partition = coordinator.partition(cell, scenario)
     jobs = coordinator.jobs(cell, scenario) if router.needs_heads else []
     settings = sorted((k, v) for k, v in vars(router).items() if not isinstance(v, torch.Tensor))
-    key = (cell, name, *[job.key for job in jobs[:1]], partition.hash(), str(settings))
+    key = (cell, scenario.refit, name, *[job.key for job in jobs[:1]], partition.hash(), str(settings))
     cache = coordinator.cluster_accuracies
     if key not in cache:
-        data = coordinator.data(cell)
+        data = coordinator.data(cell, scenario.refit)
         with coordinator.progress.stage(f"cluster accuracy of {name}, N = {cell.n_identities}, seed {cell.seed}"):
             cache[key] = {
                 f"cluster_accuracy_{role}": cluster_accuracy(identifier, router, data.embedding_set, split)

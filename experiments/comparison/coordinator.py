@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class Coordinator:
         self.split = OmegaConf.to_container(cfg.split, resolve=True)
         self.dataset = dataset_name(embedding_set)
         self.fingerprint = embedding_set.fingerprint()
-        self._data: dict[tuple[int, int], SplitData] = {}
+        self._data: dict[tuple[int, int, bool], SplitData] = {}
         self._partitions: dict[Path, Partition] = {}
         self.cluster_accuracies: dict[tuple, dict[str, float]] = {}  # of routers, shared by scenarios
         known = run.manifest.get("data_fingerprint", self.fingerprint)
@@ -95,18 +95,20 @@ class Coordinator:
         """The first columns of every row of results."""
         return {"dataset": self.dataset, "n_identities": cell.n_identities, "seed": cell.seed}
 
-    def data(self, cell: Cell) -> SplitData:
-        """The data of a cell; the last two stay in memory."""
-        key = cell.n_identities, cell.seed
+    def data(self, cell: Cell, refit: bool = False) -> SplitData:
+        """The data of a cell, or those on which its scenarios are trained again; the last two stay in memory."""
+        key = cell.n_identities, cell.seed, refit
         if key not in self._data:
             if len(self._data) == 2:
                 self._data.pop(next(iter(self._data)))
             with self.progress.stage(f"splits and class means, N = {cell.n_identities}, seed {cell.seed}"):
-                self._data[key] = SplitData.make(self.embedding_set, self._split_of(cell))
+                self._data[key] = SplitData.make(self.embedding_set, self._split_of(cell, refit))
         return self._data[key]
 
-    def _split_of(self, cell: Cell) -> dict[str, Any]:
-        return {**self.split, "n_identities": cell.n_identities, "seed": cell.seed}
+    def _split_of(self, cell: Cell, refit: bool = False) -> dict[str, Any]:
+        # Without `refit` as before: the split is part of the keys of sub-networks.
+        again = {"refit": True} if refit else {}
+        return {**self.split, "n_identities": cell.n_identities, "seed": cell.seed, **again}
 
     def partition_folder(self, cell: Cell, scenario: Scenario) -> Path:
         """The folder of the partition of a scenario in a cell."""
@@ -151,7 +153,8 @@ class Coordinator:
         partition, folder = self.partition(cell, scenario), self.partition_folder(cell, scenario)
         trainer = {**self.trainer, **scenario.trainer}
         recipe = Recipe(**scenario.recipe, trainer=trainer, seed=cell.seed, callbacks=self.callbacks)
-        data = f"{self.fingerprint}{json.dumps(self._split_of(cell), sort_keys=True)}"
+        split = self._split_of(cell, scenario.refit)
+        data = f"{self.fingerprint}{json.dumps(split, sort_keys=True)}"
         key, lineage = recipe.key(data, partition.hash()), recipe.lineage(data, partition.hash())
         named = {key: scenario.names[key] for key in ("partitioner", "loss", "init")}
         facts = {"dataset": self.dataset, "n_identities": cell.n_identities, "n_subnets": partition.n_clusters, **named}
@@ -162,7 +165,7 @@ class Coordinator:
         return [
             Job(
                 run=self.run.path.name, run_folder=str(self.run.path), data=str(self.embedding_set.path.absolute()),
-                split=self._split_of(cell), partition=str(folder), cluster=cluster, recipe=recipe, key=key,
+                split=split, partition=str(folder), cluster=cluster, recipe=recipe, key=key,
                 title=f"{what} cluster {cluster}", tracking=self.tracking_node,
                 facts={**facts, "classes": int(size)}, lineage=lineage,
             )
@@ -173,11 +176,15 @@ class Coordinator:
         """The parts in which a scenario's recipe differs from the run's, such as ["sgd", "max_epochs=1"]."""
         config = self.run.config
         nodes = [scenario.names[group] for group, node in scenario.recipe.items() if node != config.get(group, node)]
-        return [*nodes, *(f"{key}={value}" for key, value in scenario.trainer.items() if value != self.trainer[key])]
+        trainer = [f"{key}={value}" for key, value in scenario.trainer.items() if value != self.trainer[key]]
+        return [*nodes, *trainer, *(["refit"] if scenario.refit else [])]
 
     def train_missing(self, work: Iterable[tuple[Cell, Scenario]]) -> dict[str, tuple[str, str]]:
         """Trains the sub-networks that cells and scenarios need and that are not on disk; returns `failed`."""
-        needed = {job.stem: (job, cell, scenario) for cell, scenario in work for job in self.jobs(cell, scenario)}
+        needed = {
+            job.stem: (job, cell, one) for cell, scenario in work for one in trained_for(scenario)
+            for job in self.jobs(cell, one)
+        }  # fmt: skip
         if in_multirun():
             take_from_siblings((job for job, _, _ in needed.values()), self.run.path)
         used_by = {job.identifier: (cell, scenario) for job, cell, scenario in needed.values()}
@@ -191,7 +198,8 @@ class Coordinator:
 
             def train_here(job: Job, report: EpochReport | None) -> None:
                 cell, scenario = used_by[job.identifier]
-                train(job, self.data(cell).cluster(self.partition(cell, scenario), job.cluster), report)
+                data = self.data(cell, scenario.refit)
+                train(job, data.cluster(self.partition(cell, scenario), job.cluster), report)
 
             if missing:
                 self.launcher.run(missing, Watchers(states, progress), train_here)
@@ -222,7 +230,11 @@ class Coordinator:
 
     def identifier(self, cell: Cell, scenario: Scenario) -> Identifier:
         """The Identifier of a scenario: its trained parts, with router and decision fitted."""
-        data, partition, jobs = self.data(cell), self.partition(cell, scenario), self.jobs(cell, scenario)
+        data, partition, jobs = (
+            self.data(cell, scenario.refit),
+            self.partition(cell, scenario),
+            self.jobs(cell, scenario),
+        )
         heads = (trained_head(job) for job in jobs)
         made = Identifier(
             identities=data.identities,
@@ -234,7 +246,7 @@ class Coordinator:
             unknown=self.embedding_set.meta.get("unknown", UNKNOWN),
             provenance={
                 "scenario": scenario.name, "dataset": self.dataset, "data_fingerprint": self.fingerprint,
-                "split": self._split_of(cell), **{k: v for k, v in scenario.names.items() if v},
+                "split": self._split_of(cell, scenario.refit), **{k: v for k, v in scenario.names.items() if v},
                 "extractor": self.embedding_set.meta.get("extractor", ""),
                 "recipe": self.embedding_set.meta.get("recipe"), "data_path": str(self.embedding_set.path.resolve()),
                 "training": asdict(jobs[0].recipe) if jobs else None,
@@ -242,8 +254,21 @@ class Coordinator:
         )  # fmt: skip
         if not made.needs_fit:
             return made
+        if scenario.refit:
+            return refitted(made, self.identifier(cell, scenario.chosen), data.train_samples)
         with self.progress.stage(f"fit of {scenario.name}, N = {cell.n_identities}, seed {cell.seed}"):
             return fit_identifier(made, data.embedding_set, data.splits, cell.seed)
+
+
+def trained_for(scenario: Scenario) -> list[Scenario]:
+    """The scenarios whose sub-networks a scenario needs: its own, and those by which it is fitted before `refit`."""
+    return [scenario, scenario.chosen] if scenario.refit and scenario.needs_fit else [scenario]
+
+
+def refitted(identifier: Identifier, chosen: Identifier, samples: TrainingSamples) -> Identifier:
+    """An identifier with the fitted router and decision of `chosen`, of the same clusters; evidence from `samples`."""
+    decision = chosen.decision.refit(identifier.class_means_KD, samples)
+    return replace(identifier, router=chosen.router, decision=decision)
 
 
 def fit_identifier(identifier: Identifier, embedding_set: EmbeddingSet, splits: Splits, seed: int) -> Identifier:

@@ -17,7 +17,7 @@ from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError, nearest
 from experiments.command_line.choices import files, load_node, short_name
 from experiments.comparison.rows import check_known, scenario_of_row, split_row
-from experiments.comparison.scenarios import KINDS, Scenario
+from experiments.comparison.scenarios import KINDS, TRAIN_VAL, Scenario, check_refit
 from lightning_modules.baselines.base import Baseline
 
 ALL = ("*", "partitioner=*", "loss=*", "init=*", "router=*", "decision=*")
@@ -60,6 +60,7 @@ def load_entries(names: Any, cfg: DictConfig) -> Entries:
     names = list(ALL) if names == "all" else [names] if isinstance(names, str) else list(names)
     if not names or len(set(names)) < len(names):
         raise InputError(f"scenarios = {names}", "a list without repetitions", "name each scenario once")
+    check_refit(cfg.refit)
     entries = Entries([], [], {})
     for name, asked in expand_names(names).items():
         try:
@@ -73,6 +74,8 @@ def load_entries(names: Any, cfg: DictConfig) -> Entries:
             entries.baselines.append(part)
         elif asked or not (_without_clusters(part) or any(_same(part, other) for other in entries.scenarios)):
             entries.scenarios.append(part)
+            if cfg.refit and not part.refit:
+                entries.scenarios.append(scenario_of_row(f"{name},refit={TRAIN_VAL}", cfg))
     return entries
 
 

@@ -15,7 +15,7 @@ from datamodules.files import read_sealed
 from datamodules.partitioners.base import Partition
 from experiments.command_line.schema import TrainingConfig
 from experiments.comparison.cells import cell_file
-from experiments.comparison.coordinator import Cell, Coordinator
+from experiments.comparison.coordinator import Cell, Coordinator, trained_for
 from experiments.comparison.data import as_sizes
 from experiments.comparison.scenarios import Scenario
 from experiments.runs.run_folder import RunFolder, read_config
@@ -117,7 +117,7 @@ class FinishedRun(RunFolder):
             Partition.load(folder)
         except (InputError, OSError):
             raise InputError(f"{folder}, missing or damaged", "the partition of the run", CURE) from None
-        for job in coordinator.jobs(cell, scenario):
+        for job in (job for one in trained_for(scenario) for job in coordinator.jobs(cell, one)):
             if job.record() is None:
                 raise InputError(
                     f"sub-network {job.title} in {self.path}, missing or damaged", "a trained sub-network", CURE

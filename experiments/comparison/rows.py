@@ -2,7 +2,7 @@
 """Rows: a scenario by its name and its changes, such as `clustered_nearest_fast,loss.margin=0.3`.
 
 Commas separate the parts of a row. The first may name a file of configs/scenario; without it the row changes the
-proposal. The others are `group=file`, `group.argument=value` and `trainer.key=value`.
+proposal. The others are `group=file`, `group.argument=value`, `trainer.key=value` and `refit=train_val`.
 """
 
 import inspect
@@ -46,6 +46,9 @@ def scenario_of_row(row: str, cfg: DictConfig) -> Scenario:
         raise InputError(f"scenario {name!r}", "each key once", "leave out the second")
     for key in sorted(written, key=lambda key: "." in key):  # first the file of a group, then arguments of its node
         group, _, argument = key.partition(".")
+        if key == "refit":
+            content[key] = written[key]
+            continue
         if not argument:
             check_known(f"group {group!r} of scenario {name!r}", group, KINDS)
             load_node(group, written[key])

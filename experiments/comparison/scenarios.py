@@ -3,7 +3,7 @@
 
 import functools
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -38,6 +38,7 @@ KINDS = {
 }
 RECIPE = tuple(group for group in KINDS if group not in ("partitioner", "router", "decision"))  # how it is trained
 TRAINER_KEYS = ("max_epochs", "batch_size")  # that a scenario may change
+TRAIN_VAL = "train_val"  # the value of the key refit
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Scenario:
             None.
         names: short name of each node, "" for None.
         trainer: values of `TRAINER_KEYS` that the scenario changes.
+        refit: whether it is trained again on training and validation samples, with what was chosen before.
     """
 
     name: str
@@ -58,6 +60,17 @@ class Scenario:
     nodes: dict[str, dict[str, Any] | None]
     names: dict[str, str]
     trainer: dict[str, Any] = field(default_factory=dict)
+    refit: bool = False
+
+    @property
+    def chosen(self) -> "Scenario":
+        """The scenario before it is trained again."""
+        return replace(self, refit=False)
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether router or decision are fitted."""
+        return self.decision.needs_fit or (self.router is not None and self.router.needs_fit)
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -82,14 +95,14 @@ def make_scenario(name: str, content: DictConfig, cfg: DictConfig) -> Scenario:
     """Makes a scenario from the content of its file.
 
     Args:
-        content: title, partitioner, decision and optionally trainer and other groups of `KINDS`. The value of a group
-            is the name of a file, a node with `_target_`, `selected` (the choice of the command line), or null.
+        content: title, partitioner, decision and optionally trainer, refit and other groups of `KINDS`. The value of a
+            group is the name of a file, a node with `_target_`, `selected` (the choice of the command line), or null.
 
     Raises:
         InputError: an unknown or missing key.
         InstantiationException: an argument that a constructor does not take, or a value it refuses.
     """
-    known = ("title", *KINDS, "trainer")
+    known = ("title", *KINDS, "trainer", "refit")
     unknown, missing = set(content) - set(known), {"title", "partitioner", "decision"} - set(content)
     if unknown or missing:
         wrong = f"unknown keys {sorted(unknown)}" if unknown else f"no {sorted(missing)}"
@@ -98,7 +111,9 @@ def make_scenario(name: str, content: DictConfig, cfg: DictConfig) -> Scenario:
         )
     nodes = {group: node_of(group, content, cfg) for group in KINDS}
     names = {group: short_name(group, node) if node else "" for group, node in nodes.items()}
-    scenario = Scenario(name, content["title"], nodes, names, _trainer(name, content.get("trainer", {}), cfg))
+    check_refit(refit := content.get("refit"))
+    trainer = _trainer(name, content.get("trainer", {}), cfg)
+    scenario = Scenario(name, content["title"], nodes, names, trainer, refit == TRAIN_VAL)
     for group, node in nodes.items():  # built once, so that a wrong argument is found before anything is written
         if node is not None and not isinstance(instantiate(node), KINDS[group]):
             got = f"{group} {node} of scenario {name}"
@@ -114,6 +129,12 @@ def make_scenario(name: str, content: DictConfig, cfg: DictConfig) -> Scenario:
                 "name a router, or partitioner: single",
             )  # fmt: skip
     return scenario
+
+
+def check_refit(value: Any) -> None:
+    """Raises InputError if it is not a value of the key refit."""
+    if value not in (None, TRAIN_VAL):
+        raise InputError(f"refit = {value}", f"{TRAIN_VAL} or null", f"write refit={TRAIN_VAL}, or leave it out")
 
 
 def _try_out(nodes: dict[str, Any]) -> None:

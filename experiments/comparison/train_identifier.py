@@ -12,15 +12,17 @@ from omegaconf import DictConfig
 from datamodules.class_means import class_means
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
+from datamodules.partitioners.samples import TrainingSamples
 from datamodules.splits import Splits, split_identities
 from experiments.command_line.stage_timer import Stages
 from experiments.command_line.terminal import LINE, notes, results
-from experiments.comparison.coordinator import Cell, Coordinator, fit_identifier
+from experiments.comparison.coordinator import Cell, Coordinator, fit_identifier, refitted
 from experiments.comparison.data import as_sizes, check_testable, dataset_name, open_data, subnets_for
 from experiments.comparison.failures import failure_table
 from experiments.comparison.finished_run import FinishedRun
 from experiments.comparison.metrics import load_metrics, new_metrics
 from experiments.comparison.rows import scenario_of_row
+from experiments.comparison.scenarios import check_refit
 from experiments.reporting.columns import METRICS
 from experiments.reporting.number_formats import measured
 from experiments.runs.run_folder import RunFolder, run_name
@@ -40,7 +42,9 @@ def train_identifier(cfg: DictConfig) -> int:
     console, stages = results(), Stages(Progress(notes(), {}))
     finished = FinishedRun(cfg) if cfg.run else None
     cfg = finished.cfg if finished else cfg
-    scenario, index = scenario_of_row(cfg.scenario.name, cfg), instantiate(cfg.index)
+    check_refit(cfg.refit)
+    again = f",refit={cfg.refit}" if cfg.refit and not finished else ""  # of a finished run the row says it
+    scenario, index = scenario_of_row(cfg.scenario.name + again, cfg), instantiate(cfg.index)
     further = load_metrics(cfg.metrics)
     sizes = as_sizes(cfg.n_identities, "n_identities")
     with stages.stage("data"):
@@ -61,7 +65,7 @@ def train_identifier(cfg: DictConfig) -> int:
     with finished or RunFolder(folder, cfg) as run:
         with stages.stage("splits and class means"):
             coordinator = Coordinator(run, data, cfg, notes())
-            splits = coordinator.data(cell).splits
+            splits = coordinator.data(cell, scenario.refit).splits
         stages.progress = coordinator.progress
         notes().print(f"{folder}: {scenario.title}, N = {n}, m = {cell.n_subnets}, seed {cfg.seed}", **LINE)
         if finished:
@@ -90,7 +94,7 @@ def train_identifier(cfg: DictConfig) -> int:
         saved, told = identifier, list[str]()
         if len(splits.unknown):
             with stages.stage("enrolment of the held-out people"):
-                saved, told = enrol_held_out(identifier, data, splits, cfg)
+                saved, told = enrol_held_out(identifier, data, splits, cfg, scenario.refit)
         with stages.stage("saving"):
             saved.save(out, cfg.overwrite)
         run.note_files(*sorted(out.iterdir()))
@@ -117,7 +121,7 @@ def train_identifier(cfg: DictConfig) -> int:
 
 
 def enrol_held_out(
-    identifier: Identifier, data: EmbeddingSet, splits: Splits, cfg: DictConfig
+    identifier: Identifier, data: EmbeddingSet, splits: Splits, cfg: DictConfig, refit: bool
 ) -> tuple[Identifier, list[str]]:
     """The identifier that also knows the held-out people, if `cfg.enrol_held_out` and if it can, and what to tell."""
     k, everybody = splits.n_identities, splits.with_held_out(data.labels)
@@ -128,7 +132,9 @@ def enrol_held_out(
     try:
         means_QD = class_means(data.embeddings, everybody.train, everybody.n_identities)[k:]
         made = with_identities(identifier, names, torch.from_numpy(means_QD))
-        if made.needs_fit:
+        if made.needs_fit and refit:
+            made = refitted(made, identifier, TrainingSamples(data.embeddings, everybody.train))
+        elif made.needs_fit:
             made = fit_identifier(made, data, everybody, cfg.seed)
     except InputError as error:
         return identifier, [f"left out: {len(names):,} held-out people (no {error.got}; {error.cure}): {some}"]

@@ -49,6 +49,10 @@ class Decision(ABC):
         """
         return self
 
+    def refit(self, class_means_KD: Tensor, samples: TrainingSamples) -> "Decision":
+        """This fitted decision for other class means and training samples; what `fit` chose stays."""
+        return self
+
     def fits(self, partition: Partition, dim: int) -> bool:
         """Whether what `fit` found was found for such identities; checked when an identifier is made or loaded."""
         return True

@@ -141,8 +141,20 @@ class Metric(Decision):
         if repaired - broken < max(1, 2 * (repaired + broken) ** 0.5) or not factors[[0, 2, 3]].any():
             logger.info("metric: the gain is not shown, class means decide alone")
             return plain
-        local = local_metric.learn(scores.class_means_KD, samples, *settings)
+        return self._learned(scores.class_means_KD, samples, strength, factors)
+
+    def refit(self, class_means_KD: Tensor, samples: TrainingSamples) -> "Metric":
+        """With metrics, tightness and samples learned again; strength and f stay, or that class means decide alone."""
+        if self.factors_J is None:
+            return self
+        return self._learned(class_means_KD, samples, self.strength, self.factors_J)
+
+    def _learned(
+        self, class_means_KD: Tensor, samples: TrainingSamples, strength: float, factors_J: Tensor
+    ) -> "Metric":
+        settings = self.directions, self.pool, self.prior
+        local = local_metric.learn(class_means_KD, samples, *settings)
         return Metric(
-            self.candidates, *settings, strength, local.length, factors, local.basis_DR, local.whole_RR,
+            self.candidates, *settings, strength, local.length, factors_J, local.basis_DR, local.whole_RR,
             local.centred_NR, local.start_K, local.projected_KR, local.near_Kj, local.mean_length_K,
         )  # fmt: skip

@@ -106,6 +106,20 @@ def test_it_learns_what_varies_and_beats_the_nearest_mean():
     assert world.accuracy(world.fitted()) > world.accuracy(world.identifier(NearestMean())) + 0.05
 
 
+def test_refit_keeps_the_weights_and_learns_the_rest_again():
+    few, many = make_world(), make_world(n_train=12)  # the same identities
+    before = few.fitted().decision
+    means_KD = torch.from_numpy(many.means_KD)
+    after = before.refit(means_KD, many.train)
+    assert torch.equal(before.factors_J, after.factors_J) and before.strength == after.strength
+    assert len(before.centred_NR) == 8 * K and len(after.centred_NR) == 12 * K
+    learned = learn(means_KD, many.train, **SMALL)
+    torch.testing.assert_close(after.projected_KR, learned.projected_KR)
+    torch.testing.assert_close(after.whole_RR, learned.whole_RR)
+    unused = Metric(**SMALL)
+    assert unused.refit(means_KD, many.train) is unused  # class means decide alone, as before
+
+
 def test_validation_probes_are_not_looked_at():
     world = make_world()
     misled = torch.from_numpy(world.test[0]), torch.from_numpy(np.roll(world.test[1], 7))

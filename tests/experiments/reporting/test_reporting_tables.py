@@ -160,6 +160,14 @@ def test_of_many_equally_good_scenarios_three_are_named():
     assert sentence.endswith(", and 2 others alike.") and sentence.count("90.50") == 3
 
 
+def test_the_verdict_compares_systems_of_equal_data():
+    again = fixed({name: [99.0, 99.1, 99.2] for name in SCORES}).assign(train_samples=20_000)
+    again["scenario"] += ",refit=train_val"
+    both = label_methods(pd.concat([fixed(SCORES), again]))
+    assert verdict(both).sentence == verdict(label_methods(fixed(SCORES))).sentence
+    assert "99.10" in verdict(label_methods(again)).sentence  # nothing else was run
+
+
 def test_labelling_leaves_its_input_alone():
     frame = fake_results(["d"], [1000], [0]).assign(run="")
     before = frame.copy()
