@@ -49,6 +49,13 @@ class Decision(ABC):
         """
         return self
 
+    def extended(self, class_means_KD: Tensor, samples: TrainingSamples) -> "Decision":
+        """This decision, when people were enrolled after those of `fit`, or got further samples; no refit.
+
+        `class_means_KD` are unit rows of all people, `samples` the new ones, with identities in [0, K).
+        """
+        return self
+
     def fits(self, partition: Partition, dim: int) -> bool:
         """Whether what `fit` found was found for such identities; checked when an identifier is made or loaded."""
         return True

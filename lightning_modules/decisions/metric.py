@@ -141,8 +141,16 @@ class Metric(Decision):
         if repaired - broken < max(1, 2 * (repaired + broken) ** 0.5) or not factors[[0, 2, 3]].any():
             logger.info("metric: the gain is not shown, class means decide alone")
             return plain
-        local = local_metric.learn(scores.class_means_KD, samples, *settings)
+        return self._made_of(local_metric.learn(scores.class_means_KD, samples, *settings), strength, factors)
+
+    def extended(self, class_means_KD: Tensor, samples: TrainingSamples) -> "Metric":
+        if self._local is None:
+            return self
+        local = local_metric.extended(self._local, class_means_KD, samples, self.pool)
+        return self._made_of(local, self.strength, self.factors_J)
+
+    def _made_of(self, local: LocalMetric, strength: float, factors_J: Tensor) -> "Metric":
         return Metric(
-            self.candidates, *settings, strength, local.length, factors, local.basis_DR, local.whole_RR,
-            local.centred_NR, local.start_K, local.projected_KR, local.near_Kj, local.mean_length_K,
+            self.candidates, self.directions, self.pool, self.prior, strength, local.length, factors_J, local.basis_DR,
+            local.whole_RR, local.centred_NR, local.start_K, local.projected_KR, local.near_Kj, local.mean_length_K,
         )  # fmt: skip
