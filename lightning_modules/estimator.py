@@ -4,7 +4,9 @@
 Axes: N samples, B probes, Q probes of strangers, K classes, M clusters, D embedding dimension, T candidates.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -59,7 +61,7 @@ SCENARIOS: dict[str, Callable[[], Parts]] = {
     "no_distribution": lambda: (SinglePartitioner(), None, Argmax()),
 }
 MOST_COLUMNS = 4096  # classes that `decision_function` scores
-STRANGERS, FOLDS, SEEN = 8192, 10, 20  # samples that play strangers, parts of the people, candidates looked at
+STRANGERS, FOLDS, SEEN = 8192, 20, 20  # samples that play strangers, parts of the people, candidates looked at
 TRAINER = {
     "max_epochs": 50, "accelerator": "auto", "devices": 1, "logger": False, "enable_checkpointing": False,
     "enable_progress_bar": False, "enable_model_summary": False,
@@ -69,10 +71,10 @@ TRAINER = {
 class ClusteredClassifier(ClassifierMixin, BaseEstimator):
     """Names the class of an embedding, among very many classes.
 
-    Only the direction of an embedding counts; a row of zeros teaches nothing. Any labels that scikit-learn takes for classes may be used. `clustered_
-    fused`, `knn` (nearest class mean) and `knn_metric` train nothing. The others train one head per cluster, one after
-    the other by a plain Lightning Trainer, with the recipe of the paper where an argument is None. No sample is held
-    back for validation.
+    Only the direction of an embedding counts; a row of zeros teaches nothing. Labels are what scikit-learn takes for
+    classes: text or numbers. `clustered_fused`, `knn` (the nearest class mean) and `knn_metric` train nothing. The
+    others train one head per cluster, one after the other by a plain Lightning Trainer, with the recipe of the paper
+    where an argument is None. No sample is held back for validation.
 
     Args:
         n_clusters: M; "auto" is K / 2000, at least 2.
@@ -102,9 +104,8 @@ class ClusteredClassifier(ClassifierMixin, BaseEstimator):
         optimizer: Callable | None = None, scheduler: Callable | None = None, batch_size: int | str = "auto",
         trainer: dict[str, Any] | None = None, unknown: Any = None, random_state: Any = 0,
     ):  # fmt: skip
-        self.n_clusters, self.scenario, self.partitioner, self.loss, self.init = (
-            n_clusters, scenario, partitioner, loss, init,
-        )  # fmt: skip
+        self.n_clusters, self.scenario, self.partitioner = n_clusters, scenario, partitioner
+        self.loss, self.init = loss, init
         self.optimizer, self.scheduler, self.batch_size, self.trainer = optimizer, scheduler, batch_size, trainer
         self.unknown, self.random_state = unknown, random_state
 
@@ -163,18 +164,21 @@ class ClusteredClassifier(ClassifierMixin, BaseEstimator):
             raise InputError(got, "labels of one kind", "convert y")
         place_C = np.searchsorted(known, found)
         is_new_C = known[np.minimum(place_C, len(known) - 1)] != found
-        self._label_K, k = np.concatenate([self._label_K, found[is_new_C]]), len(known)
-        self.classes_, order_K = np.unique(self._label_K, return_index=True)
-        samples = _samples(X, order_K[np.searchsorted(self.classes_, found)][label_N])
-        sum_KD = class_sums(X, samples.split, len(self._label_K))
+        label_K, k = np.concatenate([self._label_K, found[is_new_C]]), len(known)
+        classes, order_K = np.unique(label_K, return_index=True)
+        samples = _samples(X, order_K[np.searchsorted(classes, found)][label_N])
+        sum_KD = class_sums(X, samples.split, len(label_K))
         changed = np.flatnonzero(sum_KD[:k].any(axis=1))
         sum_KD[:k] += old.class_means_KD.numpy() * self._length_K[:, None]
-        self._length_K, means_KD = np.linalg.norm(sum_KD, axis=1), torch.from_numpy(normalise_rows(sum_KD))
-        made = enrolment.with_class_means(old, [old.identities[i] for i in changed], means_KD[changed])
-        made = enrolment.with_identities(made, list(map(str, self._label_K[k:].tolist())), means_KD[k:])
-        self.identifier_ = replace(made, decision=old.decision.extended(made.class_means_KD, samples))
-        new = stranger_scores(self.identifier_, samples, 0)
-        self.stranger_scores_ = np.concatenate([self.stranger_scores_, new])
+        means_KD = torch.from_numpy(normalise_rows(sum_KD))
+        made, new = old, list(map(str, label_K[k:].tolist()))
+        if len(changed):
+            made = enrolment.with_class_means(made, [old.identities[i] for i in changed], means_KD[changed])
+        made = enrolment.with_identities(made, new, means_KD[k:]) if new else made
+        made = replace(made, router=old.router, decision=old.decision.extended(made.class_means_KD, samples))
+        self.stranger_scores_ = np.r_[self.stranger_scores_, stranger_scores(made, samples, 0)]
+        self.identifier_, self.classes_, self._label_K = made, classes, label_K
+        self._length_K = np.linalg.norm(sum_KD, axis=1)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -216,8 +220,8 @@ class ClusteredClassifier(ClassifierMixin, BaseEstimator):
         Args:
             fpir: share of strangers, in (0, 1), that may get a name; see `lightning_modules.open_set`.
             strangers: (Q, D) embeddings of people who are not in `classes_`. None: the training samples, each scored
-                while a tenth of the classes, its own among them, was hidden (`stranger_scores_`). Heads have learned to
-                push these away, so a trained scenario lets more strangers pass than it seems: give strangers there.
+                while a twentieth of the classes, its own among them, was hidden (`stranger_scores_`). Heads have
+                learned to push these away, so a trained scenario lets more strangers pass: give strangers there.
 
         Raises:
             InputError: fewer than 1 / fpir strangers, or a class that is called as strangers are.
@@ -251,7 +255,9 @@ class ClusteredClassifier(ClassifierMixin, BaseEstimator):
 
     def _checked(self, X: Any, y: Any, reset: bool) -> tuple[np.ndarray, np.ndarray]:
         X, y = validate_data(self, X, y, reset=reset, dtype=(np.float32, np.float16))
-        check_classification_targets(y)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The number of unique classes")  # many classes of few samples are usual
+            check_classification_targets(y)
         return X, y
 
     def _probes(self, X: Any) -> np.ndarray:
@@ -273,8 +279,9 @@ class ClusteredClassifier(ClassifierMixin, BaseEstimator):
         size = batch_size(self.batch_size, len(split))
         data = ClusterDataModule(samples.embeddings_ND, split, nothing, size, seed, cluster)
         of_cluster = TrainingSamples(samples.embeddings_ND, split)
-        loss, init = (self.loss or ArcFace()).fit(of_cluster), (self.init or RandomInit()).fit(of_cluster)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + cluster)
+        loss, init = deepcopy(self.loss or ArcFace()).fit(of_cluster), (self.init or RandomInit()).fit(of_cluster)
+        drawn = int(np.random.SeedSequence([seed, cluster, 4]).generate_state(1, np.uint64)[0] >> 1)  # as the commands
+        generator = torch.Generator().manual_seed(drawn)
         rows_CD = starting_rows(init, torch.from_numpy(means_KD[members_C]), generator, loss.rows_per_class)
         head = LinearHead(rows_CD, unit_rows=loss.unit_rows, rows_per_class=loss.rows_per_class)
         optimizer = self.optimizer or partial(torch.optim.Adam, lr=1e-3, betas=(0.9, 0.99))
@@ -314,11 +321,11 @@ def _samples(X: np.ndarray, label_N: np.ndarray) -> TrainingSamples:
 
 @torch.inference_mode()
 def stranger_scores(identifier: Identifier, samples: TrainingSamples, seed: int) -> np.ndarray:
-    """(Q,) float32 best scores of up to 8,192 samples, drawn, each while a tenth of the classes, its own among them,
-    is hidden: as of people who are not enrolled. None of a lone class.
+    """(Q,) float32 best scores of up to 8,192 samples, drawn, as if they showed people who are not enrolled.
 
-    A router does not see hidden classes; candidates among them are passed over.
-    """  # fmt: skip
+    Each is scored while a twentieth of the classes, its own among them, is hidden: the router does not see these, and
+    candidates among them are passed over. There is no score of a lone class.
+    """
     drawn_ND, label_N = samples.drawn(STRANGERS, seed)
     fold_K = np.random.default_rng([seed, 7]).permutation(len(identifier.identities)) % FOLDS
     found = [np.zeros(0, np.float32)]

@@ -18,6 +18,7 @@ from torch import Tensor
 from datamodules.embedding_set import UNKNOWN
 from datamodules.errors import InputError
 from datamodules.files import atomic_folder, read_json, sha256, write_json
+from datamodules.lazy import short_repr
 from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules import saved_parts
@@ -42,6 +43,8 @@ class Identification:
     score: np.ndarray  # (B,) float32, higher is more certain
     cluster: np.ndarray  # (B,) int64 cluster in which the answer was found
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True)
 class Identifier:
@@ -57,6 +60,8 @@ class Identifier:
     provenance: dict[str, Any] = field(default_factory=dict)  # how it was trained, as JSON values
     index: ClassIndex | None = None  # how the nearest class means are found; None looks at all of them
     unknown: str = UNKNOWN  # the answer for people who are not enrolled
+
+    __repr__ = short_repr
 
     def __post_init__(self):
         cure = "save the identifier again with experiments.train"

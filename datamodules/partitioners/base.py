@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator, ClusterMixin
 
 from datamodules.errors import InputError
 from datamodules.files import atomic_folder, open_npy, read_json, write_json
+from datamodules.lazy import short_repr
 from datamodules.partitioners.samples import TrainingSamples
 
 
@@ -29,6 +30,8 @@ class Partition:
     # (E, 2) int32 rows (identity, cluster) of memberships beside the home.
     extra: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int32))
     provenance: dict[str, Any] = field(default_factory=dict)  # see `Partitioner.provenance`
+
+    __repr__ = short_repr
 
     def __post_init__(self):
         home = np.asarray(self.cluster_of, dtype=np.int32)
