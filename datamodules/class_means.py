@@ -33,8 +33,15 @@ def normalise_rows(rows_ND: np.ndarray) -> np.ndarray:
 def class_means(embeddings_ND: np.ndarray, split: Split, n_identities: int) -> np.ndarray:
     """The mean of the L2-normalised embeddings of each identity, L2-normalised: (K, D) float32.
 
-    An identity whose embeddings cancel out exactly has a row of zeros. Reads the rows of the split once; memory is one
-    chunk and the result, for any N.
+    An identity whose embeddings cancel out exactly has a row of zeros.
+    """
+    return normalise_rows(class_sums(embeddings_ND, split, n_identities))
+
+
+def class_sums(embeddings_ND: np.ndarray, split: Split, n_identities: int) -> np.ndarray:
+    """The sum of the L2-normalised embeddings of each identity: (K, D) float32, zeros without a sample.
+
+    Reads the rows of the split once; memory is one chunk and the result, for any N.
     """
     total_KD = np.zeros((n_identities, embeddings_ND.shape[1]), dtype=np.float32)
     for start in range(0, len(split), CHUNK_ROWS):
@@ -42,4 +49,4 @@ def class_means(embeddings_ND: np.ndarray, split: Split, n_identities: int) -> n
         first = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
         # reduceat sums runs of one label; a label cut by the chunk's edge is completed by the next chunk.
         total_KD[labels[first]] += np.add.reduceat(normalise_rows(embeddings_ND[rows]), first, axis=0)
-    return normalise_rows(total_KD)
+    return total_KD

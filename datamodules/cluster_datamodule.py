@@ -20,6 +20,8 @@ from datamodules.class_means import moderate_rows
 from datamodules.embedding_set import CHUNK_ROWS, EmbeddingSet
 from datamodules.splits import Split, Splits, local_split
 
+LARGEST_BATCH = 256
+STEPS_PER_EPOCH = 16  # that batch_size=auto aims at
 RESIDENT_BYTES = 2 << 30  # a cluster up to this size is kept in memory; a larger one stays memory-mapped
 
 
@@ -154,6 +156,21 @@ class Bundles:
         batches = islice(self.batches, self.count)
         while bundle := list(islice(batches, self.size)):
             yield bundle
+
+
+def batch_size(value: int | str, n_samples: int) -> int:
+    """The batch size of a sub-network.
+
+    Args:
+        value: trainer.batch_size; "auto" takes the largest power of two, up to 256, with at least 16 steps per epoch.
+
+    >>> [batch_size("auto", n) for n in (1, 60, 1000, 4096, 10**6)], batch_size(256, 60)
+    ([1, 2, 32, 256, 256], 256)
+    """
+    if value != "auto":
+        return int(value)
+    most = max(1, n_samples // STEPS_PER_EPOCH)
+    return min(LARGEST_BATCH, 1 << (most.bit_length() - 1))
 
 
 class ClusterDataModule(LightningDataModule):

@@ -16,6 +16,7 @@ import numpy as np
 
 from datamodules.errors import InputError
 from datamodules.files import atomic_folder, open_npy, read_json, write_json
+from datamodules.lazy import short_repr
 
 CHUNK_ROWS = 65_536  # rows that a pass over a whole set reads at a time: 128 MiB of float32 at D = 512
 UNKNOWN = "unknown"  # the answer for people who are not enrolled, unless another word is chosen
@@ -32,6 +33,8 @@ class EmbeddingSet:
     files: tuple[str, ...] = ()  # N names of the source images, or an empty tuple
     meta: dict[str, Any] = field(default_factory=dict)  # content of `meta.json`: source, extractor fingerprint, ...
     path: Path | None = None  # the folder, or None for a set that is in memory only
+
+    __repr__ = short_repr
 
     def __len__(self) -> int:
         return len(self.labels)

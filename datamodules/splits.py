@@ -7,6 +7,7 @@ import numpy as np
 
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
+from datamodules.lazy import short_repr
 from datamodules.sources.base import groups_of, runs
 
 
@@ -16,6 +17,8 @@ class Split:
 
     rows: np.ndarray  # (N,) int64 rows of the set, ascending
     labels: np.ndarray  # (N,) int32 enrolled identity in [0, K); non-decreasing
+
+    __repr__ = short_repr
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -31,6 +34,8 @@ class Splits:
     enrolled: np.ndarray  # (K,) int32, the set's label of each enrolled identity, ascending
     # Samples of held-out identities, labelled 0 to (number of held-out identities) - 1.
     unknown: Split = field(default_factory=lambda: Split(np.zeros(0, np.int64), np.zeros(0, np.int32)))
+
+    __repr__ = short_repr
 
     @property
     def n_identities(self) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor
 from datamodules.embedding_set import UNKNOWN
 from datamodules.errors import InputError
 from datamodules.files import atomic_folder, read_json, sha256, write_json
+from datamodules.lazy import short_repr
 from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules import saved_parts
@@ -42,6 +43,8 @@ class Identification:
     score: np.ndarray  # (B,) float32, higher is more certain
     cluster: np.ndarray  # (B,) int64 cluster in which the answer was found
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True)
 class Identifier:
@@ -57,6 +60,8 @@ class Identifier:
     provenance: dict[str, Any] = field(default_factory=dict)  # how it was trained, as JSON values
     index: ClassIndex | None = None  # how the nearest class means are found; None looks at all of them
     unknown: str = UNKNOWN  # the answer for people who are not enrolled
+
+    __repr__ = short_repr
 
     def __post_init__(self):
         cure = "save the identifier again with experiments.train"
@@ -204,14 +209,24 @@ class Identifier:
         """
         if overwrite:
             check_replaceable(path)
+        tensors, content, packages = self.state()
+        if packages:
+            logger.warning("%s: only Identifier.load(..., allow=%s) will load it", path, packages)
+        with atomic_folder(path, overwrite) as folder:
+            safetensors.torch.save_file(tensors, folder / "identifier.safetensors")
+            write_json(folder / "identifier.json", content | {"sha256": sha256(folder / "identifier.safetensors")})
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
+        """All of it as tensors on the CPU and JSON values, for `from_state`, and the packages that it must be allowed.
+
+        Raises InputError: a class that another process could never import.
+        """
         parts = {"router": Router, "decision": Decision, "index": ClassIndex}
         classes = {name: base for name, base in parts.items() if getattr(self, name) is not None}
         described = {name: saved_parts.describe(getattr(self, name)) for name in parts}
         head = self.heads.made_by if self.heads and self.heads.modules else None
         needs = [saved_parts.to_be_allowed(described[name]["class"], base) for name, base in classes.items()]
         needs += [saved_parts.to_be_allowed(head["class"], Head)] if head else []
-        if packages := sorted({package for package in needs if package}):
-            logger.warning("%s: only Identifier.load(..., allow=%s) will load it", path, packages)
         tensors = {"class_means": self.class_means_KD.cpu().contiguous()}
         tensors["cluster_of"] = torch.from_numpy(self.partition.cluster_of.copy())
         if self.partition.overlapping:
@@ -222,22 +237,19 @@ class Identifier:
             tensors |= {f"head.{cluster}.{name}": value.cpu() for name, value in module.state_dict().items()}
         for name in parts:
             tensors |= saved_parts.tensors_of(getattr(self, name), name)
-        with atomic_folder(path, overwrite) as folder:
-            safetensors.torch.save_file(tensors, folder / "identifier.safetensors")
-            content = {
-                "format": FORMAT,
-                "identities": list(self.identities),
-                "n_clusters": self.partition.n_clusters,
-                "partition": self.partition.provenance,
-                **described,
-                "head": head,
-                "threshold": self.threshold,
-                "unknown": self.unknown,
-                "sha256": sha256(folder / "identifier.safetensors"),
-                "versions": {"torch": torch.__version__, "numpy": np.__version__},
-                "provenance": self.provenance,
-            }
-            write_json(folder / "identifier.json", content)
+        content = {
+            "format": FORMAT,
+            "identities": list(self.identities),
+            "n_clusters": self.partition.n_clusters,
+            "partition": self.partition.provenance,
+            **described,
+            "head": head,
+            "threshold": self.threshold,
+            "unknown": self.unknown,
+            "versions": {"torch": torch.__version__, "numpy": np.__version__},
+            "provenance": self.provenance,
+        }
+        return tensors, content, sorted({package for package in needs if package})
 
     @classmethod
     def load(cls, path: Path | str, device: str | torch.device = "cpu", allow: Collection[str] = ()) -> "Identifier":
@@ -268,23 +280,38 @@ class Identifier:
         if sha256(weights) != content.get("sha256"):
             raise InputError(f"{weights}, truncated or altered", "the content identifier.json was written for", cure)
         try:
-            tensors = safetensors.torch.load_file(weights, device=str(device))
-            partition = Partition(
-                tensors["cluster_of"].cpu().numpy(),
-                content["n_clusters"],
-                tensors["extra_memberships"].cpu().numpy() if "extra_memberships" in tensors else np.zeros((0, 2)),
-                content["partition"],
-            )
-            identities, means = tuple(content["identities"]), tensors["class_means"]
-            router, decision, index = (
-                saved_parts.restore(content.get(name), base, saved_parts.under(tensors, name), allow)
-                for name, base in (("router", Router), ("decision", Decision), ("index", ClassIndex))
-            )
-            threshold, unknown = content["threshold"], str(content.get("unknown", UNKNOWN))
+            return cls.from_state(safetensors.torch.load_file(weights, device=str(device)), content, allow, str(folder))
         except InputError:
             raise
         except Exception as error:  # safetensors, KeyError, TypeError: whatever a foreign file provokes
             raise InputError(f"{folder}, unreadable ({type(error).__name__}: {error})", FORMAT, cure) from None
+
+    @classmethod
+    def from_state(
+        cls, tensors: dict[str, Tensor], content: dict[str, Any], allow: Collection[str] = (), folder: str = "the state"
+    ) -> "Identifier":
+        """The identifier that `state` was taken from.
+
+        Args:
+            allow: see `load`.
+            folder: where it comes from, for errors.
+
+        Raises:
+            InputError: parts that do not belong together, or a class that is not allowed.
+        """
+        cure = "save the identifier again with experiments.train"
+        partition = Partition(
+            tensors["cluster_of"].cpu().numpy(),
+            content["n_clusters"],
+            tensors["extra_memberships"].cpu().numpy() if "extra_memberships" in tensors else np.zeros((0, 2)),
+            content["partition"],
+        )
+        identities, means = tuple(content["identities"]), tensors["class_means"]
+        router, decision, index = (
+            saved_parts.restore(content.get(name), base, saved_parts.under(tensors, name), allow)
+            for name, base in (("router", Router), ("decision", Decision), ("index", ClassIndex))
+        )
+        threshold, unknown = content["threshold"], str(content.get("unknown", UNKNOWN))
         if len(identities) != len(means) or len(means) != partition.n_identities or decision is None:
             got = f"{len(identities)} names, {len(means)} class means, partition of {partition.n_identities}"
             raise InputError(f"{folder}: {got}", "equal numbers", cure)

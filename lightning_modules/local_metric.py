@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from datamodules.class_means import normalise_rows
+from datamodules.lazy import short_repr
 from datamodules.partitioners.samples import TrainingSamples
 
 BLOCK_ELEMENTS = 1 << 22  # of intermediate results: 16 MiB of float32
@@ -39,6 +41,8 @@ class LocalMetric:
     length: float
     prior: int  # degrees of freedom that the covariance of all counts for
     _cache: dict[tuple[int, tuple[float, ...]], Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    __repr__ = short_repr
 
     def covariance(self, identity: int) -> Tensor:
         """(R, R) covariance of an identity, divided by its effective eigenvalue tr(W^2) / tr(W).
@@ -149,10 +153,45 @@ def learn(
     of_donors_nR = of_donors_nD @ basis_DR
     whole_RR = of_donors_nR.T @ of_donors_nR / freedom_K.sum().clamp_min(1)
     start_K = torch.cat([count_K.new_zeros(1), count_K.cumsum(0)])
-    near_Kj = _neighbours(class_means_KD, freedom_K, pool) if r else count_K.new_full((k, 0), -1).int()
+    near_Kj = _neighbours(class_means_KD, class_means_KD, freedom_K, pool)[:, : None if r else 0]
     centred_NR = (sample_ND @ basis_DR).half()
     projected_KR = length * class_means_KD @ basis_DR
     return LocalMetric(basis_DR, whole_RR, centred_NR, start_K, projected_KR, near_Kj, mean_length_K, length, prior)
+
+
+def extended(local: LocalMetric, class_means_KD: Tensor, samples: TrainingSamples, pool: int) -> LocalMetric:
+    """With samples of identities that follow those of `learn`, or further ones; 16 samples of each are kept.
+
+    Directions, the covariance of all and the neighbours of the identities of `learn` stay.
+
+    Args:
+        class_means_KD: float32, of unit length, of all K identities.
+        samples: the new ones only, at least one of each new identity.
+        pool: degrees of freedom, see `learn`.
+    """
+    device, known, k = class_means_KD.device, len(local.mean_length_K), len(class_means_KD)
+    rows, labels = kept(samples, k)
+    sample_ND = torch.from_numpy(normalise_rows(samples.embeddings_ND[rows])).to(device)
+    new_N = torch.from_numpy(labels.astype(np.int64)).to(device)
+    old_K, new_K = (F.pad(count, (0, k - len(count))) for count in (local.start_K.diff(), torch.bincount(new_N)))
+    total_K = F.pad(local.mean_length_K, (0, k - known)) * old_K
+    total_K.index_add_(0, new_N, (sample_ND * class_means_KD[new_N]).sum(1))
+    mean_length_K = total_K / (old_K + new_K)
+    sample_ND -= mean_length_K[new_N][:, None] * class_means_KD[new_N]
+
+    label_N = torch.cat([torch.arange(k, device=device).repeat_interleave(old_K), new_N])
+    label_N, order_N = label_N.sort(stable=True)
+    start_N = torch.searchsorted(label_N, label_N)
+    few_N = torch.arange(len(label_N), device=device) - start_N < SAMPLES_KEPT
+    count_K = torch.bincount(label_N[few_N], minlength=k)
+    centred_NR = torch.cat([local.centred_NR, (sample_ND @ local.basis_DR).to(local.centred_NR)])[order_N[few_N]]
+    near_kj = _neighbours(class_means_KD[known:], class_means_KD, (count_K - 1).clamp_min(0), pool)
+    width = max(near_kj.shape[1], local.near_Kj.shape[1])
+    near_Kj = torch.cat([F.pad(near, (0, width - near.shape[1]), value=-1) for near in (local.near_Kj, near_kj)])
+    return LocalMetric(
+        local.basis_DR, local.whole_RR, centred_NR, F.pad(count_K.cumsum(0), (1, 0)),
+        local.length * class_means_KD @ local.basis_DR, near_Kj, mean_length_K, local.length, local.prior,
+    )  # fmt: skip
 
 
 def kept(samples: TrainingSamples, n_identities: int) -> tuple[np.ndarray, np.ndarray]:
@@ -165,18 +204,18 @@ def kept(samples: TrainingSamples, n_identities: int) -> tuple[np.ndarray, np.nd
     return rows[few], labels[few]
 
 
-def _neighbours(class_means_KD: Tensor, freedom_K: Tensor, pool: int) -> Tensor:
+def _neighbours(of_kD: Tensor, class_means_KD: Tensor, freedom_K: Tensor, pool: int) -> Tensor:
     donors_J = freedom_K.nonzero().squeeze(1)
     freedom_J, means_JD = freedom_K[donors_J], class_means_KD[donors_J]
     most = min(int((freedom_J.sort()[0].cumsum(0) < pool).sum()) + 1, len(donors_J))
     parts = []
-    for means_kD in class_means_KD.split(max(1, BLOCK_ELEMENTS // len(donors_J))):
+    for means_kD in of_kD.split(BLOCK_ELEMENTS // max(1, len(donors_J)) + 1):
         near_kj = (means_kD @ means_JD.T).topk(most, dim=1).indices
         freedom_kj = freedom_J[near_kj]
         taken_kj = freedom_kj.cumsum(1) - freedom_kj < pool
         parts.append(donors_J[near_kj].masked_fill(~taken_kj, -1).int())
-    near_Kj = torch.cat(parts)
-    return near_Kj[:, : int((near_Kj >= 0).sum(1).max())]
+    near_kj = torch.cat(parts)
+    return near_kj[:, : max((near_kj >= 0).sum(1).tolist(), default=0)]
 
 
 def scaled(covariance_RR: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.random import Generator
 
 from datamodules.errors import InputError
+from datamodules.lazy import short_repr
 
 
 def threshold_at_fpir(non_mated_scores: np.ndarray, fpir: float) -> float:
@@ -60,6 +61,8 @@ class Searches:
     identity_B: np.ndarray  # true identity
     score_Q: np.ndarray  # best score
     identity_Q: np.ndarray  # the person
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)

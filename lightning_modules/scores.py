@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.errors import InputError
+from datamodules.lazy import short_repr
 from datamodules.partitioners.base import Partition
 from lightning_modules.heads.base import Head
 from lightning_modules.indexes.base import Search, exact_search
@@ -31,6 +32,8 @@ class Heads:
     modules: tuple[Head, ...] = ()  # the M heads; empty for linear ones
     rows_per_class: int = 1  # R; the largest of the R outputs of an identity counts
     made_by: dict[str, Any] | None = None  # class and arguments of the modules, as `Identifier.save` writes them
+
+    __repr__ = short_repr
 
     @classmethod
     def pack(

@@ -10,6 +10,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer
 from torch.nn import functional as F
 
 from datamodules.class_means import normalise_rows
@@ -175,6 +178,20 @@ def test_the_same_seed_gives_the_same_partition_whatever_happened_before(name):
         == one.hash()
         == build("partitioner", name).fit(points, 4, 1, samples_of(points)).hash()
     )
+
+
+@each("partitioner")
+def test_a_partitioner_is_a_clusterer_of_scikit_learn(name):
+    points, partitioner = points_of("random"), build("partitioner", name)
+    stated = partitioner.get_params()
+    twin = clone(partitioner)
+    assert twin is not partitioner and twin.get_params() == stated and repr(twin) == repr(partitioner)
+    found = twin.fit_predict(points, m=4, samples=samples_of(points))
+    assert np.array_equal(found, partitioner.fit(points, 4, samples=samples_of(points)).cluster_of)
+    assert np.array_equal(twin.labels_, found) and twin.get_params() == stated and not hasattr(clone(twin), "labels_")
+    if not partitioner.needs_samples:  # as the last step of a pipeline, by the rule for the number of clusters
+        home = make_pipeline(Normalizer(), clone(partitioner)).fit_predict(points)
+        assert len(set(home)) == (1 if name == "single" else 2)
 
 
 @each("partitioner")

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator, ClusterMixin
 
 from datamodules.errors import InputError
 from datamodules.files import atomic_folder, open_npy, read_json, write_json
+from datamodules.lazy import short_repr
 from datamodules.partitioners.samples import TrainingSamples
 
 
@@ -28,6 +30,8 @@ class Partition:
     # (E, 2) int32 rows (identity, cluster) of memberships beside the home.
     extra: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int32))
     provenance: dict[str, Any] = field(default_factory=dict)  # see `Partitioner.provenance`
+
+    __repr__ = short_repr
 
     def __post_init__(self):
         home = np.asarray(self.cluster_of, dtype=np.int32)
@@ -115,8 +119,20 @@ class Partition:
         return loaded
 
 
-class Partitioner(ABC):
+def clusters_for(n_identities: int) -> int:
+    """The number of clusters by the rule of the paper: K / 2000 rounded down, at least 2, at most K.
+
+    >>> [clusters_for(k) for k in (1, 1000, 5000, 8900, 50000)]
+    [1, 2, 2, 4, 25]
+    """
+    return min(max(2, n_identities // 2000), n_identities)
+
+
+class Partitioner(ClusterMixin, BaseEstimator, ABC):
     """Base of all partitioners: hyper-parameters in `__init__`, data in `fit`, no state between two fits.
+
+    They are scikit-learn's clusterers (`get_params`, `clone`, `fit_predict`, `labels_`: the home clusters), but `fit`
+    takes the number of clusters and returns the Partition.
 
     A partitioner of class means into disjoint clusters defines `assign`. One of overlapping clusters, or of samples,
     overrides `memberships`; `needs_samples` says whether `fit` needs the training samples.
@@ -135,14 +151,17 @@ class Partitioner(ABC):
         """Clusters of (K, D) float32 unit rows, 1 < m < K: (K,) integers in [0, m), each at least once."""
 
     def fit(
-        self, class_means_KD: np.ndarray, m: int, seed: int = 0, samples: TrainingSamples | None = None
+        self, class_means_KD: np.ndarray, m: int | None = None, seed: int = 0, samples: TrainingSamples | None = None
     ) -> Partition:
         """Partitions the identities of (K, D) float32 unit rows into m clusters, alike for the same seed.
+
+        None gives `clusters_for(K)`.
 
         Raises:
             InputError: m < 1 or m > K, or no samples although they are needed.
         """
         k = len(class_means_KD)
+        m = clusters_for(k) if m is None else m
         if not 1 <= m <= k:
             cure = "lower n_subnets or enrol more identities"
             raise InputError(f"m = {m} clusters for {k} identities", f"1 to {k}", cure)
@@ -152,11 +171,12 @@ class Partitioner(ABC):
             home, extra = np.arange(k) % m, np.zeros((0, 2), np.int32)
         else:
             home, extra = self.memberships(class_means_KD, m, seed, samples)
-        return Partition(home, m, extra, self.provenance(class_means_KD, seed))
+        partition = Partition(home, m, extra, self.provenance(class_means_KD, seed))
+        self.labels_ = partition.cluster_of
+        return partition
 
     def provenance(self, class_means_KD: np.ndarray, seed: int) -> dict[str, Any]:
         """The partitioner, its arguments, the seed and a hash of the class means, as a partition keeps them."""
         means_hash = hashlib.sha256(np.ascontiguousarray(class_means_KD).tobytes()).hexdigest()[:16]
-        arguments = {key: value for key, value in vars(self).items() if not key.endswith("_")}
-        maker = {"partitioner": type(self).__name__, "arguments": arguments}
+        maker = {"partitioner": type(self).__name__, "arguments": self.get_params(deep=False)}
         return {**maker, "seed": seed, "class_means_hash": means_hash}

@@ -226,5 +226,5 @@ class GeneralisedKMeansPartitioner(Partitioner):
         self.n_init, self.max_iter, self.tol = n_init, max_iter, tol
 
     def assign(self, class_means_KD, m, seed):
-        estimator = GeneralisedKMeans(n_clusters=m, random_state=seed, **vars(self))
+        estimator = GeneralisedKMeans(n_clusters=m, random_state=seed, **self.get_params())
         return estimator.fit(class_means_KD).labels_

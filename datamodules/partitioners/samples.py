@@ -11,6 +11,7 @@ import numpy as np
 
 from datamodules.class_means import normalise_rows
 from datamodules.embedding_set import CHUNK_ROWS
+from datamodules.lazy import short_repr
 from datamodules.splits import Split
 
 
@@ -20,6 +21,8 @@ class TrainingSamples:
 
     embeddings_ND: np.ndarray
     split: Split
+
+    __repr__ = short_repr
 
     def __len__(self) -> int:
         return len(self.split)

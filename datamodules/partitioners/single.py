@@ -14,6 +14,6 @@ class SinglePartitioner(Partitioner):
         return np.zeros(len(class_means_KD), dtype=np.int32)
 
     def fit(
-        self, class_means_KD: np.ndarray, m: int = 1, seed: int = 0, samples: TrainingSamples | None = None
+        self, class_means_KD: np.ndarray, m: int | None = 1, seed: int = 0, samples: TrainingSamples | None = None
     ) -> Partition:
         return super().fit(class_means_KD, 1, seed)

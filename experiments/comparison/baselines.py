@@ -13,7 +13,7 @@ import numpy as np
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from datamodules.cluster_datamodule import ClusterDataModule
+from datamodules.cluster_datamodule import ClusterDataModule, batch_size
 from datamodules.partitioners.samples import TrainingSamples
 from datamodules.splits import Split
 from experiments.comparison.cells import cell_file, hardest_identities, is_evaluated, write_cell
@@ -22,7 +22,6 @@ from experiments.comparison.details import history_rows, training_columns
 from experiments.comparison.entries import BaselineEntry, Entries, with_partitioner
 from experiments.comparison.metrics import new_metrics
 from experiments.comparison.scenarios import RECIPE, Scenario, make_scenario
-from experiments.training.batch_size import batch_size
 from experiments.training.fit import fit
 from experiments.training.job import Job, Recipe, failure_line
 from lightning_modules.baselines.base import BaselineTask, Infeasible, Predictor

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
+from datamodules.partitioners.base import clusters_for
 from datamodules.splits import split_identities
 from experiments.command_line.choices import CONFIGS, differing
 
@@ -131,7 +132,7 @@ def _whole_numbers(values: list[Any], least: int) -> bool:
 
 
 def subnets_for(sizes: list[int], n_subnets: Any) -> list[int]:
-    """m for each N: as given, or by the rule of the paper, N / 2000 rounded down, at least 2.
+    """m for each N: as given, or by the rule of the paper, see `datamodules.partitioners.base.clusters_for`.
 
     Args:
         n_subnets: "auto", one m, or one m per N.
@@ -143,7 +144,7 @@ def subnets_for(sizes: list[int], n_subnets: Any) -> list[int]:
     [2, 2, 4, 25]
     """
     if n_subnets == "auto":
-        return [min(max(2, n // 2000), n) for n in sizes]
+        return [clusters_for(n) for n in sizes]
     given = as_sizes(n_subnets, "n_subnets")
     given = given * len(sizes) if given is not None and len(given) == 1 else given
     if given is None or len(given) != len(sizes):

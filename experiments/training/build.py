@@ -8,11 +8,10 @@ import safetensors.torch
 import torch
 from hydra.utils import instantiate
 
-from datamodules.cluster_datamodule import ClusterDataModule
+from datamodules.cluster_datamodule import ClusterDataModule, batch_size
 from datamodules.errors import InputError
 from datamodules.extractors.base import seeded
 from datamodules.partitioners.samples import TrainingSamples
-from experiments.training.batch_size import batch_size
 from experiments.training.cluster_data import ClusterData
 from experiments.training.fit import environment, sharded
 from experiments.training.job import Job

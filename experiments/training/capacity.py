@@ -13,9 +13,8 @@ from typing import Any
 import torch
 
 from callbacks.epoch_clock import kernel_bytes
-from datamodules.cluster_datamodule import RESIDENT_BYTES
+from datamodules.cluster_datamodule import RESIDENT_BYTES, batch_size
 from datamodules.errors import InputError
-from experiments.training.batch_size import batch_size
 from lightning_modules.kernels import BLOCK
 
 FLOAT = 4

@@ -11,6 +11,7 @@ import numpy as np
 
 from datamodules.class_means import class_means
 from datamodules.embedding_set import EmbeddingSet
+from datamodules.lazy import short_repr
 from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
 from datamodules.splits import Splits, split_identities
@@ -29,6 +30,8 @@ class SplitData:
     embedding_set: EmbeddingSet
     splits: Splits
     class_means_KD: np.ndarray
+
+    __repr__ = short_repr
 
     @classmethod
     def make(cls, embedding_set: EmbeddingSet, split: dict[str, Any]) -> "SplitData":
@@ -62,6 +65,8 @@ class ClusterData:
 
     whole: SplitData
     members_C: np.ndarray
+
+    __repr__ = short_repr
 
 
 class JobData:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from datamodules.errors import InputError
+from datamodules.lazy import short_repr
 from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules.onnx_graph import OnnxScores
@@ -21,6 +22,8 @@ class Decided:
     score_B: Tensor  # float32, higher is more certain; each decision says what it measures
     cluster_B: Tensor  # int64 cluster in which the answer was found
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True)
 class Ranked:
@@ -28,6 +31,8 @@ class Ranked:
 
     identity_BT: Tensor  # int64 in [0, K), each at most once; -1 fills up if there are fewer
     score_BT: Tensor  # float32, not growing; -inf if there is no candidate
+
+    __repr__ = short_repr
 
 
 class Decision(ABC):
@@ -51,6 +56,13 @@ class Decision(ABC):
 
     def refit(self, class_means_KD: Tensor, samples: TrainingSamples) -> "Decision":
         """This fitted decision for other class means and training samples; what `fit` chose stays."""
+        return self
+
+    def extended(self, class_means_KD: Tensor, samples: TrainingSamples) -> "Decision":
+        """This decision, when people were enrolled after those of `fit`, or got further samples; no refit.
+
+        `class_means_KD` are unit rows of all people, `samples` the new ones, with identities in [0, K).
+        """
         return self
 
     def fits(self, partition: Partition, dim: int) -> bool:

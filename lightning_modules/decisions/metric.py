@@ -141,20 +141,23 @@ class Metric(Decision):
         if repaired - broken < max(1, 2 * (repaired + broken) ** 0.5) or not factors[[0, 2, 3]].any():
             logger.info("metric: the gain is not shown, class means decide alone")
             return plain
-        return self._learned(scores.class_means_KD, samples, strength, factors)
+        return self._made_of(local_metric.learn(scores.class_means_KD, samples, *settings), strength, factors)
 
     def refit(self, class_means_KD: Tensor, samples: TrainingSamples) -> "Metric":
         """With metrics, tightness and samples learned again; strength and f stay, or that class means decide alone."""
-        if self.factors_J is None:
+        if self._local is None:
             return self
-        return self._learned(class_means_KD, samples, self.strength, self.factors_J)
+        learned = local_metric.learn(class_means_KD, samples, self.directions, self.pool, self.prior)
+        return self._made_of(learned, self.strength, self.factors_J)
 
-    def _learned(
-        self, class_means_KD: Tensor, samples: TrainingSamples, strength: float, factors_J: Tensor
-    ) -> "Metric":
-        settings = self.directions, self.pool, self.prior
-        local = local_metric.learn(class_means_KD, samples, *settings)
+    def extended(self, class_means_KD: Tensor, samples: TrainingSamples) -> "Metric":
+        if self._local is None:
+            return self
+        local = local_metric.extended(self._local, class_means_KD, samples, self.pool)
+        return self._made_of(local, self.strength, self.factors_J)
+
+    def _made_of(self, local: LocalMetric, strength: float, factors_J: Tensor) -> "Metric":
         return Metric(
-            self.candidates, *settings, strength, local.length, factors_J, local.basis_DR, local.whole_RR,
-            local.centred_NR, local.start_K, local.projected_KR, local.near_Kj, local.mean_length_K,
+            self.candidates, self.directions, self.pool, self.prior, strength, local.length, factors_J, local.basis_DR,
+            local.whole_RR, local.centred_NR, local.start_K, local.projected_KR, local.near_Kj, local.mean_length_K,
         )  # fmt: skip

@@ -4,8 +4,9 @@
 import pandas as pd
 import pytest
 
+from datamodules.cluster_datamodule import batch_size
 from datamodules.embedding_set import EmbeddingSet
-from experiments.training.batch_size import batch_size, few_steps_warning
+from experiments.training.batch_size import few_steps_warning
 
 
 def test_auto_is_a_power_of_two_with_at_least_16_steps_unless_there_are_fewer_samples():
