@@ -92,7 +92,7 @@ def assemble(folder: Path, parts: list[Part], meta: dict[str, Any]) -> None:
     names = np.concatenate([part.listing.names for part in parts])
     order = np.lexsort((np.concatenate([part.places for part in parts]), labels))
 
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     dtype, dim = parts[0].embeddings.dtype, parts[0].embeddings.shape[1]
     target = np.lib.format.open_memmap(folder / "embeddings.npy", mode="w+", dtype=dtype, shape=(len(order), dim))
     for start in range(0, len(order), CHUNK_ROWS):

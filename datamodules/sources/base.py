@@ -87,7 +87,10 @@ class Source(ABC):
 
     def listing(self) -> Listing:
         """The images of `scan` that the options choose; refuses too few identities, and ambiguous names."""
-        found = self.scan()
+        return self.choose(self.scan())
+
+    def choose(self, found: Listing) -> Listing:
+        """What the options choose of everything; refuses what `listing` does."""
         counts = np.bincount(found.labels, minlength=len(found.identities))
         eligible = np.flatnonzero(counts >= self.min_images)
         wanted = len(eligible) if self.n_identities is None else self.n_identities

@@ -2,11 +2,15 @@
 """The work of experiments.prepare."""
 
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from datamodules.embedding_set import EmbeddingSet
+from datamodules.errors import InputError
 from datamodules.files import read_json
+from datamodules.sources.arrays import Arrays
 from experiments.command_line.terminal import LINE, results
 from experiments.extraction.config import ExtractionConfig, build_aligner, recipe
 from experiments.extraction.extract import extract
@@ -14,20 +18,31 @@ from experiments.extraction.left_out import left_out, show_left_out
 
 
 def prepare(cfg: DictConfig) -> None:
-    """Makes an EmbeddingSet of the pictures of a source, and prints a summary."""
-    source, extractor = instantiate(cfg.source), instantiate(cfg.extractor)
-    aligner = build_aligner(cfg.alignment, source, extractor)
-    settings, trainer = ExtractionConfig(**cfg.extraction), OmegaConf.to_container(cfg.trainer)
-    out = Path(cfg.out).expanduser()
-    before = read_json(out / "meta.json", "name another out") if out.is_dir() else {}
-    made = extract(source, extractor, aligner, cfg.out, settings, trainer, recipe(cfg))
+    """Makes an EmbeddingSet of the pictures or arrays of a source, and prints a summary.
+
+    Raises:
+        InputError: an extractor for arrays, and what `extract` or `Arrays.write` refuses.
+    """
+    source, out = instantiate(cfg.source), Path(cfg.out).expanduser()
+    before: dict[str, Any] = {}
+    made: EmbeddingSet | None
+    if isinstance(source, Arrays):
+        if not OmegaConf.is_missing(cfg, "extractor") or cfg.alignment is not None:
+            raise InputError("extractor= or alignment= for embeddings", "neither", "leave them out")
+        made = source.write(out)
+    else:
+        extractor = instantiate(cfg.extractor)
+        aligner = build_aligner(cfg.alignment, source, extractor)
+        settings, trainer = ExtractionConfig(**cfg.extraction), OmegaConf.to_container(cfg.trainer)
+        before = read_json(out / "meta.json", "name another out") if out.is_dir() else {}
+        made = extract(source, extractor, aligner, cfg.out, settings, trainer, recipe(cfg))
     if made is None:
         return  # one of several processes that helped to extract
     console, counts = results(), made.sample_counts()
     copies, rejected = made.meta.get("copies", 0), made.meta.get("rejected", 0)
     console.print(
         f"{len(made):,} embeddings of {made.n_identities:,} identities, {made.dim}-d {made.embeddings.dtype}, "
-        f"{counts.min()} to {counts.max()} each, by {made.meta.get('extractor')}",
+        f"{counts.min()} to {counts.max()} each, by {made.meta.get('extractor', source.describe())}",
         **LINE,
     )
     if before and (people := made.n_identities - before["identities"]) + (more := len(made) - before["count"]):

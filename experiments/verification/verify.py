@@ -10,10 +10,14 @@ import pandas as pd
 from hydra.utils import instantiate
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from datamodules.errors import InputError
 from datamodules.sources.pairs import VerificationPairs
+from datamodules.sources.verification_bin import VerificationBin
 from experiments.comparison.data import dataset_name
+from experiments.extraction.config import ExtractionConfig, build_aligner
+from experiments.extraction.extract import extract
 from experiments.reporting.canvas import GREY, WIDTH_INCHES, short, style
 from experiments.runs.publishing import publish
 from experiments.runs.run_folder import RunFolder, run_name
@@ -21,18 +25,35 @@ from lightning_modules.verification import Verification, squared_distances, veri
 
 
 def verify_set(cfg: DictConfig) -> None:
-    """Verifies the pairs of an EmbeddingSet and writes the run folder."""
-    embedding_set = instantiate(cfg.data)
-    pairs = VerificationPairs.read(cfg.pairs, embedding_set)
-    distance_P = squared_distances(embedding_set.embeddings, pairs.left, pairs.right)
+    """Verifies the pairs of an EmbeddingSet, or of a file with pictures, and writes the run folder.
+
+    Raises:
+        InputError: a source without pairs, or beside other pairs.
+    """
+    if cfg.source is None:
+        embedding_set = instantiate(cfg.data)
+        pairs = VerificationPairs.read(cfg.pairs, embedding_set)
+        name, rows_ND, at = dataset_name(embedding_set), embedding_set.embeddings, {"pairs": str(cfg.pairs)}
+    else:
+        source = instantiate(cfg.source)
+        if not isinstance(source, VerificationBin) or not OmegaConf.is_missing(cfg, "pairs"):
+            raise InputError("source= without pairs, or beside pairs=", "source=bin alone", "see --help")
+        extractor, name = instantiate(cfg.extractor), source.path.stem
+        keys = ["source", "extractor", "alignment", "extraction"]
+        out = Path(cfg.runs_dir) / "embeddings" / run_name("verify", name, OmegaConf.masked_copy(cfg, keys))
+        aligner, settings = build_aligner(cfg.alignment, source, extractor), ExtractionConfig(**cfg.extraction)
+        embedding_set = extract(source, extractor, aligner, out, settings, OmegaConf.to_container(cfg.trainer))
+        if embedding_set is None:
+            return  # one of several processes that helped to extract
+        pairs, rows_ND, at = source.pairs(), source.combine(embedding_set.embeddings), {"source": source.describe()}
+    distance_P = squared_distances(rows_ND, pairs.left, pairs.right)
     result = verify(distance_P, pairs.same, pairs.fold, tuple(cfg.fars))
 
-    name = dataset_name(embedding_set)
     row: dict[str, Any] = {"dataset": name, "extractor": str(embedding_set.meta.get("extractor", ""))}
     row |= {"pairs": len(pairs), "folds": pairs.n_folds, **result.metrics()}
     frame = pd.DataFrame([row])
     with RunFolder(Path(cfg.runs_dir) / (cfg.name or run_name("verify", name, cfg)), cfg) as run:
-        run.note(data={"path": str(cfg.data.path), "fingerprint": embedding_set.fingerprint()}, pairs=str(cfg.pairs))
+        run.note(data={"path": str(embedding_set.path), "fingerprint": embedding_set.fingerprint()}, **at)
         publish(
             run, frame, title=f"Verification: {name}", verdict=sentence(row, result),
             tables={"Over all folds": frame, "Fold by fold": folds_table(result)},

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
+import io
+import pickle
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from datamodules.embedding_set import EmbeddingSet
 from experiments.verify import main
@@ -65,3 +68,51 @@ def test_an_absent_image_costs_one_line(files, monkeypatch, capsys):
     pairs.write_text(pairs.read_text().replace("p5\t1\t2", "p5\t1\t9"))
     assert run(monkeypatch, files, "fars=[0.25]") == 2
     assert "image 9 of p5" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def bin_file(tmp_path_factory):
+    """Forty pairs of noise; pictures of one person are mirror images of each other, one pair is spoilt."""
+    random = np.random.default_rng(0)
+    pictures, same = [], []
+    for pair in range(40):
+        left, right = random.integers(0, 256, (2, 16, 16, 3), np.uint8)
+        same.append(pair % 2 == 0)
+        right = left[:, ::-1] if same[-1] != (pair == 3) else right
+        for pixels in (left, right):
+            stream = io.BytesIO()
+            Image.fromarray(pixels).save(stream, "PNG")
+            pictures.append(stream.getvalue())
+    path = tmp_path_factory.mktemp("bin") / "lfw.bin"
+    path.write_bytes(pickle.dumps((pictures, same), 2))
+    return path
+
+
+def verify_bin(call, path, folder, *words):
+    return call(
+        "verify", "source=bin", f"source.path={path}", "extractor=random_projection", "extractor.image_size=16",
+        "extraction.num_workers=0", f"runs_dir={folder}", "logger=none", "fars=[0.2]", "trainer.accelerator=cpu",
+        *words,
+    )  # fmt: skip
+
+
+def test_a_verification_file_is_embedded_and_verified_in_ten_folds(bin_file, tmp_path, call):
+    ended = verify_bin(call, bin_file, tmp_path, "name=flipped", "source.flip=true")
+    assert ended.code == 0, ended.err
+    row = pd.read_csv(tmp_path / "flipped/results.csv").iloc[0]
+    assert row["pairs"] == 40 and row["folds"] == 10 and row["dataset"] == "lfw"
+    assert row["accuracy"] == pytest.approx(97.5)  # all but the spoilt pair: mirror images have one sum
+    assert row["accuracy_std"] == pytest.approx(np.std([75] + [100] * 9, ddof=1))
+    ended = verify_bin(call, bin_file, tmp_path, "name=plain")
+    assert ended.code == 0 and pd.read_csv(tmp_path / "plain/results.csv").iloc[0]["accuracy"] < 80
+    assert sorted(one.name[:11] for one in (tmp_path / "embeddings").iterdir()) == ["verify-lfw-"] * 2
+
+
+def test_a_hostile_or_a_damaged_file_costs_one_line(bin_file, tmp_path, call):
+    hostile, broken = tmp_path / "hostile.bin", tmp_path / "broken.bin"
+    hostile.write_bytes(b"\x80\x02cposix\nsystem\nX\x04\x00\x00\x00true\x85R.")
+    verify_bin(call, hostile, tmp_path / "runs").assert_refused("GLOBAL posix system")
+    assert not (tmp_path / "runs").exists()
+    broken.write_bytes(pickle.dumps(([b"no picture", *pickle.loads(bin_file.read_bytes())[0][1:]], [True] * 40), 4))
+    verify_bin(call, broken, tmp_path / "runs").assert_refused("79 of 80 pictures")
+    verify_bin(call, bin_file, tmp_path / "runs", "pairs=pairs.txt").assert_refused("beside pairs=")
