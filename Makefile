@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+SITE := .venv/site
 
-.PHONY: help demo test test-all docs lint format clean
+.PHONY: help demo test test-all docs site lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -13,6 +14,10 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "got Python %d.%d; expected 3.11 or later; cure: make PYTHON=python3.11" % sys.version_info[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all]' -c constraints.txt
+	touch $@
+
+$(SITE): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[site]' -c constraints.txt
 	touch $@
 
 demo: $(READY)  ## install, compare the scenarios on synthetic identities, say where the report lies
@@ -32,6 +37,10 @@ lint: $(READY)  ## check style and types
 
 docs: $(READY)  ## make docs/configuration.md of the configurations anew
 	$(BIN)/python -m experiments.list --keys docs/configuration.md
+
+site: $(SITE)  ## build docs/ and the API reference as build/site; a dead link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "to look at it: python3 -m http.server -d build/site"
 
 format: $(READY)  ## put the code into shape
 	$(BIN)/ruff check --fix .

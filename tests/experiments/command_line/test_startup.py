@@ -2,9 +2,12 @@
 """--help and a mistyped key are answered before anything heavy is imported."""
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMANDS = sorted(file.stem for file in (ROOT / "experiments").glob("[!_]*.py"))
@@ -44,3 +47,37 @@ def test_help_and_a_typo_need_nothing_heavy():
     for name, (helped, refused) in json.loads(ended.stdout).items():
         assert f"python -m experiments.{name}" in helped
         assert typos[name].partition("=")[0] in refused and refused.count("\n") == 1
+
+
+@pytest.fixture
+def program():
+    """`program(word, ...)`: runs `clusterface` with these words."""
+    code = "from experiments.command_line.entry import main; main()"
+    return lambda *words: subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])
+def test_the_program_lists_every_command_with_what_it_is(program, words):
+    ended = program(*words)
+    assert ended.returncode == 0, ended.stderr
+    listed = dict(line.split(maxsplit=1) for line in ended.stdout.splitlines() if line.startswith("  "))
+    assert sorted(listed) == COMMANDS and all(listed.values())
+    assert listed["train_facenet"] == "Triplet training of one embedding"
+
+
+def test_a_command_of_the_program_is_the_module_and_starts_fast(program):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ended = program("compare", "--help")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert ended.returncode == 0 and "python -m experiments.compare n_identities=" in ended.stdout, ended.stderr
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.2  # seconds; 0.4 on an idle machine
+    ended = program("list", "routers")
+    assert ended.returncode == 2 and ended.stderr.startswith("error: got group 'routers'")
+
+
+def test_a_misspelt_command_gets_the_nearest_one(program):
+    ended = program("comprae", "seeds=1")
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1
+    assert ended.stderr.endswith("did you mean compare?\n") and "got no command 'comprae'" in ended.stderr
