@@ -26,12 +26,16 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from datamodules.errors import InputError
 from experiments.command_line.choices import CONFIGS
 from experiments.command_line.errors import errors_as_one_line, refuse_missing, refuse_unknown
+from experiments.command_line.inputs import check_inputs
+from experiments.command_line.node_types import check_types
 from experiments.command_line.terminal import FLAGS_HELP, note_typed, verbosity, without_flags
-from experiments.command_line.trainer_arguments import check_callbacks, check_trainer
+from experiments.command_line.trainer_arguments import check_accelerator, check_callbacks, check_keys, check_lightning
 from experiments.command_line.words import for_hydra
 
 
-def command(config_name: str, schema: type, work: str, after_multirun: str | None = None) -> Callable[[], None]:
+def command(
+    config_name: str, schema: type, work: str, after_multirun: str | None = None, check: str | None = None
+) -> Callable[[], None]:  # fmt: skip
     """Makes a command: a function without arguments that ends the process with an exit code.
 
     Args:
@@ -39,8 +43,9 @@ def command(config_name: str, schema: type, work: str, after_multirun: str | Non
         schema: dataclass of the root config's keys. It is stored as `<config_name>_schema`. The root config names it
             first in its defaults list, so that Hydra refuses any other key.
         work: dotted name of the function that takes the composed config and returns an exit code or None. It is
-            imported after the keys are checked, so that --help and a mistyped key are answered at once.
+            imported after keys and inputs are checked, so that --help and wrong input are answered at once.
         after_multirun: dotted name of a function without arguments that is called after the last run of a multirun.
+        check: dotted name, in a module that imports nothing heavy, of a function that refuses what it can of a config.
     """
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
 
@@ -54,6 +59,9 @@ def command(config_name: str, schema: type, work: str, after_multirun: str | Non
             with multirun_goes_on(codes), errors_as_one_line():  # before Hydra prints a line of its own
                 refuse_unknown(schema, cfg)  # Hydra lets +key=value pass
                 refuse_missing(schema, cfg)
+                check_early(cfg)
+                if check:
+                    get_method(check)(cfg)
                 codes.append(_run(work, cfg))
 
         # Hydra prints errors in its own way and exits with 1; with this variable it raises them, and we print one line.
@@ -68,7 +76,7 @@ def command(config_name: str, schema: type, work: str, after_multirun: str | Non
                 print(f"{content['hydra']['help']['template'].rstrip()}\n{FLAGS_HELP}")
                 sys.exit(0)
             words = for_hydra(words, config_name, schema)
-            # Any argument of Lightning's Trainer can be added; `check_trainer` refuses the others.
+            # Any argument of Lightning's Trainer can be added; `check_keys` refuses the others.
             sys.argv[1:] = [re.sub(r"^trainer\.", "++trainer.", word) for word in words]
             with verbosity(level):
                 if level != "verbose":
@@ -81,7 +89,8 @@ def command(config_name: str, schema: type, work: str, after_multirun: str | Non
     return main
 
 
-def _run(work: str, cfg: DictConfig) -> int | None:
+def check_early(cfg: DictConfig) -> None:
+    """Refuses values and inputs that no command can use, without heavy imports."""
     name = cfg.get("name")
     if name and "runs_dir" in cfg and (name in (".", "..") or set(name) & set("/\\")):
         raise InputError(f"name={name}", "the name of a folder inside runs_dir", "set runs_dir= for another place")
@@ -90,12 +99,19 @@ def _run(work: str, cfg: DictConfig) -> int | None:
         given = value if isinstance(value, ListConfig) else [value]
         if negative := [one for one in given if isinstance(one, int) and one < 0]:
             raise InputError(f"{key} with {negative[0]}", "numbers of at least 0", f"correct {key}=")
+    if isinstance(cfg.get("trainer"), DictConfig):
+        (check_keys if OmegaConf.get_type(cfg.trainer) is dict else check_accelerator)(cfg.trainer)
+    check_inputs(cfg)
+
+
+def _run(work: str, cfg: DictConfig) -> int | None:
+    function = get_method(work)
+    check_types(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
     if "logger" in cfg:
         instantiate(cfg.logger)  # a logger that cannot be built is refused before anything is written
-    if isinstance(OmegaConf.select(cfg, "trainer"), DictConfig) and OmegaConf.get_type(cfg.trainer) is dict:  # open
-        check_trainer(cfg.trainer)
+    if isinstance(cfg.get("trainer"), DictConfig):
+        check_lightning(cfg.trainer)
         check_callbacks(cfg.get("callbacks") or {})
-    function = get_method(work)
     if "launcher" not in cfg:
         return function(cfg)
     launcher = instantiate(cfg.launcher)
