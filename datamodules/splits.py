@@ -62,6 +62,18 @@ class Splits:
         return Splits(train, self.val, self.test, np.concatenate([self.enrolled, held_out]))
 
 
+def check_size(wanted: int, available: int, n_held_out: int) -> None:
+    """Refuses to enrol more identities than are available and not held out, or none.
+
+    Raises:
+        InputError: such a number.
+    """
+    if not 1 <= wanted <= available - n_held_out:
+        beside = f" beside {n_held_out} held out" if n_held_out else ""
+        got = f"n_identities = {wanted}"
+        raise InputError(got, f"1 to {available - n_held_out}{beside}", "lower n_identities or use a larger set")
+
+
 def local_split(split: Split, members_C: np.ndarray) -> Split:
     """The samples of the identities `members_C`, ascending, labelled by the place of the identity among them."""
     # Labels are sorted: C searches find the samples among any number of others.
@@ -123,10 +135,7 @@ def split_identities(
         groups_N = groups_of(embedding_set.files)
     n_held_out = round(available * held_out)
     wanted = available - n_held_out if n_identities is None else n_identities
-    if not 1 <= wanted <= available - n_held_out:
-        beside = f" beside {n_held_out} held out" if n_held_out else ""
-        got = f"n_identities = {wanted}"
-        raise InputError(got, f"1 to {available - n_held_out}{beside}", "lower n_identities or use a larger set")
+    check_size(wanted, available, n_held_out)
     draw = np.random.default_rng([seed, 1]).permutation(available)
     enrolled = np.sort(draw[:wanted]).astype(np.int32)
     unknown = np.sort(draw[available - n_held_out :])

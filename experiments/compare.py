@@ -5,8 +5,9 @@ from experiments.command_line.command import command
 from experiments.comparison.config import CompareConfig
 
 main = command(
-    "compare", CompareConfig, "experiments.comparison.compare.compare", "experiments.comparison.multirun.merge"
-)
+    "compare", CompareConfig, "experiments.comparison.compare.compare", "experiments.comparison.multirun.merge",
+    "experiments.comparison.data.check_early",
+)  # fmt: skip
 
 if __name__ == "__main__":
     main()

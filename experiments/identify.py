@@ -15,7 +15,7 @@ class IdentifyConfig:
 
     identifier: str = MISSING  # Identifier folder
     embeddings: str | None = None  # an .npy file of embeddings, or an EmbeddingSet folder
-    images: Any = None  # a folder of pictures with all folders below it, or one picture
+    images: str | None = None  # a folder of pictures with all folders below it, or one picture
     faces: str = "all"  # of each picture; main: each shows one person, who is looked for harder
     gallery: str | None = None  # EmbeddingSet of the enrolled; None takes the one the identifier was trained on
     extractor: Any = None  # None takes the one of the enrolled pictures
@@ -33,7 +33,10 @@ class IdentifyConfig:
     overwrite: bool = False  # whether an existing `out` may be replaced
 
 
-main = command("identify", IdentifyConfig, "experiments.picture_identification.identify.identify")
+main = command(
+    "identify", IdentifyConfig, "experiments.picture_identification.identify.identify",
+    check="experiments.picture_identification.request.check_request",
+)  # fmt: skip
 
 if __name__ == "__main__":
     main()

@@ -4,7 +4,10 @@
 from experiments.command_line.command import command
 from experiments.comparison.config import TrainConfig
 
-main = command("train", TrainConfig, "experiments.comparison.train_identifier.train_identifier")
+main = command(
+    "train", TrainConfig, "experiments.comparison.train_identifier.train_identifier",
+    check="experiments.comparison.data.check_early",
+)  # fmt: skip
 
 if __name__ == "__main__":
     main()

@@ -40,7 +40,9 @@ def choices(wanted: list[str] | None = None) -> list[Choice]:
     known, found = groups(), []
     for group in wanted or known:
         if group not in known:
-            raise InputError(f"group {group!r}", f"one of {', '.join(known)}", "correct the name")
+            raise InputError(
+                f"group {group!r}", f"one of {', '.join(known)}", nearest(group, known, "correct the name")
+            )
         for name in files(group):
             file = CONFIGS / group / f"{name}.yaml"
             lines = file.read_text(encoding="utf-8").splitlines()

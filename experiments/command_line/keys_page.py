@@ -50,6 +50,15 @@ def page() -> str:
     return "\n".join(parts)
 
 
+def about(schema: type, key: str) -> str:
+    """What is said of a key in its schema, or in the first file of its group that has it; "a value" if nothing is."""
+    group, _, argument = key.partition(".")
+    found = [text for name, _, text in _fields(schema) if name == key]
+    if argument and (CONFIGS / group).is_dir():
+        found += [text for one in choices([group]) for name, _, text in _lines(one.file) if name == argument]
+    return next((text for text in found if text), "a value")
+
+
 def _chosen(root: Path) -> dict[str, str]:
     listed = OmegaConf.to_container(OmegaConf.load(root)).get("defaults", [])
     return {

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from datamodules.errors import InputError
+from datamodules.errors import InputError, nearest
 from experiments.command_line.choices import CONFIGS
 
 CONSTANT = "lightning_modules.schedulers.constant"
@@ -26,6 +26,7 @@ SET_ELSEWHERE = {
     "use_distributed_sampler": "nothing: batches are dealt to the ranks", "barebones": "nothing",
 }  # fmt: skip
 COUNTS = ("max_epochs", "max_logits_mb", "devices", "check_val_every_n_epoch", "threads", "checkpoint_every_n_epochs")
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 COUNTS_OR_AUTO = ("batch_size", "steps_per_call")
 
 
@@ -65,10 +66,16 @@ def lightning_arguments() -> tuple[str, ...]:
 
 
 def check_trainer(trainer: Mapping[str, Any]) -> None:
-    """Refuses values that would fail only after the run has begun.
+    """Refuses values that would fail only after the run has begun: `check_keys` and `check_lightning`."""
+    check_keys(trainer)
+    check_lightning(trainer)
+
+
+def check_keys(trainer: Mapping[str, Any]) -> None:
+    """Refuses what is wrong without a look at Lightning.
 
     Raises:
-        InputError: an unknown key, a count below 1, or a value that Lightning refuses.
+        InputError: an unknown key, a count below 1, or an unknown accelerator.
     """
     known = sorted({*lightning_arguments(), *OUR_KEYS} - {*SET_ELSEWHERE})
     for key in trainer:
@@ -86,18 +93,39 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
             raise InputError(f"trainer.{key} = {value}", wanted, f"correct trainer.{key}")
     if (matmul := trainer.get("matmul", "medium")) not in ("highest", "high", "medium"):
         raise InputError(f"trainer.matmul = {matmul}", "highest, high or medium", "correct trainer.matmul")
+    check_accelerator(trainer)
+
+
+def check_accelerator(trainer: Mapping[str, Any]) -> None:
+    """Refuses, with an `InputError`, an accelerator that Lightning does not know."""
+    if (accelerator := trainer.get("accelerator", "auto")) not in ACCELERATORS:
+        cure = nearest(str(accelerator), ACCELERATORS, "correct it")
+        raise InputError(f"trainer.accelerator = {accelerator}", f"one of {', '.join(ACCELERATORS)}", cure)
+
+
+def check_lightning(trainer: Mapping[str, Any]) -> None:
+    """Refuses values that Lightning refuses on this machine.
+
+    Raises:
+        InputError: such a value, alone if it is the only reason.
+    """
     import pytorch_lightning as pl  # late: it takes seconds
-    from pytorch_lightning.accelerators import AcceleratorRegistry
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-    accelerators = ("auto", "gpu", *AcceleratorRegistry.available_accelerators())
-    if (accelerator := trainer.get("accelerator", "auto")) not in accelerators:
-        raise InputError(f"trainer.accelerator = {accelerator}", f"one of {', '.join(accelerators)}", "correct it")
     arguments = {key: value for key, value in trainer.items() if key not in (*OUR_KEYS, "fast_dev_run")}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    try:
-        pl.Trainer(**{**arguments, **quiet, "devices": 1, "strategy": "auto"}, logger=False)
-    except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
-        reason, usual = " ".join(str(error).split()), defaults()
-        stated = ", ".join(f"trainer.{key} = {value}" for key, value in arguments.items() if usual.get(key) != value)
-        raise InputError(f"{stated} ({reason})", "values that Lightning's Trainer takes", "correct them") from None
+
+    def reason(left_out: str | None = None) -> str | None:
+        chosen = {key: value for key, value in arguments.items() if key != left_out}
+        try:
+            pl.Trainer(**{**chosen, **quiet, "devices": 1, "strategy": "auto"}, logger=False)
+        except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+            return " ".join(str(error).split())
+        return None
+
+    if said := reason():
+        keys = [key for key in arguments if not reason(left_out=key)] or list(arguments)
+        stated = ", ".join(f"trainer.{key} = {arguments[key]}" for key in keys)
+        raise InputError(
+            f"{stated} ({said})", "what Lightning's Trainer takes on this machine", "correct or leave it out"
+        )

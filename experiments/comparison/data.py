@@ -15,10 +15,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.embedding_set import EmbeddingSet
-from datamodules.errors import InputError
+from datamodules.errors import InputError, nearest
 from datamodules.partitioners.base import clusters_for
-from datamodules.splits import split_identities
-from experiments.command_line.choices import CONFIGS, differing
+from datamodules.splits import check_size, split_identities
+from experiments.command_line.choices import CONFIGS, differing, files
+from experiments.command_line.inputs import open_set
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,55 @@ def open_data(cfg: DictConfig, sizes: list[int] | None) -> EmbeddingSet:
     folder = Path(cfg.runs_dir) / "data" / f"synthetic-{node['n_identities']}-{digest}"
     remove_stale(folder.parent)
     return EmbeddingSet.open(folder, check_values=False) if folder.exists() else made.write(folder)
+
+
+def check_early(cfg: DictConfig) -> None:
+    """Refuses, without heavy imports, names of scenarios, splits, seeds and sizes that cannot be used.
+
+    Raises:
+        InputError: such a value.
+    """
+    names = cfg.scenarios if "scenarios" in cfg else [cfg.scenario.name]
+    names = [names] if isinstance(names, str) else list(names)
+    check_list(names)
+    for name in names:
+        check_entry(str(name))
+    check_split(cfg.split)
+    as_seeds(cfg.get("seeds", [0]))
+    sizes, opened = as_sizes(cfg.n_identities, "n_identities"), open_set(cfg)
+    if opened:
+        most = opened.n_identities - round(opened.n_identities * cfg.split.held_out)
+        for n in sizes or ():
+            check_size(n, opened.n_identities, opened.n_identities - most)
+        sizes = sizes or [most]
+    if not sizes and cfg.n_subnets != "auto":
+        as_sizes(cfg.n_subnets, "n_subnets")
+    if sizes and not cfg.get("run"):
+        subnets_for(sizes, cfg.n_subnets)
+
+
+def check_list(names: list[str]) -> None:
+    """Refuses a list of scenarios that is empty or has one twice.
+
+    Raises:
+        InputError: such a list.
+    """
+    if not names:
+        raise InputError("scenarios = []", "at least one", "name some: python -m experiments.list scenario baseline")
+    if len(set(names)) < len(names):
+        raise InputError(f"scenarios = {names}", "a list without repetitions", "name each scenario once")
+
+
+def check_entry(name: str) -> None:
+    """Refuses a name that is neither a scenario or baseline nor a row of overrides.
+
+    Raises:
+        InputError: such a name.
+    """
+    known = [*files("scenario"), *files("baseline")]
+    if "=" not in name and name not in (*known, "*", "all"):
+        expected = f"one of {', '.join(known)}; overrides such as loss.margin=0.3; or all"
+        raise InputError(f"scenario {name!r}", expected, nearest(name, known, f"correct the name or add {name}.yaml"))
 
 
 def remove_stale(folder: Path) -> None:
@@ -103,7 +153,8 @@ def as_sizes(value: Any, what: str) -> list[int] | None:
         return None
     values = _as_list(value)
     if not _whole_numbers(values, 1):
-        raise InputError(f"{what} = {values}", "a positive whole number or a list of them", f"write {what}=[1000,2000]")
+        expected = f"{'auto, ' if what == 'n_subnets' else ''}a positive whole number or a list of them"
+        raise InputError(f"{what} = {value}", expected, f"write {what}={'2' if what == 'n_subnets' else '[1000,2000]'}")
     if len(set(values)) < len(values) and what != "n_subnets":
         raise InputError(f"{what} = {values}", "no value twice", f"name each {what} once")
     return values
@@ -148,8 +199,10 @@ def subnets_for(sizes: list[int], n_subnets: Any) -> list[int]:
     given = as_sizes(n_subnets, "n_subnets")
     given = given * len(sizes) if given is not None and len(given) == 1 else given
     if given is None or len(given) != len(sizes):
-        expected = f"auto, one m, or {len(sizes)} of them, one per N"
-        raise InputError(f"n_subnets = {given}", expected, "make the lists equally long")
+        got = f"n_subnets = {given} with {len(sizes)} N ({', '.join(map(str, sizes))})"
+        several = ",".join(map(str, given or ()))
+        cure = f"make the lists equally long; for several m at each N: -m n_subnets={several}"
+        raise InputError(got, "auto, one m, or one m per N of n_identities", cure)
     for n, m in zip(sizes, given, strict=True):
         if m > n:
             cure = "lower n_subnets or enrol more identities"

@@ -14,8 +14,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.embedding_set import EmbeddingSet
-from datamodules.errors import InputError, nearest
 from experiments.command_line.choices import files, load_node, short_name
+from experiments.comparison.data import check_entry, check_list
 from experiments.comparison.rows import check_known, scenario_of_row, split_row
 from experiments.comparison.scenarios import KINDS, TRAIN_VAL, Scenario, check_refit
 from lightning_modules.baselines.base import Baseline
@@ -58,8 +58,7 @@ def load_entries(names: Any, cfg: DictConfig) -> Entries:
         InputError: an unknown name, a name twice, no name, or a file that cannot be used.
     """
     names = list(ALL) if names == "all" else [names] if isinstance(names, str) else list(names)
-    if not names or len(set(names)) < len(names):
-        raise InputError(f"scenarios = {names}", "a list without repetitions", "name each scenario once")
+    check_list(names)
     check_refit(cfg.refit)
     entries = Entries([], [], {})
     for name, asked in expand_names(names).items():
@@ -129,12 +128,7 @@ def _load(name: str, cfg: DictConfig) -> Scenario | BaselineEntry:
     if name in files("baseline"):
         node = OmegaConf.to_container(load_node("baseline", name), resolve=True)
         return BaselineEntry(name, node, instantiate(node))
-    known = [*files("scenario"), *files("baseline")]
-    if "=" not in name and name not in known:
-        raise InputError(
-            f"scenario {name!r}", f"one of {', '.join(known)}; overrides such as loss.margin=0.3; or all",
-            nearest(name, known, f"correct the name or add {name}.yaml"),
-        )  # fmt: skip
+    check_entry(name)
     return scenario_of_row(name, cfg)
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from datamodules.errors import InputError
 from datamodules.files import make_folder
 from experiments.command_line.terminal import LINE, results
 from lightning_modules.identifier import Identifier
@@ -16,11 +15,9 @@ def export_identifier(cfg: DictConfig) -> None:
     """Exports, and compares the answers of the file with those of the identifier.
 
     Raises:
-        InputError: the file exists, or the identifier cannot be loaded or exported.
+        InputError: the identifier cannot be loaded or exported.
     """
     out = Path(cfg.out).expanduser()
-    if out.exists() and not cfg.overwrite:
-        raise InputError(f"{out}, which exists", "a new file", "choose another out=, or say overwrite=true")
     # The file compares with all class means.
     identifier = Identifier.load(cfg.identifier, allow=cfg.allow).with_index(None)
     make_folder(out.parent)

@@ -151,6 +151,9 @@ def _assembled(work: Path, parts: list[Part], meta: dict[str, Any], out: Path) -
 
 def _compare(folder: Path, made: dict[str, Any], asked: dict[str, Any]) -> None:
     for key, value in asked.items():
+        if key == "images" and made.get(key) != value:
+            got = f"{folder}, left by a run that was killed and had other pictures"
+            raise InputError(got, "the pictures it was begun with", "remove that folder, everything is embedded anew")
         if made.get(key) != value:
             got = f"{folder}, made with {key} {made.get(key)}"
             raise InputError(got, f"{key} {value}", "name another out, or remove that folder")

@@ -25,12 +25,8 @@ def identify(cfg: DictConfig) -> None:
     """Names the people behind embeddings or in pictures and writes the CSV.
 
     Raises:
-        InputError: neither or both of embeddings= and images=, a file that may not be replaced, or unusable input.
+        InputError: unusable input, or a file that may not be replaced.
     """
-    _refuse_existing(Path(cfg.out), "out", cfg.overwrite)
-    if (cfg.embeddings is None) == (cfg.images is None):
-        given = "neither embeddings= nor images=" if cfg.images is None else "both embeddings= and images="
-        raise InputError(given, "one of them", "name an .npy file or EmbeddingSet folder, or a folder of pictures")
     identifier = Identifier.load(cfg.identifier, cfg.device, cfg.allow)
     if cfg.threshold is not None:
         identifier = replace(identifier, threshold=cfg.threshold)
@@ -69,15 +65,14 @@ def identify_pictures(cfg: DictConfig, identifier: Identifier) -> None:
         InputError: no pictures, no extractor known, or another extractor than that of the enrolled pictures.
     """
     sheet = Path(cfg.sheet or Path(cfg.out).with_suffix(".png"))
-    _refuse_existing(sheet, "sheet", cfg.overwrite)
+    if sheet.exists() and not cfg.overwrite:
+        raise InputError(f"{sheet}, which exists", "a new file", "choose another sheet=, or say overwrite=true")
     # Only a set that the user named must exist: without the enrolled pictures the sheet has gaps, the answers none.
     place = cfg.gallery or identifier.provenance.get("data_path")
     there = cfg.gallery is not None or (place and Path(place).is_dir())
     enrolled = EmbeddingSet.open(place, check_values=False) if there else None
     recipe = (enrolled.meta.get("recipe") if enrolled else None) or identifier.provenance.get("recipe") or {}
     extractor, aligner = enrolled_extractor(cfg, recipe, identifier)
-    if cfg.faces not in ("all", "main"):
-        raise InputError(f"faces = {cfg.faces}", "all, or main for one face per picture", "choose one of them")
 
     folder, names = list_pictures(Path(cfg.images).expanduser())
     pictures = FacesDataset(folder, names, aligner, cfg.max_side, main_only=cfg.faces == "main")
@@ -104,11 +99,6 @@ def identify_pictures(cfg: DictConfig, identifier: Identifier) -> None:
     if Path(cfg.images).expanduser().is_dir():  # beside a single picture nothing was asked for
         show_left_out(folders_left_out(folder, names))
     results().print(f"{cfg.out}\n{sheet}", **LINE)
-
-
-def _refuse_existing(path: Path, key: str, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise InputError(f"{path}, which exists", "a new file", f"choose another {key}=, or say overwrite=true")
 
 
 def _write(frame: pd.DataFrame, out: str, float_format: str) -> None:

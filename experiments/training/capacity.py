@@ -47,8 +47,11 @@ class Need:
     on_one_gpu: int = 1
 
     def __str__(self) -> str:
-        each = f"about {_readable(self.memory_per_job)} of memory and {_readable(self.disk_per_job)} of disk each"
-        return f"{each}, {_readable(self.memory)} and {_readable(self.disk)} in all"
+        return (
+            f"those that train at once need about {_readable(self.memory)} of memory, "
+            f"{_readable(self.memory_per_job)} each beside their processes; all of them about {_readable(self.disk)} "
+            f"of disk, {_readable(self.disk_per_job)} each while they train"
+        )
 
 
 def estimate(

@@ -7,10 +7,15 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
-from experiments.command_line.command import known_keys, quoted
+from experiments.benchmark import main as benchmark
+from experiments.command_line.words import for_hydra, known_keys, quoted
 from experiments.compare import CompareConfig
 from experiments.compare import main as compare
+from experiments.enrol import main as enrol
+from experiments.multilabel import main as multilabel
+from experiments.prepare import main as prepare
 from experiments.train import main as train
+from experiments.train_facenet import TrainFacenetConfig
 
 
 def misspelt(key, meant):
@@ -22,14 +27,31 @@ WRONG = [
     (compare, "data.pth=x", misspelt("data.pth", "data.path")),
     (compare, "split.held_ot=1", misspelt("split.held_ot", "split.held_out")),
     (compare, "loss.scle=3", misspelt("loss.scle", "loss.scale")),
-    (compare, "+n_subnts=2", "n_subnts; expected one of"),
+    (compare, "+n_subnts=2", misspelt("n_subnts", "n_subnets")),
+    (compare, "suit=all", misspelt("suit", "suite")),
+    (compare, "--quite", "--quite; expected key=value, or a flag such as --quiet; cure: see --help; did you"),
+    (compare, "loss", "'loss'; expected key=value; cure: write key=value, or see --help; did you mean loss=...?"),
     (compare, "loss=arcfac", "loss=arcfac; expected one of"),
     (compare, "trainer.max_epoch=3", "trainer.max_epoch; expected trainer.max_epochs"),
     (compare, "name=../x", "name=../x; expected the name of a folder inside runs_dir"),
     (compare, "name=a/b", "name=a/b; expected the name of a folder inside runs_dir"),
     (compare, "seeds=[-1]", "seeds with -1; expected numbers of at least 0"),
     (train, "seed=-1", "seed with -1; expected numbers of at least 0"),
-    (compare, "n_identities=1,2", "a configuration that cannot be used: Ambiguous value for argument"),
+    (compare, "n_identities=1,2", "n_identities=1,2, several values; expected one value; cure: n_identities=[1,2]"),
+    (compare, "loss=a,b", "loss=a,b, several values; expected one value; cure: -m for a run of each: -m loss=a,b"),
+    (enrol, "remove=Müller,Zoë", "remove=Müller,Zoë, several values; expected one value; cure: remove=[Müller,Zoë]"),
+    (compare, "scenarios=[knn,loss.margin=0.3]", "scenarios=[knn,loss.margin=0.3], which Hydra cannot read; expected"),
+    (compare, "optimizer.momentum=0.9", "optimizer.momentum, which the chosen optimizer does not have; expected"),
+    (compare, "split.held_out=abc", "split.held_out=abc; expected a number; cure: correct the value"),
+    (compare, "split=null", "split=null; expected a value for one of split.copies_together, split.held_out"),
+    (compare, "data=null", "data=null; expected a choice of the group; cure: name one: python -m"),
+    (compare, "data=embedding_set", "no data.path; expected the folder of an EmbeddingSet; cure: add data.path=..."),
+    (multilabel, "data=nowhere", "data=nowhere; expected a value for one of data.path, data.xml; cure: "),
+    (compare, ["data=synthetic", "data.path=x"], "data.path, which the chosen data does not have; expected one of"),
+    (benchmark, "logger=none", "logger; expected a key of this command"),
+    (prepare, ["source.root=x", "extractor=dlib"], "no out; expected the EmbeddingSet to make; cure: add out=..."),
+    (prepare, [], "no extractor; expected one of dlib, "),
+    (compare, "data.path=[a,b]", "no folder [a,b]; expected an EmbeddingSet folder"),
     (compare, "scenarios=[]", "scenarios = []; expected"),
     (compare, "data.path=no such folder, é [1]", "no folder no such folder, é [1]; expected an EmbeddingSet folder"),
     (compare, "data.path=l'été/漢字", "no folder l'été/漢字; expected an EmbeddingSet folder"),
@@ -37,16 +59,17 @@ WRONG = [
 
 
 def ends(main, words, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["command", *words, "logger=none", "--quiet"])
+    quiet = ["--quiet"] if main is enrol or main is prepare else ["logger=none", "--quiet"]
+    monkeypatch.setattr(sys, "argv", ["command", *words, *quiet])
     with pytest.raises(SystemExit) as ended:
         main()
     return ended.value.code, capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("main", "word", "first"), WRONG, ids=[word for _, word, _ in WRONG])
-def test_a_wrong_use_is_one_line_and_writes_nothing(main, word, first, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("main", "words", "first"), WRONG, ids=str)
+def test_a_wrong_use_is_one_line_and_writes_nothing(main, words, first, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    code, text = ends(main, [word], monkeypatch, capsys)
+    code, text = ends(main, [words] if isinstance(words, str) else words, monkeypatch, capsys)
     assert code == 2
     assert text.startswith(f"error: got {first}") and text.count("\n") == 1 and "; cure: " in text
     assert not list(tmp_path.iterdir())
@@ -60,9 +83,32 @@ def test_a_folder_of_pictures_is_told_of_prepare(inside, tmp_path, monkeypatch, 
     assert code == 2 and "a folder of pictures" in text and "experiments.prepare source.root=" in text
 
 
-@pytest.mark.parametrize("value", ["/données/é", "/a,b", "/it's", "/x [1]", "/(y)/{z}", 'say "so"/', "/漢字", "a=b/c"])
+@pytest.mark.parametrize(
+    "value",
+    ["/données/é", "/a,b", "/it's", "/x [1]", "/(y)/{z}", 'say "so"/', "/漢字", "a=b/c", "a,b", "[a,b]", "2024", "1e3"],
+)
 def test_a_path_arrives_as_it_was_typed(value):
-    assert OverridesParser.create().parse_override(quoted(f"data.path={value}", False)).value() == value
+    for word in (f"data.path={value}", f"name={value}", f"runs_dir={value}"):
+        found = OverridesParser.create().parse_overrides(for_hydra([word], "compare", CompareConfig))
+        assert found[-1].value() == value
+
+
+def test_each_part_of_a_list_or_a_multirun_arrives_as_it_was_typed():
+    def read(word, multirun):
+        return OverridesParser.create().parse_override(quoted(word, multirun))
+
+    typed = ["Müller", "Zoë B", "O'Brien", "x y", "[1]"]
+    assert read(f"remove=[{','.join(typed[:4])}]", False).value() == typed[:4]
+    assert read(f"remove=[{','.join(typed[:3])}]", True).value() == typed[:3]
+    swept = read('data.path=/é,/it\'s [1],"/a,b"', True)
+    assert swept.is_sweep_override()
+    assert [one.text for one in swept.value().list] == ["/é", "/it's [1]", "/a,b"]
+
+
+def test_a_path_alone_chooses_the_data():
+    for command, schema in (("compare", CompareConfig), ("train_facenet", TrainFacenetConfig)):
+        assert "data=embedding_set" in for_hydra(["data.path=x"], command, schema)
+        assert for_hydra(["data=mine", "data.path=x"], command, schema) == ["data=mine", "data.path=x"]
 
 
 @pytest.mark.parametrize(
@@ -77,4 +123,4 @@ def test_values_of_a_multirun_stay_a_sweep():
 
 
 def test_keys_of_groups_are_known():
-    assert {"seeds", "split.held_out", "data.path", "loss.scale"} <= set(known_keys(CompareConfig))
+    assert {"seeds", "split.held_out", "data.path", "loss.scale", "suite"} <= set(known_keys(CompareConfig, "compare"))

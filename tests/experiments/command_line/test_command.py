@@ -16,7 +16,7 @@ from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 from experiments.command_line import choices
 from experiments.command_line import command as frame
-from experiments.command_line.command import as_input_error
+from experiments.command_line.errors import as_input_error
 from lightning_modules.identifier import Identifier
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""Looks at the inputs that a configuration names, before anything heavy is imported."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from datamodules.embedding_set import EmbeddingSet
+from datamodules.errors import InputError
+
+# Keys whose folder or file must be there, and what it is.
+THERE = {
+    "identifier": ("an Identifier folder", "identifier.json"),
+    "run": ("the folder of a finished comparison", "config.yaml"),
+    "gallery": ("an EmbeddingSet folder", "meta.json"),
+    "embeddings": ("an .npy file or an EmbeddingSet folder", ""),
+    "images": ("a folder of pictures, or a picture", ""),
+    "pairs": ("a file in the format of LFW's pairs.txt", ""),
+    "data.path": ("NAME.arff with its NAME.xml, or NAME.mat", ""),
+    "source.root": ("a folder of pictures or record files", ""),
+}
+
+
+def check_inputs(cfg: DictConfig) -> None:
+    """Refuses what the command would refuse after its imports: an input that is not there, an output that is.
+
+    Raises:
+        InputError: such an input or output, or an EmbeddingSet that cannot be opened.
+    """
+    open_set(cfg)
+    for key, (expected, inside) in THERE.items():
+        value = OmegaConf.select(cfg, key)
+        for one in value if OmegaConf.is_list(value) else [] if value is None else [value]:
+            path = Path(str(one)).expanduser()
+            if not path.exists():
+                raise InputError(f"no {'folder' if inside else 'file or folder'} {path}", expected, f"check {key}=")
+            if inside and not (path / inside).is_file():
+                raise InputError(f"{path} without {inside}", expected, f"check {key}=")
+    if cfg.get("out") and not cfg.get("overwrite", True) and Path(cfg.out).expanduser().exists():
+        raise InputError(f"{cfg.out}, which exists", "a new place", "choose another out=, or say overwrite=true")
+
+
+def open_set(cfg: DictConfig) -> EmbeddingSet | None:
+    """The EmbeddingSet of `data.path`, values unchecked; None if the data are something else."""
+    node: Any = cfg.get("data")
+    named = isinstance(node, DictConfig) and node.get("_target_") == "datamodules.embedding_set.EmbeddingSet.open"
+    return EmbeddingSet.open(str(node.path), check_values=False) if named and not cfg.get("run") else None
