@@ -24,7 +24,7 @@ from datamodules.class_means import class_sums, normalise_rows
 from datamodules.cluster_datamodule import ClusterDataModule, batch_size
 from datamodules.embedding_set import UNKNOWN
 from datamodules.errors import InputError, nearest
-from datamodules.partitioners.base import Partition, Partitioner, clusters_for
+from datamodules.partitioners.base import Partition, Partitioner
 from datamodules.partitioners.kmeans import KMeansPartitioner
 from datamodules.partitioners.random import RandomPartitioner
 from datamodules.partitioners.samples import TrainingSamples
@@ -91,7 +91,6 @@ class ClusteredClassifier(ClassifierMixin, BaseEstimator):
         classes_: (K,) labels, ascending.
         n_features_in_: D.
         identifier_: the `Identifier`, which can be saved without pickle; its names are the labels as text.
-        stranger_scores_: (Q,) float32 scores of training samples whose class was hidden; see `predict_open_set`.
 
     >>> X, y = [[1.0, 0.1], [1.0, -0.1], [0.1, 1.0], [-0.1, 1.0]], ["east", "east", "north", "north"]
     >>> ClusteredClassifier().fit(X, y).predict([[5.0, 1.0]]).tolist()
@@ -124,8 +123,7 @@ class ClusteredClassifier(ClassifierMixin, BaseEstimator):
         samples = _samples(X, label_N)
         sum_KD = class_sums(X, samples.split, k)
         self._length_K, means_KD = np.linalg.norm(sum_KD, axis=1), normalise_rows(sum_KD)
-        m = clusters_for(k) if self.n_clusters == "auto" else self.n_clusters
-        partition = partitioner.fit(means_KD, m, seed, samples)
+        partition = partitioner.fit(means_KD, self._clusters(), seed, samples)
         heads = None
         if decision.needs_heads or (router is not None and router.needs_heads):
             modules = [self._trained(samples, means_KD, partition, c, seed) for c in range(partition.n_clusters)]
@@ -139,7 +137,7 @@ class ClusteredClassifier(ClassifierMixin, BaseEstimator):
         )  # fmt: skip
         nobody = torch.zeros(0, dtype=torch.long)
         self.identifier_ = made.fitted(samples, torch.zeros(0, X.shape[1]), nobody, seed) if made.needs_fit else made
-        self.stranger_scores_ = stranger_scores(self.identifier_, samples, seed)
+        self._drawn, self._stranger_scores = samples.drawn(STRANGERS, seed), None
         return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> "ClusteredClassifier":
@@ -176,7 +174,9 @@ class ClusteredClassifier(ClassifierMixin, BaseEstimator):
             made = enrolment.with_class_means(made, [old.identities[i] for i in changed], means_KD[changed])
         made = enrolment.with_identities(made, new, means_KD[k:]) if new else made
         made = replace(made, router=old.router, decision=old.decision.extended(made.class_means_KD, samples))
-        self.stranger_scores_ = np.r_[self.stranger_scores_, stranger_scores(made, samples, 0)]
+        both = [np.concatenate(pair) for pair in zip(self._drawn, samples.drawn(STRANGERS, 0), strict=True)]
+        kept = np.random.default_rng(0).permutation(len(both[0]))[:STRANGERS]
+        self._drawn, self._stranger_scores = (both[0][kept], both[1][kept]), None
         self.identifier_, self.classes_, self._label_K = made, classes, label_K
         self._length_K = np.linalg.norm(sum_KD, axis=1)
         return self
@@ -220,7 +220,7 @@ class ClusteredClassifier(ClassifierMixin, BaseEstimator):
         Args:
             fpir: share of strangers, in (0, 1), that may get a name; see `lightning_modules.open_set`.
             strangers: (Q, D) embeddings of people who are not in `classes_`. None: the training samples, each scored
-                while a twentieth of the classes, its own among them, was hidden (`stranger_scores_`). Heads have
+                while a twentieth of the classes, its own among them, is hidden, see `stranger_scores`. Heads have
                 learned to push these away, so a trained scenario lets more strangers pass: give strangers there.
 
         Raises:
@@ -231,12 +231,33 @@ class ClusteredClassifier(ClassifierMixin, BaseEstimator):
             unknown = UNKNOWN if self.classes_.dtype.kind in "OUS" else -1
         if (self.classes_ == unknown).any():
             raise InputError(f"a class {unknown!r}", "another answer for strangers", "choose one with unknown=")
-        scores = self.stranger_scores_
-        if strangers is not None:
-            scores = self.identifier_.identify(self._probes(strangers)).score
+        known = strangers is None
+        scores = self.stranger_scores() if known else self.identifier_.identify(self._probes(strangers)).score
         threshold = threshold_at_fpir(scores, fpir)
         index_B = replace(self.identifier_, threshold=threshold).identify(X).index
         return np.where(index_B < 0, np.asarray(unknown), self._label_K[index_B])
+
+    @torch.inference_mode()
+    def stranger_scores(self) -> np.ndarray:
+        """(Q,) float32 best scores of up to 8,192 training samples, as if they showed people who are not enrolled.
+
+        Each is scored while a twentieth of the classes, its own among them, is hidden: the router does not see these,
+        and candidates among them are passed over. There is no score of a lone class. Computed when first asked for.
+        """
+        check_is_fitted(self)
+        if self._stranger_scores is None:
+            (drawn_ND, label_N), made = self._drawn, self.identifier_
+            fold_K = np.random.default_rng(7).permutation(len(self._label_K)) % FOLDS
+            found = [np.zeros(0, np.float32)]
+            for fold in np.unique(fold_K[label_N]):
+                hidden_K = torch.from_numpy(fold_K == fold)
+                without = replace(made, class_means_KD=made.class_means_KD * ~hidden_K[:, None])
+                ranked, _ = without.rank(torch.from_numpy(drawn_ND[fold_K[label_N] == fold]), SEEN)
+                lost_BT = (ranked.identity_BT < 0) | hidden_K[ranked.identity_BT]
+                best_b = ranked.score_BT.masked_fill(lost_BT, -torch.inf).amax(1)
+                found.append(best_b[best_b.isfinite()].numpy())
+            self._stranger_scores = np.concatenate(found)
+        return self._stranger_scores
 
     def __getstate__(self) -> dict[str, Any]:
         # joblib and copies see arrays and JSON values instead of our objects.
@@ -263,6 +284,13 @@ class ClusteredClassifier(ClassifierMixin, BaseEstimator):
     def _probes(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
         return validate_data(self, X, reset=False, dtype=(np.float32, np.float16))
+
+    def _clusters(self) -> int | None:
+        if self.n_clusters == "auto":
+            return None
+        if not isinstance(self.n_clusters, (int, np.integer)):
+            raise InputError(f"n_clusters = {self.n_clusters!r}", "a whole number or 'auto'", "correct it")
+        return int(self.n_clusters)
 
     def _parts(self) -> Parts:
         if isinstance(self.scenario, str) and self.scenario not in SCENARIOS:
@@ -317,24 +345,3 @@ class ClusteredClassifier(ClassifierMixin, BaseEstimator):
 def _samples(X: np.ndarray, label_N: np.ndarray) -> TrainingSamples:
     order = np.argsort(label_N, kind="stable")
     return TrainingSamples(X, Split(order, label_N[order].astype(np.int32)))
-
-
-@torch.inference_mode()
-def stranger_scores(identifier: Identifier, samples: TrainingSamples, seed: int) -> np.ndarray:
-    """(Q,) float32 best scores of up to 8,192 samples, drawn, as if they showed people who are not enrolled.
-
-    Each is scored while a twentieth of the classes, its own among them, is hidden: the router does not see these, and
-    candidates among them are passed over. There is no score of a lone class.
-    """
-    drawn_ND, label_N = samples.drawn(STRANGERS, seed)
-    fold_K = np.random.default_rng([seed, 7]).permutation(len(identifier.identities)) % FOLDS
-    found = [np.zeros(0, np.float32)]
-    for fold in np.unique(fold_K[label_N]):
-        hidden_K = torch.from_numpy(fold_K == fold)
-        without = replace(identifier, class_means_KD=identifier.class_means_KD * ~hidden_K[:, None])
-        for rows_bD in torch.from_numpy(drawn_ND[fold_K[label_N] == fold]).split(PROBES_AT_ONCE):
-            ranked, _ = without.rank(rows_bD, SEEN)
-            lost_BT = (ranked.identity_BT < 0) | hidden_K[ranked.identity_BT]
-            best_b = ranked.score_BT.masked_fill(lost_BT, -torch.inf).amax(1)
-            found.append(best_b[best_b.isfinite()].numpy())
-    return np.concatenate(found)

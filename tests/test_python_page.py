@@ -22,7 +22,7 @@ def test_the_blocks_run_and_give_what_the_page_says(tmp_path, monkeypatch, capsy
         classifier.classes_
     )
     assert names["names"].shape == (200, 5) and names["scores"].shape == (200, 40)
-    assert "unknown" in names["known"] and np.mean(names["known"] == names["truth"]) > 0.8
+    assert 0.02 < np.mean(names["named"] != "unknown") < 0.12
     assert np.mean(answers.index == names["splits"].test.labels) > 0.95
     assert Identifier.load("my_identifier").identities == names["identifier"].identities
     said = capsys.readouterr().out

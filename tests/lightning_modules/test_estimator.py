@@ -164,7 +164,7 @@ def test_strangers_are_unknown_at_the_rate_that_was_asked_for(people):
     known = labels < 300
     made = ClusteredClassifier(3).fit(X[known], labels[known])
     strangers = X[~known]
-    assert len(made.stranger_scores_) == known.sum()
+    assert len(made.stranger_scores()) == known.sum()
     for fpir in (0.05, 0.2):
         # Learned without strangers, told by 1,200 probes of 300 people, who err together.
         passed = np.mean(made.predict_open_set(strangers, fpir) != -1)
@@ -215,6 +215,7 @@ def test_wrong_input_is_refused_in_one_line(data):
     for wrong, words in (
         (lambda: ClusteredClassifier(scenario="clustered_fuse").fit(X, y), "did you mean clustered_fused?"),
         (lambda: ClusteredClassifier(61).fit(X, y), "m = 61 clusters for 60 identities"),
+        (lambda: ClusteredClassifier("all").fit(X, y), "n_clusters = 'all'"),
         (lambda: made.partial_fit(X, np.arange(len(X)) % 3), "labels of type int64 after"),
         (lambda: made.predict_open_set(probes, 1e-4), "fpir = 0.0001 with 240 probes"),
         (lambda: ClusteredClassifier(unknown=y[0]).fit(X, y).predict_open_set(probes), "choose one with unknown="),

@@ -153,3 +153,38 @@ def test_many_samples_are_thinned_evenly(monkeypatch):
     expected = learn(rows[kept], labels[kept], means)
     monkeypatch.setattr(local_metric, "LEARN_ROWS", 60)  # 12 identities of 9: five each remain
     torch.testing.assert_close(covariances(learn(rows, labels, means)), covariances(expected))
+
+
+def test_people_enrolled_later_have_the_covariance_of_those_learned_at_once():
+    rows, labels, means = draw(classes=12)
+    first = labels < 8
+    # All directions and no prior: what does not depend on those who came first is then the same.
+    started = learn(rows[first], labels[first], means[:8], prior=0)
+    samples = TrainingSamples(rows, Split(np.flatnonzero(~first), labels[~first].astype(np.int32)))
+    found = local_metric.extended(started, torch.from_numpy(means), samples, 6)
+    at_once = learn(rows, labels, means, prior=0)
+    assert torch.equal(found.start_K, at_once.start_K)
+    torch.testing.assert_close(found.mean_length_K, at_once.mean_length_K)
+    for one, other in zip(found.near_Kj[8:].tolist(), at_once.near_Kj[8:].tolist(), strict=True):
+        assert {i for i in one if i >= 0} == {i for i in other if i >= 0}
+    for identity in range(8, 12):
+        one, other = (
+            learned.basis_DR @ learned.covariance(identity) @ learned.basis_DR.T for learned in (found, at_once)
+        )
+        torch.testing.assert_close(one, other, atol=5e-3, rtol=5e-3)  # samples are kept in half precision
+
+
+def test_further_samples_of_known_people_are_kept_up_to_sixteen():
+    rows, labels, means = draw(classes=4, counts=(12, 3, 9, 1))
+    half = np.arange(len(labels)) % 2 == 0
+    started = learn(rows[half], labels[half], means)
+    more = TrainingSamples(np.tile(rows, (2, 1)), Split(np.arange(2 * len(rows)), np.tile(labels, 2).astype(np.int32)))
+    order = np.argsort(more.split.labels, kind="stable")
+    more = TrainingSamples(more.embeddings_ND, Split(order, more.split.labels[order]))
+    found = local_metric.extended(started, torch.from_numpy(means), more, 6)
+    had = started.start_K.diff().numpy()
+    expected = np.minimum(16, had + np.minimum(16, 2 * np.bincount(labels)))
+    assert found.start_K.diff().tolist() == expected.tolist() == [16, 8, 16, 3]
+    assert torch.isfinite(covariances(found)).all()
+    kept_first = found.centred_NR[: had[0]]
+    assert torch.equal(kept_first, started.centred_NR[: had[0]])
