@@ -7,7 +7,9 @@ anything of that size is made. Axes: B of a block, D embedding dimension.
 
 import csv
 import zipfile
+from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
@@ -16,7 +18,9 @@ from typing import IO
 import numpy as np
 import pandas as pd
 
-from datamodules.errors import InputError, nearest
+from datamodules.errors import InputError, nearest, one_line
+from datamodules.files import disk_error
+from datamodules.sources.base import NAMES, Listing, unwritable
 
 Block = tuple[np.ndarray | None, np.ndarray | None]  # (B, D) embeddings and (B,) labels; None: not in this block
 BLOCK_BYTES = 1 << 24
@@ -25,23 +29,56 @@ LABEL_FILES = (".npy", ".txt", ".csv")
 _EMBEDDINGS, _LABELS = ("embeddings", "embedding"), ("labels", "label")  # what they are called if nobody says
 
 
-def blocks(path: Path, column: str | None, label: str | None) -> Iterator[Block]:
-    """The content of a file or folder, chosen by its suffix.
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Names a file that a reader inside cannot read, in an `InputError`: each format names damage in many ways."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        cure = "check the path, or write the file again"
+        unreadable = InputError(f"{path}, unreadable ({one_line(error)})", "a whole file of its kind", cure)
+        raise disk_error(error, path) or unreadable from None
 
-    Args:
-        column: name of the embeddings, in tables also a pattern; None takes the usual names, or all but the labels.
-        label: name of the labels; None takes a usual one, if there is any.
 
-    Raises:
-        InputError: no such file, a suffix or a name that is unknown. Readers raise errors of their own for damage.
-    """
-    readers = {".npy": _npy, ".npz": _npz, ".csv": _csv}
-    reader = _people if path.is_dir() else readers.get(path.suffix.lower())
-    if not path.exists() or reader is None:
-        got = f"{path}, {'of another kind' if path.exists() else 'which is not there'}"
-        expected = f"a file {', '.join(readers)}, or a folder with one .npy per person"
-        raise InputError(got, expected, "check source.embeddings")
-    yield from reader(path, column, label)
+class Labels:
+    """Names of people, gathered block by block: four bytes for each sample."""
+
+    def __init__(self, where: str):
+        self._where, self._codes, self._code_of, self._numbers = where, array("i"), dict[str, int](), True
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def add(self, labels_B: np.ndarray) -> None:
+        """Adds names or whole numbers, (B,); refuses others with an `InputError`."""
+        kind = labels_B.dtype.kind
+        whole = kind != "f" or bool((np.isfinite(labels_B) & (labels_B == np.floor(labels_B))).all())
+        if labels_B.ndim != 1 or kind not in "fiuSUOT" or not whole:
+            got = (
+                f"{self._where}: labels of shape {labels_B.shape}, {labels_B.dtype}{'' if whole else ', not all whole'}"
+            )
+            raise InputError(got, "one name or whole number per embedding", "mend the labels")
+        self._numbers = self._numbers and kind in "fiu"
+        for one in (labels_B.astype(np.int64) if kind == "f" else labels_B).tolist():
+            name = one.decode() if isinstance(one, bytes) else "" if one is None else str(one)
+            self._codes.append(self._code_of.setdefault(name, len(self._code_of)))
+
+    def listing(self, names: list[str] | None = None) -> Listing:
+        """The samples by identity, called by `names` or by their places; refuses unusable names (`InputError`)."""
+        for name in [*self._code_of, *(names or ())]:
+            if reason := "blank name" if not name.strip() else unwritable(name):
+                raise InputError(f"{self._where}: {name!r}, a {reason}", "a name that fits on a line", "mend it")
+        # With zeros in front numbers are in order as names too.
+        width = max(map(len, self._code_of), default=0) if self._numbers else 0
+        identities = [name.zfill(width) for name in self._code_of]
+        order = np.argsort(np.array(identities, NAMES))
+        label_of = np.argsort(order).astype(np.int32)
+        labels_N = label_of[np.frombuffer(self._codes, np.int32)]
+        rows = np.argsort(labels_N, kind="stable")
+        called = rows.astype(NAMES) if names is None else np.array(names, NAMES)[rows]
+        return Listing(called, labels_N[rows], tuple(identities[place] for place in order))
 
 
 def label_blocks(path: Path) -> Iterator[np.ndarray]:
@@ -110,7 +147,8 @@ def choose(path: Path, names: Sequence[str], column: str | None, label: str | No
     return [name for name in rest if fnmatchcase(name, column)] if column else usual[:1] or rest, label
 
 
-def _one(path: Path, names: Sequence[str], column: str | None, label: str | None) -> tuple[str, str | None]:
+def choose_one(path: Path, names: Sequence[str], column: str | None, label: str | None) -> tuple[str, str | None]:
+    """`choose` where each embedding is one entry; raises an `InputError` if there are several to choose from."""
     chosen, label = choose(path, names, column, label)
     if len(chosen) != 1:
         raise InputError(f"{path} with {', '.join(names)[:200] or 'nothing'}", "one of them", "give source.column=")
@@ -124,7 +162,7 @@ def _npy(path: Path, column: str | None, label: str | None) -> Iterator[Block]:
 
 def _npz(path: Path, column: str | None, label: str | None) -> Iterator[Block]:
     with zipfile.ZipFile(path) as archive:
-        column, label = _one(path, [name.removesuffix(".npy") for name in archive.namelist()], column, label)
+        column, label = choose_one(path, [name.removesuffix(".npy") for name in archive.namelist()], column, label)
         with archive.open(f"{column}.npy") as stream:
             yield from ((rows_BD, None) for rows_BD in npy_blocks(stream, f"{path}: {column}"))
         if label is not None:
@@ -133,10 +171,7 @@ def _npz(path: Path, column: str | None, label: str | None) -> Iterator[Block]:
 
 
 def _people(path: Path, column: str | None, label: str | None) -> Iterator[Block]:
-    files = sorted(path.glob("*.npy"))
-    if not files:
-        raise InputError(f"{path} without .npy files", "one per person", "check source.embeddings")
-    for file in files:
+    for file in sorted(path.glob("*.npy")):
         with open(file, "rb") as stream:
             for rows_BD in npy_blocks(stream, str(file)):
                 yield rows_BD, np.array([file.stem] * len(rows_BD), object)
@@ -184,3 +219,8 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+READERS = {".npy": _npy, ".npz": _npz, ".csv": _csv, "/npy": _people}
+# What tells the kinds of folders apart.
+FOLDERS = {"state.json": "/arrow", "dataset_dict.json": "/arrow", "*.tar": "/tar", "*.npy": "/npy"}

@@ -6,7 +6,6 @@ Axes: N embeddings, B of a block, D embedding dimension, K identities.
 
 import os
 import tempfile
-from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,14 @@ from typing import Any
 import numpy as np
 
 from datamodules.embedding_set import EmbeddingSet
-from datamodules.errors import InputError, one_line
+from datamodules.errors import InputError
 from datamodules.extraction.assembling import Part, assemble
-from datamodules.files import atomic_folder, disk_error
-from datamodules.sources.array_readers import LABEL_FILES, Block, blocks, label_blocks
-from datamodules.sources.base import NAMES, Listing, Source, unwritable
+from datamodules.files import atomic_folder
+from datamodules.sources import array_readers, tables, tensors, webdataset
+from datamodules.sources.array_readers import LABEL_FILES, Block, Labels, label_blocks, readable
+from datamodules.sources.base import Listing, Source
+
+READERS = {**array_readers.READERS, **tensors.READERS, **tables.READERS, **webdataset.READERS}
 
 
 class Arrays(Source):
@@ -72,46 +74,33 @@ class Arrays(Source):
         return EmbeddingSet.open(out, check_values=False)
 
     def _copy(self, raw) -> Listing:
-        count, codes, code_of, numbers = 0, array("i"), dict[str, int](), True
+        count, labels = 0, Labels(f"{self.labels or self.embeddings}")
         for rows_BD, labels_B in self._blocks():
             if rows_BD is not None:
                 rows_BD = self._checked(rows_BD, count)
                 raw.write(rows_BD.data)
                 count += len(rows_BD)
             if labels_B is not None:
-                numbers = numbers and labels_B.dtype.kind in "fiu"
-                names = _names(labels_B, f"{self.labels or self.embeddings}")
-                codes.extend(code_of.setdefault(name, len(code_of)) for name in names)
-        if not count or len(codes) != count:
-            cure = "give source.labels=, a file or a name in the file" if not codes else "make the two agree"
-            raise InputError(f"{self.embeddings}: {len(codes):,} labels for {count:,} embeddings", "one each", cure)
-        for name in code_of:
-            if reason := "blank name" if not name.strip() else unwritable(name):
-                place = codes.index(code_of[name])
-                raise InputError(f"label {place} {name!r}, a {reason}", "a name that fits on a line", "mend the labels")
-        # With zeros in front numbers are in order as names too.
-        width = max(map(len, code_of)) if numbers else 0
-        identities = [name.zfill(width) for name in code_of]
-        order = np.argsort(np.array(identities, NAMES))
-        label_of = np.empty(len(order), np.int32)
-        label_of[order] = np.arange(len(order))
-        labels_N = label_of[np.frombuffer(codes, np.int32)]
-        by_label = np.argsort(labels_N, kind="stable")
-        return Listing(by_label.astype(NAMES), labels_N[by_label], tuple(identities[i] for i in order))
+                labels.add(labels_B)
+        if not count or len(labels) != count:
+            cure = "give source.labels=, a file or a name in the file" if not len(labels) else "make the two agree"
+            raise InputError(f"{self.embeddings}: {len(labels):,} labels for {count:,} embeddings", "one each", cure)
+        return labels.listing()
 
     def _blocks(self) -> Iterator[Block]:
-        at = self.embeddings
-        try:
-            yield from blocks(at, self.column, None if self._beside else self.labels)
-            if self._beside:
-                at = Path(str(self.labels))
-                yield from ((None, labels_B) for labels_B in label_blocks(at))
-        except InputError:
-            raise
-        except Exception as error:  # each format names damage in many ways
-            cure = "check the path, or write the file again"
-            unreadable = InputError(f"{at}, unreadable ({one_line(error)})", f"a whole {at.suffix} file", cure)
-            raise disk_error(error) or unreadable from None
+        path = self.embeddings
+        kind = path.suffix.lower()
+        if path.is_dir():
+            kind = next((kind for mark, kind in array_readers.FOLDERS.items() if any(path.glob(mark))), "")
+        if not path.exists() or kind not in READERS:
+            got = f"{path}, {'of another kind' if path.exists() else 'which is not there'}"
+            expected = f"a file {', '.join(READERS)}, an Arrow data set, or a folder of .npy or .tar files"
+            raise InputError(got, expected, "check source.embeddings")
+        with readable(path):
+            yield from READERS[kind](path, self.column, None if self._beside else self.labels)
+        if self._beside:
+            with readable(path := Path(str(self.labels))):
+                yield from ((None, labels_B) for labels_B in label_blocks(path))
 
     def _checked(self, rows_BD: np.ndarray, first: int) -> np.ndarray:
         where = f"{self.embeddings}, from row {first:,} on"
@@ -132,13 +121,3 @@ class Arrays(Source):
             got = f"{self.embeddings}: row {first + wrong[0]:,} with {what}"
             raise InputError(got, "finite vectors with a direction", "remove such rows, or compute them again")
         return rows_BD
-
-
-def _names(labels_B: np.ndarray, where: str) -> list[str]:
-    kind = labels_B.dtype.kind
-    whole = kind != "f" or bool((np.isfinite(labels_B) & (labels_B == np.floor(labels_B))).all())
-    if labels_B.ndim != 1 or kind not in "fiuSUOT" or not whole:
-        got = f"{where}: labels of shape {labels_B.shape}, {labels_B.dtype}{'' if whole else ', not all whole'}"
-        raise InputError(got, "one name or whole number per embedding", "mend the labels")
-    values = (labels_B.astype(np.int64) if kind == "f" else labels_B).tolist()
-    return [one.decode() if isinstance(one, bytes) else "" if one is None else str(one) for one in values]
