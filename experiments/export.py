@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An Identifier as one ONNX file: python -m experiments.export identifier=DIR out=FILE.onnx"""
+"""An Identifier for ONNX, Hugging Face or faiss: python -m experiments.export identifier=DIR out=FILE.onnx"""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,8 @@ class ExportConfig:
     """experiments.export"""
 
     identifier: str = MISSING  # Identifier folder
-    out: str = MISSING  # ONNX file to write
+    out: str = MISSING  # what to write: a file, or with huggingface a folder
+    format: str = "onnx"  # onnx, huggingface or faiss
     allow: list[str] = field(default_factory=list)  # packages of your own whose routers, decisions, ... are imported
     overwrite: bool = False  # whether an existing `out` may be replaced
 

@@ -30,6 +30,8 @@ from lightning_modules.routers.base import Router
 from lightning_modules.scores import Heads, ProbeScores, cluster_centres
 
 FORMAT = "clusterface-identifier-1"
+FILES = ("identifier.json", "identifier.safetensors")
+HUB_FILES = ("config.json", "model.safetensors")  # the same as Hugging Face's hub names them
 PROBES_AT_ONCE = 4096
 logger = logging.getLogger(__name__)
 
@@ -253,7 +255,7 @@ class Identifier:
 
     @classmethod
     def load(cls, path: Path | str, device: str | torch.device = "cpu", allow: Collection[str] = ()) -> "Identifier":
-        """Reads a folder of `save` onto a device.
+        """Reads a folder of `save`, or of `experiments.export format=huggingface`, onto a device.
 
         Args:
             allow: packages or modules of your own whose routers, decisions, indexes and heads may be imported.
@@ -271,14 +273,15 @@ class Identifier:
             raise InputError(got, "a device of this machine", "use cpu or cuda") from None
         if not folder.is_dir():
             raise InputError(f"no folder {folder}", "an Identifier folder", "check the path")
-        content = read_json(folder / "identifier.json", cure)
+        exported = not (folder / FILES[0]).exists() and (folder / HUB_FILES[0]).exists()
+        described, weights = (folder / name for name in (HUB_FILES if exported else FILES))
+        content = read_json(described, cure)
         if content.get("format") != FORMAT:
             raise InputError(f"{folder} of format {content.get('format')!r}", FORMAT, cure)
-        weights = folder / "identifier.safetensors"
         if not weights.is_file():
-            raise InputError(f"no file {weights}", "the weights beside identifier.json", cure)
+            raise InputError(f"no file {weights}", f"the weights beside {described.name}", cure)
         if sha256(weights) != content.get("sha256"):
-            raise InputError(f"{weights}, truncated or altered", "the content identifier.json was written for", cure)
+            raise InputError(f"{weights}, truncated or altered", f"the content {described.name} was written for", cure)
         try:
             return cls.from_state(safetensors.torch.load_file(weights, device=str(device)), content, allow, str(folder))
         except InputError:

@@ -95,6 +95,9 @@ def train_identifier(cfg: DictConfig) -> int:
         if len(splits.unknown):
             with stages.stage("enrolment of the held-out people"):
                 saved, told = enrol_held_out(identifier, data, splits, cfg, scenario.refit)
+        tested = {"probes": len(splits.test), **{k: float(v) for k, v in values.items() if v is not None}}
+        noted = {"test": tested} if threshold is None else {"test": tested, "fpir": float(cfg.fpir)}
+        saved = replace(saved, provenance={**saved.provenance, **noted})
         with stages.stage("saving"):
             saved.save(out, cfg.overwrite)
         run.note_files(*sorted(out.iterdir()))
