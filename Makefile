@@ -30,8 +30,9 @@ lint: $(READY)  ## check style and types
 	$(BIN)/mypy
 	$(BIN)/python -m tests.docstrings
 
-docs: $(READY)  ## make docs/configuration.md of the configurations anew
+docs: $(READY)  ## make docs/configuration.md and docs/troubleshooting.md of the code anew
 	$(BIN)/python -m experiments.list --keys docs/configuration.md
+	$(BIN)/python -m tests.troubleshooting
 
 format: $(READY)  ## put the code into shape
 	$(BIN)/ruff check --fix .

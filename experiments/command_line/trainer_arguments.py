@@ -119,7 +119,7 @@ def check_lightning(trainer: Mapping[str, Any]) -> None:
         chosen = {key: value for key, value in arguments.items() if key != left_out}
         try:
             pl.Trainer(**{**chosen, **quiet, "devices": 1, "strategy": "auto"}, logger=False)
-        except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+        except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
             return " ".join(str(error).split())
         return None
 

@@ -12,6 +12,8 @@ from experiments.command_line.words import for_hydra, known_keys, quoted
 from experiments.compare import CompareConfig
 from experiments.compare import main as compare
 from experiments.enrol import main as enrol
+from experiments.export import main as export
+from experiments.identify import main as identify
 from experiments.multilabel import main as multilabel
 from experiments.prepare import main as prepare
 from experiments.train import main as train
@@ -52,14 +54,30 @@ WRONG = [
     (prepare, ["source.root=x", "extractor=dlib"], "no out; expected the EmbeddingSet to make; cure: add out=..."),
     (prepare, [], "no extractor; expected one of dlib, "),
     (compare, "data.path=[a,b]", "no folder [a,b]; expected an EmbeddingSet folder"),
-    (compare, "scenarios=[]", "scenarios = []; expected"),
+    (compare, "scenarios=[]", "scenarios = []; expected at least one; cure: name some"),
+    (compare, "scenarios=[kn]", "scenario 'kn'; expected one of"),
+    (compare, "trainer.accelerator=cppu", "trainer.accelerator = cppu; expected one of auto, cpu, gpu, cuda, mps, tpu"),
+    (compare, "n_subnets=abc", "n_subnets = abc; expected auto, a positive whole number or a list of them; cure: "),
+    (compare, ["n_subnets=[2,8]", "n_identities=9"], "n_subnets = [2, 8] with 1 N (9); expected auto, one m, or one"),
+    (compare, "loss.scale=abc", "loss.scale=abc; expected a number; cure: correct loss.scale"),
+    (compare, "partitioner.n_init=abc", "partitioner.n_init=abc; expected a whole number; cure: correct"),
+    (compare, "optimizer.lr=abc", "optimizer.lr=abc; expected a number; cure: correct optimizer.lr"),
+    (compare, "loss.margin=-1", "ArcFace with scale 64.0, margin -1; expected scale > 0 and 0 <= margin"),
+    (compare, "trainer.precision=abc", "trainer.precision = abc (Precision 'abc' is invalid."),
+    (compare, "trainer.accelerator=tpu", "trainer.accelerator = tpu ("),
+    (train, ["run=nowhere", "out=x"], "no folder nowhere; expected the folder of a finished comparison; cure: "),
+    (multilabel, "data.path=[a.arff]", "no file or folder a.arff; expected NAME.arff with its NAME.xml, or NAME.mat"),
+    (prepare, ["source.root=x", "extractor=dlib", "out=y"], "no file or folder x; expected a folder of pictures or"),
+    (identify, ["identifier=x", "images=."], "no folder x; expected an Identifier folder; cure: check identifier="),
+    (enrol, ["identifier=x", "remove=[Müller,O'Brien]"], "no folder x; expected an Identifier folder; cure: check"),
+    (export, ["identifier=x", "out=y"], "no folder x; expected an Identifier folder; cure: check identifier="),
     (compare, "data.path=no such folder, é [1]", "no folder no such folder, é [1]; expected an EmbeddingSet folder"),
     (compare, "data.path=l'été/漢字", "no folder l'été/漢字; expected an EmbeddingSet folder"),
 ]  # fmt: skip
 
 
 def ends(main, words, monkeypatch, capsys):
-    quiet = ["--quiet"] if main is enrol or main is prepare else ["logger=none", "--quiet"]
+    quiet = ["--quiet"] if main in (enrol, export, identify, prepare) else ["logger=none", "--quiet"]
     monkeypatch.setattr(sys, "argv", ["command", *words, *quiet])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -11,13 +11,26 @@ COMMANDS = sorted(file.stem for file in (ROOT / "experiments").glob("[!_]*.py"))
 NEEDED = {"prepare": ["extractor=dlib"], "report": ["runs/mine"]}  # or these are missed before the typo is
 
 # All commands in one process, which costs one start of Python: the first that imports too much is named.
+# And errors of input that can be seen without the imports.
+WRONG = {
+    "compare": [["data.path=/nowhere"], ["scenarios=[kn]"], ["trainer.max_epoch=3"], ["n_subnets=abc"], ["seeds=[-1]"]],
+    "train": [["data.path=/nowhere"], ["scenario=kn"], ["run=/nowhere", "out=x"]],
+    "prepare": [["source.root=/nowhere", "extractor=dlib", "out=x"], []],
+    "identify": [["identifier=/nowhere", "images=."]],
+    "enrol": [["identifier=/nowhere", "remove=[Zoë]"]],
+    "export": [["identifier=/nowhere", "out=x"]],
+    "train_facenet": [["data.path=/nowhere"]],
+    "cluster_images": [["source.root=/nowhere", "extractor=vgg16"]],
+    "verify": [["data.path=/nowhere", "pairs=x"]],
+    "multilabel": [["data.path=/nowhere.arff"]],
+}
 CODE = """
 import contextlib, importlib, io, json, sys
 said = {}
-for name, words, typo in json.loads(sys.stdin.read()):
+for name, words, typo, wrong in json.loads(sys.stdin.read()):
     command = importlib.import_module(f"experiments.{name}")
-    for word, expected in (("--help", 0), (typo, 2)):
-        sys.argv, out, err = [name, *words, word], io.StringIO(), io.StringIO()
+    for word, expected in ([*words, "--help"], 0), ([*words, typo], 2), *((one, 2) for one in wrong):
+        sys.argv, out, err = [name, *word], io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 code = command.main()
@@ -36,11 +49,12 @@ def test_help_and_a_typo_need_nothing_heavy():
         name: "nothing_of_this_name=1" if (ROOT / "experiments/configs" / f"{name}.yaml").exists() else "--typo"
         for name in COMMANDS
     }
-    asked = json.dumps([(name, NEEDED.get(name, []), typos[name]) for name in COMMANDS])
+    asked = json.dumps([(name, NEEDED.get(name, []), typos[name], WRONG.get(name, [])) for name in COMMANDS])
     ended = subprocess.run(
         [sys.executable, "-c", CODE], cwd=ROOT, input=asked, capture_output=True, text=True, timeout=300
     )
     assert ended.returncode == 0, ended.stderr
-    for name, (helped, refused) in json.loads(ended.stdout).items():
+    for name, (helped, refused, *wrong) in json.loads(ended.stdout).items():
         assert f"python -m experiments.{name}" in helped
         assert typos[name].partition("=")[0] in refused and refused.count("\n") == 1
+        assert all(line.startswith("error: got ") and line.count("\n") == 1 for line in wrong), wrong
