@@ -57,7 +57,8 @@ SECTIONS = (
         "Writing the command",
         ("experiments/command_line/", "datamodules/errors.py"),
         "`python -m experiments.compare --help` shows the main keys of a command, "
-        "[configuration.md](configuration.md) all of them, `python -m experiments.list loss` the choices of a group. zsh reads brackets as patterns and "
+        "[configuration.md](configuration.md) all of them, `python -m experiments.list loss` the choices of a "
+        "group. zsh reads brackets as patterns and "
         "says `no matches found`: quote the word, `'n_identities=[1000,2000]'`. A path is taken as it is typed, with "
         "blanks, commas, accents or brackets; the shell alone needs quotes around it.",
         (
@@ -221,7 +222,7 @@ def assigned(body: list[ast.stmt], line: int) -> dict[str, ast.expr]:
                 found |= {one.id: value for one, value in pairs if isinstance(one, ast.Name)}
         elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name) and node.target.id in found:
             found[node.target.id] = ast.BinOp(found[node.target.id], ast.Add(), node.value)
-        elif inner := [*getattr(node, "body", []), *getattr(node, "orelse", [])]:
+        elif inner := [one for part in ("body", "handlers", "orelse") for one in getattr(node, part, [])]:
             held = assigned(inner, line)
             found = found | held if line <= node.end_lineno else held | found
     return found
