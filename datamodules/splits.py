@@ -63,11 +63,7 @@ class Splits:
 
 
 def check_size(wanted: int, available: int, n_held_out: int) -> None:
-    """Refuses to enrol more identities than are available and not held out, or none.
-
-    Raises:
-        InputError: such a number.
-    """
+    """Refuses, with an `InputError`, to enrol more identities than are available and not held out, or none."""
     if not 1 <= wanted <= available - n_held_out:
         beside = f" beside {n_held_out} held out" if n_held_out else ""
         got = f"n_identities = {wanted}"

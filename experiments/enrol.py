@@ -32,9 +32,7 @@ class EnrolConfig:
     device: str = "cpu"  # where the extractor and the accuracy are computed
 
 
-main = command(
-    "enrol", EnrolConfig, "experiments.enrolment.enrol.enrol", check="experiments.enrolment.request.check_request"
-)
+main = command("enrol", EnrolConfig, "experiments.enrolment.enrol.enrol")
 
 if __name__ == "__main__":
     main()

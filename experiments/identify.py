@@ -33,10 +33,7 @@ class IdentifyConfig:
     overwrite: bool = False  # whether an existing `out` may be replaced
 
 
-main = command(
-    "identify", IdentifyConfig, "experiments.picture_identification.identify.identify",
-    check="experiments.picture_identification.request.check_request",
-)  # fmt: skip
+main = command("identify", IdentifyConfig, "experiments.picture_identification.identify.identify")
 
 if __name__ == "__main__":
     main()

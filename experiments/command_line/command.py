@@ -25,11 +25,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from datamodules.errors import InputError
 from experiments.command_line.choices import CONFIGS
-from experiments.command_line.errors import errors_as_one_line, refuse_missing, refuse_unknown
+from experiments.command_line.errors import errors_as_one_line, refuse_missing
 from experiments.command_line.inputs import check_inputs
 from experiments.command_line.node_types import check_types
 from experiments.command_line.terminal import FLAGS_HELP, note_typed, verbosity, without_flags
-from experiments.command_line.trainer_arguments import check_accelerator, check_callbacks, check_keys, check_lightning
+from experiments.command_line.trainer_arguments import check_callbacks, check_keys, check_lightning
 from experiments.command_line.words import for_hydra
 
 
@@ -57,7 +57,6 @@ def command(
             nonlocal multirun
             multirun = HydraConfig.get().mode == RunMode.MULTIRUN
             with multirun_goes_on(codes), errors_as_one_line():  # before Hydra prints a line of its own
-                refuse_unknown(schema, cfg)  # Hydra lets +key=value pass
                 refuse_missing(schema, cfg)
                 check_early(cfg)
                 if check:
@@ -99,8 +98,8 @@ def check_early(cfg: DictConfig) -> None:
         given = value if isinstance(value, ListConfig) else [value]
         if negative := [one for one in given if isinstance(one, int) and one < 0]:
             raise InputError(f"{key} with {negative[0]}", "numbers of at least 0", f"correct {key}=")
-    if isinstance(cfg.get("trainer"), DictConfig):
-        (check_keys if OmegaConf.get_type(cfg.trainer) is dict else check_accelerator)(cfg.trainer)
+    if isinstance(cfg.get("trainer"), DictConfig) and OmegaConf.get_type(cfg.trainer) is dict:  # open to other keys
+        check_keys(cfg.trainer)
     check_inputs(cfg)
 
 

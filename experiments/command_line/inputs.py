@@ -23,12 +23,10 @@ THERE = {
 
 
 def check_inputs(cfg: DictConfig) -> None:
-    """Refuses what the command would refuse after its imports: an input that is not there, an output that is.
-
-    Raises:
-        InputError: such an input or output, or an EmbeddingSet that cannot be opened.
-    """
+    """Refuses, with an `InputError`, an input that is not there or no EmbeddingSet, and an output that is there."""
     open_set(cfg)
+    if cfg.get("embeddings") is not None and cfg.get("images") is not None:
+        raise InputError("both embeddings= and images=", "one of them", "give them in two commands")
     for key, (expected, inside) in THERE.items():
         value = OmegaConf.select(cfg, key)
         for one in value if OmegaConf.is_list(value) else [] if value is None else [value]:

@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from experiments.command_line.choices import CONFIGS, choices, groups
+from experiments.command_line.choices import CONFIGS, choices, files, groups
 
 HEAD = """\
 # Configuration keys
@@ -51,12 +51,11 @@ def page() -> str:
 
 
 def about(schema: type, key: str) -> str:
-    """What is said of a key in its schema, or in the first file of its group that has it; "a value" if nothing is."""
-    group, _, argument = key.partition(".")
-    found = [text for name, _, text in _fields(schema) if name == key]
-    if argument and (CONFIGS / group).is_dir():
-        found += [text for one in choices([group]) for name, _, text in _lines(one.file) if name == argument]
-    return next((text for text in found if text), "a value")
+    """What is said of a key in its schema, or in a file of its group; "a value" if nothing is."""
+    group, rows = key.partition(".")[0], list(_fields(schema))
+    for name in files(group):
+        rows += [(f"{group}.{inner}", "", text) for inner, _, text in _lines(CONFIGS / group / f"{name}.yaml")]
+    return next((text for name, _, text in rows if name == key and text), "a value")
 
 
 def _chosen(root: Path) -> dict[str, str]:

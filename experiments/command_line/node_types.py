@@ -3,7 +3,7 @@
 
 import pkgutil
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING
 
@@ -13,42 +13,30 @@ KINDS = {float: "a number", int: "a whole number", bool: "true or false", str: "
 
 
 def check_types(node: dict[str, Any], place: str = "") -> None:
-    """Refuses a value that the class or function of `_target_` does not take, in a node and the nodes in it.
+    """Refuses, with an `InputError`, a value that the class or function of `_target_` in its node does not take.
 
-    Raises:
-        InputError: such a value; `place` stands before its key.
+    `place` stands before the keys.
     """
-    hints = _hints(node["_target_"]) if "_target_" in node else {}
+    try:
+        made = pkgutil.resolve_name(node["_target_"])
+        hints = get_type_hints(made.__init__ if isinstance(made, type) else made)
+    except (KeyError, ImportError, AttributeError, ValueError, NameError, TypeError):
+        hints = {}  # no class, or the error comes when it is built
     for key, value in node.items():
+        hint = hints.get(key, Any)
+        kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         if isinstance(value, dict):
             check_types(value, f"{place}{key}.")
-        elif key in hints and value != MISSING and not any(_fits(value, one) for one in _parts(hints[key])):
-            kinds = [KINDS.get(one, "") or " or ".join(map(str, get_args(one))) for one in _parts(hints[key])]
-            expected = " or ".join(kind for kind in kinds if kind) or "what its class takes"
-            raise InputError(f"{place}{key}={value}", expected, f"correct {place}{key}")
+        elif value != MISSING and not any(_fits(value, kind) for kind in kinds):
+            expected = [KINDS.get(kind, getattr(kind, "__name__", str(kind))) for kind in kinds]
+            raise InputError(f"{place}{key}={value}", " or ".join(expected), f"correct {place}{key}")
 
 
-def _hints(target: str) -> dict[str, Any]:
-    try:
-        found = pkgutil.resolve_name(target)
-        return get_type_hints(found.__init__ if isinstance(found, type) else found)
-    except (ImportError, AttributeError, ValueError, NameError, TypeError):
-        return {}  # the error comes when it is built
-
-
-def _parts(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if value is None or hint in (Any, str):
-        return hint in (Any, NoneType, object) or value is not None
-    if hint is float:
-        return type(value) in (float, int)
-    if hint in KINDS:
-        return type(value) is hint
-    # No number or text is a list, a tensor or a dtype; of other classes nobody knows.
-    plain = type(value) in KINDS
-    return not plain or (get_origin(hint) is None and getattr(hint, "__module__", "").partition(".")[0] != "torch")
+def _fits(value: Any, kind: Any) -> bool:
+    if kind in (Any, object) or value is None:
+        return kind in (Any, object, NoneType)
+    if kind in (float, str):  # a number that is a text may be the name of something
+        return type(value) in (float, int, kind)
+    # No number and no text is a list, a tensor or a dtype; of other classes nobody knows.
+    unlike = get_origin(kind) in (list, tuple) or getattr(kind, "__module__", "").partition(".")[0] == "torch"
+    return type(value) is kind if kind in KINDS else not (unlike and type(value) in KINDS)

@@ -2,9 +2,9 @@
 """The keys of `trainer`: arguments of `pl.Trainer`, and a few of our own."""
 
 import ast
-import difflib
 import importlib.util
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -72,19 +72,14 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
 
 
 def check_keys(trainer: Mapping[str, Any]) -> None:
-    """Refuses what is wrong without a look at Lightning.
-
-    Raises:
-        InputError: an unknown key, a count below 1, or an unknown accelerator.
-    """
+    """Refuses, with an `InputError`, an unknown key or accelerator, and a count below 1; does not import Lightning."""
     known = sorted({*lightning_arguments(), *OUR_KEYS} - {*SET_ELSEWHERE})
     for key in trainer:
         if key in SET_ELSEWHERE:
             raise InputError(f"trainer.{key}", "a key that is not set elsewhere", f"use {SET_ELSEWHERE[key]}")
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            expected = f"trainer.{near[0]}" if near else f"an argument of Lightning's Trainer or {', '.join(OUR_KEYS)}"
-            raise InputError(f"trainer.{key}", expected, "correct the key")
+            expected = f"an argument of Lightning's Trainer or {', '.join(OUR_KEYS)}"
+            raise InputError(f"trainer.{key}", expected, nearest(str(key), known, "correct the key"))
     for key in (*COUNTS, *COUNTS_OR_AUTO):
         other = "auto" if key in COUNTS_OR_AUTO else None
         value = trainer.get(key, other)
@@ -93,39 +88,30 @@ def check_keys(trainer: Mapping[str, Any]) -> None:
             raise InputError(f"trainer.{key} = {value}", wanted, f"correct trainer.{key}")
     if (matmul := trainer.get("matmul", "medium")) not in ("highest", "high", "medium"):
         raise InputError(f"trainer.matmul = {matmul}", "highest, high or medium", "correct trainer.matmul")
-    check_accelerator(trainer)
-
-
-def check_accelerator(trainer: Mapping[str, Any]) -> None:
-    """Refuses, with an `InputError`, an accelerator that Lightning does not know."""
     if (accelerator := trainer.get("accelerator", "auto")) not in ACCELERATORS:
         cure = nearest(str(accelerator), ACCELERATORS, "correct it")
         raise InputError(f"trainer.accelerator = {accelerator}", f"one of {', '.join(ACCELERATORS)}", cure)
 
 
 def check_lightning(trainer: Mapping[str, Any]) -> None:
-    """Refuses values that Lightning refuses on this machine.
-
-    Raises:
-        InputError: such a value, alone if it is the only reason.
-    """
+    """Refuses, with an `InputError`, a value that Lightning refuses on this machine."""
     import pytorch_lightning as pl  # late: it takes seconds
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     arguments = {key: value for key, value in trainer.items() if key not in (*OUR_KEYS, "fast_dev_run")}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
 
-    def reason(left_out: str | None = None) -> str | None:
-        chosen = {key: value for key, value in arguments.items() if key != left_out}
+    def refusal(keys: Iterable[str]) -> str:
+        chosen = {key: arguments[key] for key in keys}
         try:
-            pl.Trainer(**{**chosen, **quiet, "devices": 1, "strategy": "auto"}, logger=False)
-        except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+            with warnings.catch_warnings(action="ignore"):  # the run itself warns
+                pl.Trainer(**{**chosen, **quiet, "devices": 1, "strategy": "auto"}, logger=False)
+        except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
             return " ".join(str(error).split())
-        return None
+        return ""
 
-    if said := reason():
-        keys = [key for key in arguments if not reason(left_out=key)] or list(arguments)
-        stated = ", ".join(f"trainer.{key} = {arguments[key]}" for key in keys)
-        raise InputError(
-            f"{stated} ({said})", "what Lightning's Trainer takes on this machine", "correct or leave it out"
-        )
+    if reason := refusal(arguments):
+        keys = next(([key] for key in arguments if refusal([key])), list(arguments))
+        values = ", ".join(f"trainer.{key} = {arguments[key]}" for key in keys)
+        expected = "what Lightning's Trainer takes on this machine"
+        raise InputError(f"{values} ({reason})", expected, "correct it, or leave it out")

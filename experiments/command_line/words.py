@@ -17,72 +17,55 @@ from datamodules.errors import InputError, nearest
 from experiments.command_line.choices import CONFIGS, files
 from experiments.command_line.terminal import FLAGS
 
-# Hydra's own flags; the first ones may have a further word behind them.
-BEFORE_A_WORD = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir",
-                 "-cd", "--info", "-i", "--experimental-rerun")  # fmt: skip
-ALONE = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m",
-         "--shell-completion", "-sc")  # fmt: skip
+# Hydra's own flags; a further word may stand behind the first ones.
+BEFORE_A_WORD = "--cfg -c --package -p --config-path -cp --config-name -cn --config-dir -cd --info -i".split()
+ALONE = "--help -h --hydra-help --version --resolve --run -r --multirun -m --shell-completion -sc".split()
 PATHS = ("path", "root", "weights")  # arguments of files in groups that are a text
-# data.path= without any of the others selects data=embedding_set.
-CHOOSES_DATA = {"data", "+data", "run", "source"}
+CHOOSES_DATA = {"data", "+data", "run", "source"}  # data.path= without any of these selects data=embedding_set
 _UNKNOWN, _SEVERAL = object(), object()
 
 
 def for_hydra(typed: list[str], command: str, schema: type) -> list[str]:
-    """The words of a command line as Hydra needs them; without output flags, which the caller takes out.
+    """The words of a command line, without output flags, as Hydra needs them.
 
     Raises:
-        InputError: a flag or a key that the command does not have, a word without a value, or several values of a key
-            outside of a multirun.
+        InputError: a flag or key that the command does not have, no value, or several outside of a multirun.
     """
     words, swept = [], any(word in ("-m", "--multirun") or word.startswith("sweep=") for word in typed)
-    sections = {key: kind for key, kind in keys_of(schema) if dataclasses.is_dataclass(kind)}
-    own = dict(keys_of(schema))
+    kinds, groups = dict(keys_of(schema)), groups_of(command)
     for before, word in zip(["", *typed], typed, strict=False):
         if word.startswith("-"):
-            if (flag := word.partition("=")[0]) not in (*BEFORE_A_WORD, *ALONE):
-                cure = nearest(flag, (*BEFORE_A_WORD, *ALONE, *FLAGS), "see --help")
-                raise InputError(flag, "key=value, or a flag such as --quiet", cure)
+            flags = (*BEFORE_A_WORD, *ALONE, *FLAGS)
+            if word.partition("=")[0] not in flags:
+                raise InputError(word, "key=value, or a flag such as --quiet", nearest(word, flags, "see --help"))
         elif before not in BEFORE_A_WORD:
-            if "scenario.name" in own:
-                word = scenario_name(word)
-            key = _checked_key(word, command, schema, sections)
-            inside = "." in key and key not in own and key.partition(".")[0] not in sections
-            text = own.get(key) in (str, str | None) or (inside and key.rpartition(".")[2] in PATHS)
+            word = scenario_name(word) if "scenario.name" in kinds else word
+            key, equals, _ = word.lstrip("+~").partition("=")
+            head, _, inner = key.partition(".")
+            section = dataclasses.is_dataclass(kinds.get(head))
+            if not equals and word[0] != "~":
+                keys = [f"{one}=..." for one in known_keys(schema, command)]
+                raise InputError(f"{word!r}", "key=value", nearest(f"{word}=...", keys, "see --help"))
+            if not (head in kinds or head in groups or head.startswith("hydra")) or (section and key not in kinds):
+                raise unknown_key(key, schema, command)
+            if section and not inner and equals:
+                inside = sorted(one for one in kinds if one.startswith(f"{head}."))
+                raise InputError(word, f"a value for one of {', '.join(inside)}", f"write {inside[0]}=...")
+            text = kinds.get(key) in (str, str | None) or (key not in kinds and key.rpartition(".")[2] in PATHS)
             word = quoted(word, swept, text)
         words.append(word)
-    given = {word.partition("=")[0] for word in words if "=" in word}
-    if "data" in own and "data" not in sections and "data.path" in given and not given & CHOOSES_DATA:
-        place = next(place for place, word in enumerate(words) if word.startswith("data.path="))
-        words.insert(place, "data=embedding_set")  # beside it: Hydra takes no word behind the last flag
+    given = [word.partition("=")[0] if "=" in word else "" for word in words]
+    if "data.path" in given and "data.path" not in kinds and not CHOOSES_DATA.intersection(given):
+        words.insert(given.index("data.path"), "data=embedding_set")  # Hydra takes no word behind the last flag
     return words
-
-
-def _checked_key(word: str, command: str, schema: type, sections: dict[str, type]) -> str:
-    key, equals, value = word.lstrip("+~").partition("=")
-    head, _, inner = key.partition(".")
-    if not equals and word[0] != "~":
-        keys = [f"{key}=..." for key in known_keys(schema, command)]
-        cure = nearest(f"{word}=...", keys, "write key=value, or see --help")
-        raise InputError(f"{word!r}", "key=value", cure)
-    known = {*(name for name, _ in keys_of(schema)), *groups_of(command)}
-    if (head not in known and not head.startswith("hydra")) or (head in sections and inner and key not in known):
-        raise unknown_key(key, schema, command)
-    if head in sections and not inner and equals:
-        inside = [name for name in known if name.startswith(f"{head}.")]
-        raise InputError(word, f"a value for one of {', '.join(sorted(inside))}", f"write {min(inside)}=...")
-    return key
 
 
 def unknown_key(key: str, schema: type, command: str) -> InputError:
     """The error for a key that a command does not have, with the one most like it."""
     known = set(known_keys(schema, command))
-    inner = [name for name in known if name.rpartition(".")[0] == key.rpartition(".")[0]]
-    return InputError(
-        key,
-        "a key of this command",
-        nearest(key, inner if "." in key and inner else known, "correct the key, or see --help"),
-    )
+    inner = {one for one in known if "." in key and one.rpartition(".")[0] == key.rpartition(".")[0]}
+    cure = nearest(key, inner or known, "correct the key, or see --help")
+    return InputError(key, "a key of this command", cure)
 
 
 def scenario_name(word: str) -> str:
@@ -111,16 +94,17 @@ def quoted(word: str, multirun: bool, text: bool = False) -> str:
     """
     key, _, value = word.partition("=")
     read, values = _read(value), split(value)
-    if (read is _SEVERAL or (read is _UNKNOWN and len(values) > 1)) and not multirun and not text:
-        cures = [f"-m for a run of each: -m {word}"]
+    if (read is _SEVERAL or (read is _UNKNOWN and len(values) > 1)) and not (multirun or text):
+        cure = f"-m for a run of each: -m {word}"
         if not (CONFIGS / key).is_dir() or key == "callbacks":
-            cures = [f"{key}=[{value}] for a list", f"""{key}='"{value}"' for one text""", *cures]
-        raise InputError(f"{word}, several values", "one value", ", or ".join(cures))
+            cure = f"""{key}=[{value}] for a list, {key}='"{value}"' for one text, or {cure}"""
+        raise InputError(f"{word}, several values", "one value", cure)
     if read is _UNKNOWN and key == "scenarios":  # a row in brackets without quotes, which Hydra explains
         return word
     if read is _UNKNOWN or (read is _SEVERAL and not multirun):
         return f"{key}={','.join(_part(one, text) for one in (values if multirun else [value]))}"
-    return f"{key}={_quotes(value)}" if text and not isinstance(read, str) and read not in (None, _SEVERAL) else word
+    keep = isinstance(read, str) or read in (None, _SEVERAL)
+    return word if keep or not text else f"{key}={QuotedString(value, Quote.double).with_quotes()}"
 
 
 def split(text: str) -> list[str]:
@@ -143,9 +127,10 @@ def split(text: str) -> list[str]:
 
 
 def _part(value: str, text: bool) -> str:
-    if not text and value.strip()[:1] + value.strip()[-1:] == "[]":
-        return f"[{','.join(_part(one, text) for one in split(value.strip()[1:-1]))}]"
-    return _quotes(value.strip()) if _read(value) in (_UNKNOWN, _SEVERAL) else value
+    value = value.strip()
+    if not text and value[:1] + value[-1:] == "[]":
+        return f"[{','.join(_part(one, text) for one in split(value[1:-1]))}]"
+    return QuotedString(value, Quote.double).with_quotes() if _read(value) in (_UNKNOWN, _SEVERAL) else value
 
 
 def _read(value: str) -> object:
@@ -156,12 +141,8 @@ def _read(value: str) -> object:
     return _SEVERAL if found.is_sweep_override() else found.value()
 
 
-def _quotes(value: str) -> str:
-    return QuotedString(value, Quote.double).with_quotes()
-
-
 def keys_of(schema: type, prefix: str = "") -> Iterator[tuple[str, type]]:
-    """The keys of a schema with dots, and their types; a section is a dataclass."""
+    """The keys of a schema with dots, and their types; that of a section is a dataclass."""
     for field in dataclasses.fields(schema):
         yield prefix + field.name, field.type  # type: ignore[misc]
         if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
@@ -176,10 +157,15 @@ def groups_of(command: str) -> list[str]:
 
 def known_keys(schema: type, command: str) -> Iterator[str]:
     """The keys of a command with dots, its groups, and the keys of their files: `split.held_out`, `data.path`."""
-    yield from (key for key, _ in keys_of(schema))
+    yield from dict(keys_of(schema))
     for group in groups_of(command):
         yield group
         folder, _, place = group.partition("@")
         for name in files(folder):
-            text = (CONFIGS / folder / f"{name}.yaml").read_text(encoding="utf-8")
-            yield from (f"{place or folder}.{key}" for key in re.findall(r"^([a-z]\w*):", text, re.MULTILINE))
+            yield from (f"{place or folder}.{key}" for key in keys_in(folder, name))
+
+
+def keys_in(group: str, name: str) -> list[str]:
+    """The keys in a file of a group."""
+    text = (CONFIGS / group / f"{name}.yaml").read_text(encoding="utf-8")
+    return re.findall(r"^([a-z]\w*):", text, re.MULTILINE)

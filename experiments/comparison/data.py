@@ -50,52 +50,33 @@ def open_data(cfg: DictConfig, sizes: list[int] | None) -> EmbeddingSet:
 
 
 def check_early(cfg: DictConfig) -> None:
-    """Refuses, without heavy imports, names of scenarios, splits, seeds and sizes that cannot be used.
-
-    Raises:
-        InputError: such a value.
-    """
-    names = cfg.scenarios if "scenarios" in cfg else [cfg.scenario.name]
-    names = [names] if isinstance(names, str) else list(names)
-    check_list(names)
-    for name in names:
-        check_entry(str(name))
+    """Refuses, with an `InputError`, scenarios, splits, seeds and sizes that can be seen to be unusable at once."""
+    names = cfg.scenarios if "scenarios" in cfg else cfg.scenario.name
+    check_names([names] if isinstance(names, str) else list(names))
     check_split(cfg.split)
     as_seeds(cfg.get("seeds", [0]))
     sizes, opened = as_sizes(cfg.n_identities, "n_identities"), open_set(cfg)
     if opened:
-        most = opened.n_identities - round(opened.n_identities * cfg.split.held_out)
-        for n in sizes or ():
-            check_size(n, opened.n_identities, opened.n_identities - most)
-        sizes = sizes or [most]
-    if not sizes and cfg.n_subnets != "auto":
-        as_sizes(cfg.n_subnets, "n_subnets")
+        held_out = round(opened.n_identities * cfg.split.held_out)
+        for n in (sizes := sizes or [opened.n_identities - held_out]):
+            check_size(n, opened.n_identities, held_out)
     if sizes and not cfg.get("run"):
         subnets_for(sizes, cfg.n_subnets)
+    elif cfg.n_subnets != "auto":
+        as_sizes(cfg.n_subnets, "n_subnets")
 
 
-def check_list(names: list[str]) -> None:
-    """Refuses a list of scenarios that is empty or has one twice.
-
-    Raises:
-        InputError: such a list.
-    """
-    if not names:
-        raise InputError("scenarios = []", "at least one", "name some: python -m experiments.list scenario baseline")
-    if len(set(names)) < len(names):
-        raise InputError(f"scenarios = {names}", "a list without repetitions", "name each scenario once")
-
-
-def check_entry(name: str) -> None:
-    """Refuses a name that is neither a scenario or baseline nor a row of overrides.
-
-    Raises:
-        InputError: such a name.
-    """
+def check_names(names: list[str]) -> None:
+    """Refuses, with an `InputError`, no scenarios, one twice, and an unknown one; rows of overrides are not read."""
     known = [*files("scenario"), *files("baseline")]
-    if "=" not in name and name not in (*known, "*", "all"):
-        expected = f"one of {', '.join(known)}; overrides such as loss.margin=0.3; or all"
-        raise InputError(f"scenario {name!r}", expected, nearest(name, known, f"correct the name or add {name}.yaml"))
+    if not names or len(set(names)) < len(names):
+        cure = "name each once; python -m experiments.list scenario baseline shows them"
+        raise InputError(f"scenarios = {names}", "at least one, and none twice", cure)
+    for name in map(str, names):
+        if "=" not in name and name not in (*known, "*", "all"):
+            expected = f"one of {', '.join(known)}; overrides such as loss.margin=0.3; or all"
+            cure = nearest(name, known, f"correct the name or add {name}.yaml")
+            raise InputError(f"scenario {name!r}", expected, cure)
 
 
 def remove_stale(folder: Path) -> None:

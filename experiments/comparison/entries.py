@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.embedding_set import EmbeddingSet
 from experiments.command_line.choices import files, load_node, short_name
-from experiments.comparison.data import check_entry, check_list
+from experiments.comparison.data import check_names
 from experiments.comparison.rows import check_known, scenario_of_row, split_row
 from experiments.comparison.scenarios import KINDS, TRAIN_VAL, Scenario, check_refit
 from lightning_modules.baselines.base import Baseline
@@ -58,7 +58,7 @@ def load_entries(names: Any, cfg: DictConfig) -> Entries:
         InputError: an unknown name, a name twice, no name, or a file that cannot be used.
     """
     names = list(ALL) if names == "all" else [names] if isinstance(names, str) else list(names)
-    check_list(names)
+    check_names(names)
     check_refit(cfg.refit)
     entries = Entries([], [], {})
     for name, asked in expand_names(names).items():
@@ -128,7 +128,6 @@ def _load(name: str, cfg: DictConfig) -> Scenario | BaselineEntry:
     if name in files("baseline"):
         node = OmegaConf.to_container(load_node("baseline", name), resolve=True)
         return BaselineEntry(name, node, instantiate(node))
-    check_entry(name)
     return scenario_of_row(name, cfg)
 
 

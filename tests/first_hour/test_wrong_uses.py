@@ -12,6 +12,8 @@ from experiments.command_line.words import for_hydra, known_keys, quoted
 from experiments.compare import CompareConfig
 from experiments.compare import main as compare
 from experiments.enrol import main as enrol
+from experiments.export import main as export
+from experiments.identify import main as identify
 from experiments.multilabel import main as multilabel
 from experiments.prepare import main as prepare
 from experiments.train import main as train
@@ -30,9 +32,9 @@ WRONG = [
     (compare, "+n_subnts=2", misspelt("n_subnts", "n_subnets")),
     (compare, "suit=all", misspelt("suit", "suite")),
     (compare, "--quite", "--quite; expected key=value, or a flag such as --quiet; cure: see --help; did you"),
-    (compare, "loss", "'loss'; expected key=value; cure: write key=value, or see --help; did you mean loss=...?"),
+    (compare, "loss", "'loss'; expected key=value; cure: see --help; did you mean loss=...?"),
     (compare, "loss=arcfac", "loss=arcfac; expected one of"),
-    (compare, "trainer.max_epoch=3", "trainer.max_epoch; expected trainer.max_epochs"),
+    (compare, "trainer.max_epoch=3", "trainer.max_epoch; expected an argument of Lightning's Trainer or batch_size"),
     (compare, "name=../x", "name=../x; expected the name of a folder inside runs_dir"),
     (compare, "name=a/b", "name=a/b; expected the name of a folder inside runs_dir"),
     (compare, "seeds=[-1]", "seeds with -1; expected numbers of at least 0"),
@@ -44,7 +46,7 @@ WRONG = [
     (compare, "optimizer.momentum=0.9", "optimizer.momentum, which the chosen optimizer does not have; expected"),
     (compare, "split.held_out=abc", "split.held_out=abc; expected a number; cure: correct the value"),
     (compare, "split=null", "split=null; expected a value for one of split.copies_together, split.held_out"),
-    (compare, "data=null", "data=null; expected a choice of the group; cure: name one: python -m"),
+    (compare, "data=null", "data=null; expected a choice of the group; cure: python -m experiments.list data"),
     (compare, "data=embedding_set", "no data.path; expected the folder of an EmbeddingSet; cure: add data.path=..."),
     (multilabel, "data=nowhere", "data=nowhere; expected a value for one of data.path, data.xml; cure: "),
     (compare, ["data=synthetic", "data.path=x"], "data.path, which the chosen data does not have; expected one of"),
@@ -52,14 +54,30 @@ WRONG = [
     (prepare, ["source.root=x", "extractor=dlib"], "no out; expected the EmbeddingSet to make; cure: add out=..."),
     (prepare, [], "no extractor; expected one of dlib, "),
     (compare, "data.path=[a,b]", "no folder [a,b]; expected an EmbeddingSet folder"),
-    (compare, "scenarios=[]", "scenarios = []; expected"),
+    (compare, "scenarios=[]", "scenarios = []; expected at least one, and none twice; cure: name each once"),
+    (compare, "scenarios=[kn]", "scenario 'kn'; expected one of"),
+    (compare, "trainer.accelerator=cppu", "trainer.accelerator = cppu; expected one of auto, cpu, gpu, cuda, mps, tpu"),
+    (compare, "n_subnets=abc", "n_subnets = abc; expected auto, a positive whole number or a list of them; cure: "),
+    (compare, ["n_subnets=[2,8]", "n_identities=9"], "n_subnets = [2, 8] with 1 N (9); expected auto, one m, or one"),
+    (compare, "loss.scale=abc", "loss.scale=abc; expected a number; cure: correct loss.scale"),
+    (compare, "partitioner.n_init=abc", "partitioner.n_init=abc; expected a whole number; cure: correct"),
+    (compare, "optimizer.lr=abc", "optimizer.lr=abc; expected a number; cure: correct optimizer.lr"),
+    (compare, "loss.margin=-1", "ArcFace with scale 64.0, margin -1; expected scale > 0 and 0 <= margin"),
+    (compare, "trainer.precision=abc", "trainer.precision = abc (Precision 'abc' is invalid."),
+    (compare, "trainer.accelerator=tpu", "trainer.accelerator = tpu ("),
+    (train, ["run=nowhere", "out=x"], "no folder nowhere; expected the folder of a finished comparison; cure: "),
+    (multilabel, "data.path=[a.arff]", "no file or folder a.arff; expected NAME.arff with its NAME.xml, or NAME.mat"),
+    (prepare, ["source.root=x", "extractor=dlib", "out=y"], "no file or folder x; expected a folder of pictures or"),
+    (identify, ["identifier=x", "images=."], "no folder x; expected an Identifier folder; cure: check identifier="),
+    (enrol, ["identifier=x", "remove=[Müller,O'Brien]"], "no folder x; expected an Identifier folder; cure: check"),
+    (export, ["identifier=x", "out=y"], "no folder x; expected an Identifier folder; cure: check identifier="),
     (compare, "data.path=no such folder, é [1]", "no folder no such folder, é [1]; expected an EmbeddingSet folder"),
     (compare, "data.path=l'été/漢字", "no folder l'été/漢字; expected an EmbeddingSet folder"),
 ]  # fmt: skip
 
 
 def ends(main, words, monkeypatch, capsys):
-    quiet = ["--quiet"] if main is enrol or main is prepare else ["logger=none", "--quiet"]
+    quiet = ["--quiet"] if main in (enrol, export, identify, prepare) else ["logger=none", "--quiet"]
     monkeypatch.setattr(sys, "argv", ["command", *words, *quiet])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -147,7 +147,7 @@ def test_validation_comes_as_often_as_asked(make_jobs, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["trainer.gradient_clip_vall=1"], ["trainer.gradient_clip_val;"]),
+        (["trainer.gradient_clip_vall=1"], ["did you mean gradient_clip_val?"]),
         (["trainer.logger=true"], ["logger="]),
         (["trainer.max_steps=few"], ["max_steps", "few"]),
         (["trainer.precision=bf16-mixed"], ["trainer.precision", "matmul"]),
