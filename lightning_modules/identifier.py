@@ -24,8 +24,9 @@ from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules import saved_parts
 from lightning_modules.decisions.base import Decided, Decision, Ranked
 from lightning_modules.heads.base import Head
-from lightning_modules.indexes.base import ClassIndex, Search
+from lightning_modules.indexes.base import ClassIndex, IndexSearch
 from lightning_modules.kernels import matmul_precision
+from lightning_modules.quick_answers import QuickAnswers, unit_rows
 from lightning_modules.routers.base import Router
 from lightning_modules.scores import Heads, ProbeScores, cluster_centres
 
@@ -105,8 +106,18 @@ class Identifier:
         return self._search is not None
 
     @cached_property
-    def _search(self) -> Search | None:
+    def _search(self) -> IndexSearch | None:
         return self.index.open(self.class_means_KD, self.partition) if self.index else None
+
+    @cached_property
+    def _quick(self) -> QuickAnswers | None:
+        routed = not self.decision.needs_route or (self.router is not None and self.router.quick)
+        if self._search is None or not (self.decision.quick and routed) or self.class_means_KD.device.type != "cpu":
+            return None
+        heads = self.heads if self.decision.needs_heads else None
+        if heads and (heads.rows_SD is None or heads.rows_per_class > 1 or self.partition.overlapping):
+            return None
+        return QuickAnswers(self._search, self.partition, heads)
 
     @cached_property
     def _cluster_of_K(self) -> Tensor:
@@ -146,6 +157,8 @@ class Identifier:
     @torch.inference_mode()
     def decide(self, probes_BD: Tensor) -> Decided:
         """Names probes (B, D) of any length, without threshold, in float32 whatever precision training used."""
+        if self._quick and len(probes_BD):
+            return Decided(*map(torch.from_numpy, self._quick(unit_rows(probes_BD.float().numpy())[0])))
         return self._decided(self.scores(probes_BD))
 
     def _decided(self, scores: ProbeScores) -> Decided:
@@ -173,8 +186,22 @@ class Identifier:
         names = tuple(self.identities[i] if i >= 0 else self.unknown for i in index.tolist())
         return Identification(index, names, score, cluster)
 
-    @torch.inference_mode()
     def _answers(self, rows: np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if self._quick and len(rows):
+            given_BD = rows.cpu().float().numpy() if isinstance(rows, Tensor) else np.asarray(rows, np.float32)
+            unit_BD, lost = unit_rows(given_BD)
+            index, score, cluster = self._quick(unit_BD)
+        else:
+            index, score, cluster, lost = self._thorough(rows)
+        if self.threshold is not None:
+            index = np.where(score < self.threshold, -1, index)
+        if lost.any():
+            index, score, cluster = index.copy(), score.copy(), cluster.copy()
+            index[lost], score[lost], cluster[lost] = -1, np.nan, -1
+        return index, score, cluster
+
+    @torch.inference_mode()
+    def _thorough(self, rows: np.ndarray | Tensor) -> tuple[np.ndarray, ...]:
         rows = rows if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows, dtype=np.float32))
         scores = self.scores(rows.to(self.class_means_KD.device, torch.float32))
         if not len(rows):
@@ -184,13 +211,8 @@ class Identifier:
                 decided = self._decided(scores)
         else:
             decided = self._decided(scores)
-        index, score, cluster = (x.cpu().numpy() for x in (decided.identity_B, decided.score_B, decided.cluster_B))
-        if self.threshold is not None:
-            index = np.where(score < self.threshold, -1, index)
-        if len(lost := (~scores.probes_BD.any(1)).nonzero()):
-            index, score, cluster = index.copy(), score.copy(), cluster.copy()
-            index[lost], score[lost], cluster[lost] = -1, np.nan, -1
-        return index, score, cluster
+        found = decided.identity_B, decided.score_B, decided.cluster_B, ~scores.probes_BD.any(1)
+        return tuple(part.cpu().numpy() for part in found)
 
     def check_shape(self, embeddings: np.ndarray | Tensor) -> None:
         """Raises InputError if these are no embeddings of dimension D."""

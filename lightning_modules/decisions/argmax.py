@@ -13,6 +13,8 @@ from lightning_modules.scores import ProbeScores
 class Argmax(Decision):
     """The class with the highest head output inside the routed clusters; the score is that output (a cosine)."""
 
+    quick = True
+
     def decide(self, scores: ProbeScores, clusters_BP: Tensor) -> Decided:
         found = [scores.best_in_cluster(clusters_B) for clusters_B in clusters_BP.unbind(1)]
         if len(found) == 1:

@@ -44,6 +44,7 @@ class Decision(ABC):
     needs_fit: bool = False  # whether `fit` must be called before `decide`
     needs_heads: bool = True  # whether trained heads are needed at all
     needs_route: bool = True  # whether the clusters found by the router matter
+    quick: bool = False  # whether the answer is the best row of the cluster; without heads, the nearest class mean
 
     def fit(
         self, scores: ProbeScores, clusters_BP: Tensor | None, truth_B: Tensor, samples: TrainingSamples

@@ -16,6 +16,7 @@ class NearestMean(Decision):
 
     needs_heads = False
     needs_route = False
+    quick = True
 
     def decide(self, scores: ProbeScores, clusters_BP: Tensor) -> Decided:
         cosine_B1, identity_B1 = scores.nearest_classes(1)

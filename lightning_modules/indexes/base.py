@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Base of all indexes. Axes: B probes, K identities, P candidates, Q before rescoring, D embedding dimension."""
+"""Base of all indexes. Axes: B probes, K identities, P candidates asked for, Q compared, D embedding dimension."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from datamodules.partitioners.base import Partition
 
-# (B, D) unit probes and p -> (B, P) cosines, descending, and (B, P) int64 identities; -1 fills up.
+# (B, D) unit probes and p -> (B, P) cosines, descending, and (B, P) int64 identities.
 Search = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+# The same of float32 NumPy arrays on the CPU, in any order; -1 fills up, with a cosine under -1.
+Near = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 BLOCK_ELEMENTS = 1 << 25  # similarities computed at a time: 128 MiB of float32
+NO_COSINE = -2.0
 
 
 class ClassIndex(ABC):
@@ -26,11 +31,53 @@ class ClassIndex(ABC):
         return self
 
     @abstractmethod
-    def open(self, class_means_KD: Tensor, partition: Partition) -> Search | None:
+    def open(self, class_means_KD: Tensor, partition: Partition) -> "IndexSearch | None":
         """Builds what is quick to build and not worth saving; None looks at all class means.
 
         Raises InputError: structures that do not belong to these class means.
         """
+
+
+@dataclass(frozen=True)
+class IndexSearch:
+    """A `Search` that looks near the probe, and once more, wider, for a probe that found nobody or too few.
+
+    The nearest class mean of a probe that resembles nobody (a stranger, a bad photograph) may be in any cell.
+
+    Args:
+        near, wider: the two searches; their cosines are exact, whom they compare need not be the nearest.
+        k: class means.
+        below: highest cosine under which the wider one is asked.
+        more: Q / P; above 1 if class means are rounded until they are compared.
+        map_DR: directions in which class means can be told apart; None for all.
+    """
+
+    near: Near
+    wider: Near
+    k: int
+    below: float | None = None
+    more: int = 1
+    map_DR: np.ndarray | None = None
+
+    def candidates(self, unit_BD: np.ndarray, q: int, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """What `Near` gives of (B, D) unit probes: (B, Q) cosines and identities, at least `least` of them if K are."""
+        cosine_BQ, identity_BQ = self.near(unit_BD, q)
+        poor_B = cosine_BQ.max(1) < (NO_COSINE if self.below is None else self.below)
+        if least > 1:
+            poor_B |= (identity_BQ >= 0).sum(1) < least
+        if poor_B.any():
+            cosine_BQ[poor_B], identity_BQ[poor_B] = self.wider(unit_BD[poor_B], q)
+        return cosine_BQ, identity_BQ
+
+    def __call__(self, probes_BD: Tensor, p: int) -> tuple[Tensor, Tensor]:
+        """Asks on the CPU, whatever device the probes are on; see `Search`."""
+        p = min(p, self.k)
+        found = self.candidates(probes_BD.cpu().numpy(), min(self.more * p, self.k), p) if len(probes_BD) else (
+            np.zeros((0, p), np.float32), np.zeros((0, p), np.int64)
+        )  # fmt: skip
+        cosine_BQ, identity_BQ = (torch.from_numpy(part).to(probes_BD.device) for part in found)
+        cosine_BP, place_BP = _top(cosine_BQ, p)
+        return cosine_BP, identity_BQ.gather(1, place_BP)
 
 
 def exact_search(class_means_KD: Tensor) -> Search:
@@ -53,37 +100,16 @@ def exact_search(class_means_KD: Tensor) -> Search:
     return search
 
 
+def all_of(class_means_KD: Tensor) -> Near:
+    """`exact_search` of NumPy arrays; the (K, D) class means may be on any device."""
+    search = exact_search(class_means_KD)
+
+    def near(unit_BD: np.ndarray, p: int) -> tuple[np.ndarray, np.ndarray]:
+        cosine_BP, identity_BP = search(torch.from_numpy(unit_BD).to(class_means_KD.device), p)
+        return cosine_BP.cpu().numpy(), identity_BP.cpu().numpy()
+
+    return near
+
+
 def _top(values_BX: Tensor, p: int) -> tuple[Tensor, Tensor]:
     return values_BX.max(1, keepdim=True) if p == 1 else values_BX.topk(p, dim=1)
-
-
-def completed(search: Search, wider: Search, k: int, below: float | None = None) -> Search:
-    """A search that asks a wider one about probes with fewer than p of K found, or a highest cosine under `below`.
-
-    The nearest class mean of a probe that resembles nobody (a stranger, a bad photograph) may be in any cell.
-    """
-
-    def full(probes_BD: Tensor, p: int) -> tuple[Tensor, Tensor]:
-        p = min(p, k)
-        cosine_BP, identity_BP = search(probes_BD, p)
-        poor_B = identity_BP[:, -1] < 0
-        if below is not None:
-            poor_B |= cosine_BP[:, 0] < below
-        if poor_B.any():
-            cosine_BP[poor_B], identity_BP[poor_B] = wider(probes_BD[poor_B], p)
-        return cosine_BP, identity_BP
-
-    return full
-
-
-def rescored(search: Search, class_means_KD: Tensor, more: int) -> Search:
-    """A search by rounded class means; the best `more` times p are compared again with the (K, D) class means."""
-
-    def exact_among_found(probes_BD: Tensor, p: int) -> tuple[Tensor, Tensor]:
-        _, identity_BQ = search(probes_BD, more * p)
-        # A matrix product would wake several threads for a single probe, and wait for them longer than it computes.
-        cosine_BQ = (class_means_KD[identity_BQ.clamp_min(0)] * probes_BD[:, None]).sum(2)
-        cosine_BP, place_BP = _top(cosine_BQ.masked_fill_(identity_BQ < 0, -torch.inf), p)
-        return cosine_BP, identity_BQ.gather(1, place_BP)
-
-    return exact_among_found

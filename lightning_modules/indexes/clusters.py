@@ -7,8 +7,8 @@ from torch import Tensor
 
 from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
-from lightning_modules.indexes.base import ClassIndex, Search, completed, exact_search
-from lightning_modules.indexes.faiss_search import faiss_search, inverted_lists
+from lightning_modules.indexes.base import ClassIndex, IndexSearch, all_of
+from lightning_modules.indexes.faiss_search import faiss_near, inverted_lists
 
 
 class Clusters(ClassIndex):
@@ -40,8 +40,8 @@ class Clusters(ClassIndex):
         index.nprobe = self.n_clusters
         return index, quantizer
 
-    def open(self, class_means_KD: Tensor, partition: Partition) -> Search | None:
+    def open(self, class_means_KD: Tensor, partition: Partition) -> IndexSearch | None:
         if self.n_clusters >= partition.n_clusters:
             return None
-        search = faiss_search(*self.lists(class_means_KD, partition))
-        return completed(search, exact_search(class_means_KD), len(class_means_KD), self.exact_below)
+        near = faiss_near(*self.lists(class_means_KD, partition))
+        return IndexSearch(near, all_of(class_means_KD), len(class_means_KD), self.exact_below)

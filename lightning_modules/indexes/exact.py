@@ -4,11 +4,11 @@
 from torch import Tensor
 
 from datamodules.partitioners.base import Partition
-from lightning_modules.indexes.base import ClassIndex, Search
+from lightning_modules.indexes.base import ClassIndex, IndexSearch
 
 
 class Exact(ClassIndex):
     """The K products of the paper's routing."""
 
-    def open(self, class_means_KD: Tensor, partition: Partition) -> Search | None:
+    def open(self, class_means_KD: Tensor, partition: Partition) -> IndexSearch | None:
         return None

@@ -5,26 +5,34 @@ from typing import Any
 
 import faiss
 import numpy as np
-import torch
-from torch import Tensor
 
-from lightning_modules.indexes.base import Search
+from lightning_modules.indexes.base import Near
 
-ENCODINGS = {"float32": None, "float16": "QT_fp16", "int8": "QT_8bit"}
+ENCODINGS = {"float32": None, "float16": "QT_fp16", "int8": "QT_8bit_uniform"}
 ADD_ROWS = 1 << 16  # class means that are coded at a time
 
 
-def faiss_search(index: Any, *owned: Any, **parameters: Any) -> Search:
-    """Asks a faiss index on the CPU, whatever device the probes are on.
+def faiss_near(index: Any, *owned: Any, **parameters: Any) -> Near:
+    """What a faiss index finds; `owned` are objects that the index refers to and Python must keep.
 
-    `owned` are objects that the index refers to and Python must keep; `parameters` are of `index.search`.
+    `parameters` are of `index.search`.
     """
 
-    def search(probes_BR: Tensor, p: int, _owned: tuple = owned) -> tuple[Tensor, Tensor]:
-        cosine_BP, identity_BP = index.search(probes_BR.cpu().numpy(), p, **parameters)
-        return torch.from_numpy(cosine_BP).to(probes_BR.device), torch.from_numpy(identity_BP).to(probes_BR.device)
+    def near(unit_BR: np.ndarray, p: int, _owned: tuple = owned) -> tuple[np.ndarray, np.ndarray]:
+        return index.search(unit_BR, p, **parameters)
 
-    return search
+    return near
+
+
+def products(unit_BD: np.ndarray, rows_SD: np.ndarray, place_BQ: np.ndarray) -> np.ndarray:
+    """(B, Q) inner products of each (B, D) probe and the rows at its (B, Q) int64 places; -inf at a place of -1.
+
+    All arrays are contiguous, in [0, S) and float32. Nothing is gathered: rows are read where they lie.
+    """
+    product_BQ = np.empty(place_BQ.shape, np.float32)
+    pointers = map(faiss.swig_ptr, (product_BQ, unit_BD, rows_SD, place_BQ))
+    faiss.fvec_inner_products_by_idx(*pointers, unit_BD.shape[1], *place_BQ.shape)
+    return product_BQ
 
 
 def inverted_lists(points_KR: np.ndarray, quantizer: Any, cell_K: np.ndarray, encoding: str = "float32") -> Any:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
-from lightning_modules.indexes.base import ClassIndex, Search, completed, exact_search
-from lightning_modules.indexes.faiss_search import add_in_order, faiss_search
+from lightning_modules.indexes.base import ClassIndex, IndexSearch, all_of
+from lightning_modules.indexes.faiss_search import add_in_order, faiss_near
 
 
 class Hnsw(ClassIndex):
@@ -46,7 +46,7 @@ class Hnsw(ClassIndex):
         )
         return Hnsw(self.n_links, self.ef_construction, self.ef_search, level_K, offset_K1, link_E)
 
-    def open(self, class_means_KD: Tensor, partition: Partition) -> Search | None:
+    def open(self, class_means_KD: Tensor, partition: Partition) -> IndexSearch | None:
         if self.link_E is None:
             return self.fit(class_means_KD, partition).open(class_means_KD, partition)
         points_KD = np.ascontiguousarray(class_means_KD.cpu().numpy())
@@ -59,7 +59,7 @@ class Hnsw(ClassIndex):
         # The walk may begin at any node of the highest layer.
         index.hnsw.entry_point, index.hnsw.max_level = int(level_K.argmax()), int(level_K.max()) - 1
         index.hnsw.efSearch = self.ef_search
-        return completed(faiss_search(index), exact_search(class_means_KD), len(points_KD))
+        return IndexSearch(faiss_near(index), all_of(class_means_KD), len(points_KD))
 
     def _empty(self, dim: int) -> faiss.IndexHNSWFlat:
         index = faiss.IndexHNSWFlat(dim, self.n_links, faiss.METRIC_INNER_PRODUCT)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
-from lightning_modules.indexes.base import ClassIndex, Search, completed, exact_search, rescored
-from lightning_modules.indexes.faiss_search import ENCODINGS, faiss_search, inverted_lists
+from lightning_modules.indexes.base import ClassIndex, IndexSearch, Near, all_of
+from lightning_modules.indexes.faiss_search import ENCODINGS, faiss_near, inverted_lists, products
 
 POINTS_PER_CELL = 64  # class means per cell that its centre is learned from
 MOMENT_POINTS = 20_000  # class means that the directions are learned from
@@ -28,7 +28,8 @@ class InvertedFile(ClassIndex):
             best of rounded ones are compared again, unrounded.
         dims: R, directions in which class means and probes are compared first, those in which the class means are
             longest; None takes all. The best are compared again in all D.
-        exact_below: highest cosine under which all cells are looked into after all; None never does so.
+        exact_below: highest cosine under which `n_wider` cells are looked into after all; None never does so.
+        n_wider: None takes all cells.
         iterations: of the k-means that finds the centres.
         map_DR, centre_LR, cell_K: learned by `fit`: the directions, the centres, the cell of each class mean.
     """
@@ -36,18 +37,18 @@ class InvertedFile(ClassIndex):
     def __init__(
         self, n_cells: int | None = None, n_probe: int = 16, encoding: str = "float32", dims: int | None = None,
         exact_below: float | None = None, iterations: int = 10, seed: int = 0, map_DR: Tensor | None = None,
-        centre_LR: Tensor | None = None, cell_K: Tensor | None = None,
+        centre_LR: Tensor | None = None, cell_K: Tensor | None = None, n_wider: int | None = None,
     ):  # fmt: skip
-        counts = [n_probe, iterations, *(value for value in (n_cells, dims) if value is not None)]
+        counts = [n_probe, iterations, *(value for value in (n_cells, dims, n_wider) if value is not None)]
         if min(counts) < 1 or seed < 0 or (exact_below is not None and not -1 <= exact_below <= 1):
             raise InputError(
                 f"n_cells = {n_cells}, n_probe = {n_probe}, dims = {dims}, iterations = {iterations}, seed = {seed}, "
-                f"exact_below = {exact_below}", "at least 1 each, seed from 0, a cosine", "correct the index",
+                f"exact_below = {exact_below}, n_wider = {n_wider}", "at least 1 each, seed from 0, a cosine", "correct the index",
             )  # fmt: skip
         if encoding not in ENCODINGS:
             raise InputError(f"encoding = {encoding!r}", f"one of {', '.join(ENCODINGS)}", "correct the index")
         self.n_cells, self.n_probe, self.encoding, self.dims = n_cells, n_probe, encoding, dims
-        self.exact_below, self.iterations, self.seed = exact_below, iterations, seed
+        self.exact_below, self.iterations, self.seed, self.n_wider = exact_below, iterations, seed, n_wider
         self.map_DR, self.centre_LR, self.cell_K = map_DR, centre_LR, cell_K
 
     def fit(self, class_means_KD: Tensor, partition: Partition) -> "InvertedFile":
@@ -68,6 +69,7 @@ class InvertedFile(ClassIndex):
         return InvertedFile(
             self.n_cells, self.n_probe, self.encoding, self.dims, self.exact_below, self.iterations, self.seed, map_DR,
             torch.from_numpy(kmeans.centroids.copy()), torch.from_numpy(cell_K1[:, 0].astype(np.int32)),
+            self.n_wider,
         )  # fmt: skip
 
     def lists(self, class_means_KD: Tensor, partition: Partition) -> tuple[faiss.IndexIVF, faiss.IndexFlat]:
@@ -92,22 +94,30 @@ class InvertedFile(ClassIndex):
         index.nprobe = min(self.n_probe, cells)
         return index, quantizer
 
-    def open(self, class_means_KD: Tensor, partition: Partition) -> Search | None:
+    def open(self, class_means_KD: Tensor, partition: Partition) -> IndexSearch | None:
         if self.centre_LR is None or self.cell_K is None:
             return self.fit(class_means_KD, partition).open(class_means_KD, partition)
         index, quantizer = self.lists(class_means_KD, partition)
-        if self.map_DR is None and self.encoding == "float32":
-            search, wider = faiss_search(index, quantizer), exact_search(class_means_KD)
-        else:
-            everywhere = faiss.SearchParametersIVF(nprobe=index.nlist)  # type: ignore[call-arg]
-            search, wider = (
-                rescored(self._in_directions(found), class_means_KD, CANDIDATES)
-                for found in (faiss_search(index, quantizer), faiss_search(index, params=everywhere))
-            )
-        return completed(search, wider, len(class_means_KD), self.exact_below)
+        wide = min(self.n_wider or index.nlist, index.nlist)
+        near, wider = faiss_near(index, quantizer), faiss_near(index, params=faiss.SearchParametersIVF(nprobe=wide))  # type: ignore[call-arg]
+        map_DR = None if self.map_DR is None else self.map_DR.cpu().numpy()
+        if rounded := map_DR is not None or self.encoding != "float32":
+            means_KD = np.ascontiguousarray(class_means_KD.cpu().numpy())
+            near, wider = (_compared(search, means_KD, map_DR) for search in (near, wider))
+        elif wide == index.nlist:
+            wider = all_of(class_means_KD)
+        more = CANDIDATES if rounded else 1
+        return IndexSearch(near, wider, len(class_means_KD), self.exact_below, more, map_DR)
 
-    def _in_directions(self, search: Search) -> Search:
-        return search if self.map_DR is None else lambda probes_BD, p: search(probes_BD @ self.map_DR, p)
+
+def _compared(near: Near, means_KD: np.ndarray, map_DR: np.ndarray | None) -> Near:
+    """A search by rounded class means; whom it finds is compared again with the (K, D) class means."""
+
+    def compared(unit_BD: np.ndarray, q: int) -> tuple[np.ndarray, np.ndarray]:
+        _, identity_BQ = near(unit_BD if map_DR is None else unit_BD @ map_DR, q)
+        return products(unit_BD, means_KD, identity_BQ), identity_BQ
+
+    return compared
 
 
 def _mapped(class_means_KD: Tensor, map_DR: Tensor | None) -> np.ndarray:

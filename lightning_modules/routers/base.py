@@ -20,6 +20,7 @@ class Router(ABC):
 
     needs_fit: bool = False  # whether `fit` must be called before `route`
     needs_heads: bool = False  # whether all M heads are evaluated to find the cluster, not only the one that is found
+    quick: bool = False  # whether the cluster is that of the nearest class mean
 
     def fit(self, class_means_KD: Tensor, partition: Partition, samples: TrainingSamples, seed: int) -> "Router":
         """This router with the parameters fitted to unit class means and samples; itself is not changed."""

@@ -31,6 +31,10 @@ class NearestClass(Router):
             raise ValueError(f"got p = {p}, most_clusters = {most_clusters}; expected at least 1 of each")
         self.p, self.most_clusters = p, most_clusters
 
+    @property
+    def quick(self) -> bool:  # type: ignore[override]
+        return self.p == 1
+
     def route(self, scores: ProbeScores) -> Tensor:
         """Clusters of the p nearest class means, each once, in order of similarity; see `Router.route`."""
         _, identity_BP = scores.nearest_classes(self.p)
