@@ -84,8 +84,8 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
         if value != other and (type(value) is not int or value < 1):
             wanted = "a whole number, at least 1" if other is None else "at least 1, or auto"
             raise InputError(f"trainer.{key} = {value}", wanted, f"correct trainer.{key}")
-    if (matmul := trainer.get("matmul", "medium")) not in ("highest", "high", "medium"):
-        raise InputError(f"trainer.matmul = {matmul}", "highest, high or medium", "correct trainer.matmul")
+    if (matmul := trainer.get("matmul", "medium")) not in ("highest", "high", "medium", "low"):
+        raise InputError(f"trainer.matmul = {matmul}", "highest, high, medium or low", "correct trainer.matmul")
     import pytorch_lightning as pl  # late: it takes seconds
     from pytorch_lightning.accelerators import AcceleratorRegistry
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
