@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 SITE := .venv/site
 
-.PHONY: help demo test test-all docs site lint format clean
+.PHONY: help demo test test-all results docs site lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -28,6 +28,9 @@ test: $(READY)  ## install, run the default test suite
 
 test-all: $(READY)  ## the slow tests as well
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m ""
+
+results: $(READY)  ## compute README's quicker figures again and compare: make results DATA=FOLDER of the EmbeddingSets
+	$(BIN)/python -m tests.results $(DATA)
 
 lint: $(READY)  ## check style and types
 	$(BIN)/ruff check .

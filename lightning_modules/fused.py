@@ -87,7 +87,7 @@ def fused_margin_softmax(
         embedding_BD: float32, of unit length.
         weight_CD: float32 class rows of any length; divided by it if `loss.unit_rows`.
         target_B: int64 in [0, C); -1 if another rank holds the true class.
-        precision: of the two large products, see `matmul_precision`. The cosine of the true class, its margin and
+        precision: of the large products, see `product`. The cosine of the true class, its margin and
             everything after the product is always float32.
         max_logits_bytes: bound on the bytes of the B x C matrix held at once.
         buffers: keeps large intermediate results for the next call; None allocates them anew.
@@ -268,10 +268,10 @@ class _FusedMarginSoftmax(torch.autograd.Function):
             _put(g_Bc, None if kept is not None and ctx.reduce is None else chunk, target_B, own_B)
             if needs_weight:
                 # Written as the transposed product: on CPUs up to twice as fast as g.T @ x.
-                product(weighted_BD.T, g_Bc, ctx.precision, out=grad_weight_CD[chunk].T)
+                product(weighted_BD.T, g_Bc, ctx.precision, out=grad_weight_CD[chunk].T, gradient=True)
                 rows.project(grad_weight_CD[chunk], rows_cD, chunk)
             if needs_embedding:
-                grad_embedding_BD += product(g_Bc, rows_cD, ctx.precision)
+                grad_embedding_BD += product(g_Bc, rows_cD, ctx.precision, gradient=True)
         rows.end()
         buffers.give(matrix, weighted_BD)
         if needs_embedding:

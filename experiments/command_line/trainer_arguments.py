@@ -86,8 +86,8 @@ def check_keys(trainer: Mapping[str, Any]) -> None:
         if value != other and (type(value) is not int or value < 1):
             wanted = "a whole number, at least 1" if other is None else "at least 1, or auto"
             raise InputError(f"trainer.{key} = {value}", wanted, f"correct trainer.{key}")
-    if (matmul := trainer.get("matmul", "medium")) not in ("highest", "high", "medium"):
-        raise InputError(f"trainer.matmul = {matmul}", "highest, high or medium", "correct trainer.matmul")
+    if (matmul := trainer.get("matmul", "medium")) not in ("highest", "high", "medium", "low"):
+        raise InputError(f"trainer.matmul = {matmul}", "highest, high, medium or low", "correct trainer.matmul")
     if (accelerator := trainer.get("accelerator", "auto")) not in ACCELERATORS:
         cure = nearest(str(accelerator), ACCELERATORS, "correct it")
         raise InputError(f"trainer.accelerator = {accelerator}", f"one of {', '.join(ACCELERATORS)}", cure)

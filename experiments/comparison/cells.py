@@ -71,6 +71,9 @@ def _evaluation(coordinator: Coordinator, cell: Cell, scenario: Scenario) -> dic
     identifier = coordinator.identifier(cell, scenario)
     values, recall_K = evaluate(identifier, embedding_set, splits.test, new_metrics(metrics))
     records = [job.record() for job in jobs]
+    if any(record.get("rounded_gradients") for record in records):  # depends on the machine, so the report says it
+        rounded = {scenario.name, *coordinator.run.manifest.get("rounded_gradients", [])}
+        coordinator.run.note(soon=True, rounded_gradients=sorted(rounded))
     names, same_recipe = scenario.names, not coordinator.recipe_changes(scenario)
     of_cell = {**labels, "n_subnets": cell.n_subnets}
     of_scenario = {**of_cell, "scenario": scenario.name}

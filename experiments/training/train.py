@@ -8,6 +8,7 @@ from experiments.training.cluster_data import ClusterData, JobData
 from experiments.training.fit import fit
 from experiments.training.job import EpochReport, Job
 from lightning_modules.heads.linear import LinearHead
+from lightning_modules.kernels import rounds_gradients
 from lightning_modules.sharded_head import ShardedSubNetwork
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,8 @@ def train(job: Job, data: ClusterData, report: EpochReport | None = None) -> Non
     if result.is_global_zero:
         facts = {"classes": subnetwork.head.n_classes, "dim": subnetwork.head.dim, **result.facts}
         facts |= {"parameters": sum(value.numel() for value in state.values())}
+        batch_device = subnetwork.trainer.strategy.root_device
+        facts |= {"rounded_gradients": rounds_gradients(subnetwork.head.precision, batch_device)}
         job.finish(state, {"title": job.title, "cluster": job.cluster, **facts})
         last = result.history[-1] if result.history else {}
         shown = ", ".join(f"{name} {last[name]:.4g}" for name in ("train/loss", "val/accuracy_percent") if name in last)

@@ -172,6 +172,16 @@ def test_a_run_grows_by_seeds_and_scenarios_and_keeps_its_rows(tmp_path, call, s
     assert len(kept) == len(first) == 2
 
 
+@pytest.mark.parametrize("rounds", [True, False])
+def test_the_manifest_names_the_scenarios_whose_gradients_were_rounded(tmp_path, call, small, monkeypatch, rounds):
+    monkeypatch.setattr("experiments.training.train.rounds_gradients", lambda precision, device: rounds)
+    for scenarios in ("knn,clustered_nearest", "no_distribution"):
+        arguments = f"scenarios=[{scenarios}]", "seeds=1", "trainer.matmul=low", f"runs_dir={tmp_path}", "name=low"
+        assert call("compare", *small, *arguments).code == 0
+    manifest = json.loads((tmp_path / "low/manifest.json").read_text())
+    assert manifest.get("rounded_gradients", []) == ["clustered_nearest", "no_distribution"] * rounds
+
+
 def test_weights_that_were_damaged_are_trained_again_and_become_the_same(tmp_path, call, small):
     call("compare", *small)
     weights = sorted((tmp_path / "small").glob("subnetworks/*/?????.safetensors"))

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import lightning_modules.kernels as kernels
 from lightning_modules.fused import fused_margin_softmax
-from lightning_modules.kernels import has_wide_products, product, unit_rows, wide_product
+from lightning_modules.kernels import has_wide_products, product, rounds_gradients, unit_rows, wide_product
 from lightning_modules.losses.arcface import ArcFace
 
 
@@ -26,7 +26,7 @@ def test_rows_of_any_finite_length_get_unit_length_and_keep_their_direction(fact
     torch.testing.assert_close(unit_rows((factor * rows).float()), expected, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+@pytest.mark.parametrize("precision", ["highest", "high", "medium", "low"])
 def test_a_product_is_that_of_float64_within_its_precision_and_leaves_the_setting(precision):
     generator = torch.Generator().manual_seed(0)
     left, right = torch.randn(5, 64, generator=generator), torch.randn(64, 7, generator=generator)
@@ -93,3 +93,49 @@ def test_a_device_with_wide_products_rounds_operands_and_nothing_else(chunks, mo
 
 def test_processors_round_by_themselves():
     assert not has_wide_products(torch.device("cpu"))
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """`slow(dtype)`: products of that dtype take 20 ms more on the clock of `kernels`, which stands still otherwise."""
+
+    def choose(dtype):
+        clock, multiply = [0.0], torch.mm
+
+        def mm(left, right, **more):
+            clock[0] += 0.001 + 0.02 * (left.dtype == dtype)
+            return multiply(left, right, **more)
+
+        monkeypatch.setattr(torch, "mm", mm)
+        monkeypatch.setattr(kernels.time, "perf_counter", lambda: clock[0])
+        rounds_gradients.cache_clear()
+
+    yield choose
+    rounds_gradients.cache_clear()
+
+
+@pytest.mark.parametrize("chunks", [1, 2])
+def test_low_rounds_gradients_and_no_loss_where_bfloat16_is_faster(chunks, slow):
+    weight, unit, target = data(40, 16, 32)
+    found = {}
+    slow(torch.float32)
+    for precision in ("highest", "medium", "low"):
+        x, w = unit.clone().requires_grad_(), weight.clone().requires_grad_()
+        loss_B = fused_margin_softmax(x, w, target, ArcFace(), precision, 4 * 16 * 40 // chunks)
+        found[precision] = (loss_B.detach(), *torch.autograd.grad(loss_B.sum(), (x, w)))
+    assert torch.equal(found["low"][0], found["medium"][0])
+    for exact, rounded in zip(found["highest"][1:], found["low"][1:], strict=True):
+        assert rounded.dtype == torch.float32
+        # 2^-9 is the most that one rounding changes; operands and results are rounded.
+        assert 1e-4 < float((rounded - exact).norm() / exact.norm()) < 3 * 2**-9
+
+
+def test_gradients_are_rounded_only_if_asked_for_and_if_that_is_faster_on_the_processor(slow):
+    cpu = torch.device("cpu")
+    slow(torch.float32)
+    assert rounds_gradients("low", cpu)
+    assert not rounds_gradients("medium", cpu) and not rounds_gradients("low", torch.device("cuda"))
+    slow(torch.bfloat16)
+    assert not rounds_gradients("low", cpu)
+    left, right = data()[0], data(seed=1)[0].T
+    assert torch.equal(product(left, right, "low", gradient=True), product(left, right, "medium"))

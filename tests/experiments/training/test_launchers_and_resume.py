@@ -91,6 +91,19 @@ def test_two_processes_with_ddp_are_one_process_with_the_same_batch(jobs, undist
         assert [epoch[name] for epoch in together] == pytest.approx([epoch[name] for epoch in alone], rel=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["adaface.AdaFace", "magface.MagFace", "uniface.UniFace"])
+def test_a_loss_with_statistics_or_parameters_is_that_of_all_ranks(jobs, loss):
+    """Statistics of one rank's samples were 1e-4 off."""
+    how = {"loss": {"_target_": f"lightning_modules.losses.{loss}"}, "matmul": "highest"}
+    alone, together = jobs("alone", **how)[0], jobs("ddp", devices=2, strategy="ddp", **how)[0]
+    assert InProcess().run([alone], Silent()) == Processes(workers=1, threads=1).run([together], Silent()) == {}
+    one, two = (safetensors.torch.load_file(job.stem.with_suffix(".safetensors")) for job in (alone, together))
+    assert one.keys() == two.keys()
+    for name, expected in one.items():
+        torch.testing.assert_close(two[name], expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("gpus", "devices", "per_gpu", "jobs", "workers", "share"),
     [
