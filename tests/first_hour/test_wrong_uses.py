@@ -68,7 +68,7 @@ WRONG = [
     (compare, "trainer.accelerator=tpu", "trainer.accelerator = tpu ("),
     (train, ["run=nowhere", "out=x"], "no folder nowhere; expected the folder of a finished comparison; cure: "),
     (multilabel, "data.path=[a.arff]", "no file a.arff; expected a file NAME.arff with its NAME.xml, or NAME.mat"),
-    (prepare, ["source.root=x", "extractor=dlib", "out=y"], "no folder x; expected a folder of pictures or record files"),
+    (prepare, ["source.root=x", "extractor=dlib", "out=y"], "no folder x; expected a folder of pictures or record"),
     (identify, ["identifier=x", "images=."], "no folder x; expected an Identifier folder; cure: check identifier="),
     (enrol, ["identifier=x", "remove=[Müller,O'Brien]"], "no folder x; expected an Identifier folder; cure: check"),
     (export, ["identifier=x", "out=y"], "no folder x; expected an Identifier folder; cure: check identifier="),
