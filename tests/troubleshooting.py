@@ -193,8 +193,9 @@ def messages(file: Path) -> Iterator[tuple[str, str, str]]:
     """Got, expected and cure of every error that a file raises, in the order of the file."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    for call in ast.walk(tree):
-        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in ERRORS):
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    for call in sorted(calls, key=lambda call: call.lineno):
+        if call.func.id not in ERRORS:
             continue
         inside = [one for one in functions if one.lineno <= call.lineno <= one.end_lineno]
         names = assigned(inside[-1].body, call.lineno) if inside else {}

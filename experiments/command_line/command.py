@@ -58,7 +58,7 @@ def command(
             multirun = HydraConfig.get().mode == RunMode.MULTIRUN
             with multirun_goes_on(codes), errors_as_one_line():  # before Hydra prints a line of its own
                 refuse_missing(schema, cfg)
-                check_early(cfg)
+                check_values(cfg)
                 if check:
                     get_method(check)(cfg)
                 codes.append(_run(work, cfg))
@@ -81,14 +81,14 @@ def command(
                 if level != "verbose":
                     quieten()
                 hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(task)()
-                if multirun and after_multirun:
+                if multirun and after_multirun and not all(codes):  # some run ended well
                     codes.append(get_method(after_multirun)())
         sys.exit(max((code or 0 for code in codes), default=0))
 
     return main
 
 
-def check_early(cfg: DictConfig) -> None:
+def check_values(cfg: DictConfig) -> None:
     """Refuses values and inputs that no command can use, without heavy imports."""
     name = cfg.get("name")
     if name and "runs_dir" in cfg and (name in (".", "..") or set(name) & set("/\\")):
@@ -105,7 +105,7 @@ def check_early(cfg: DictConfig) -> None:
 
 def _run(work: str, cfg: DictConfig) -> int | None:
     function = get_method(work)
-    check_types(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    check_types(OmegaConf.to_container(cfg, resolve=True))
     if "logger" in cfg:
         instantiate(cfg.logger)  # a logger that cannot be built is refused before anything is written
     if isinstance(cfg.get("trainer"), DictConfig):

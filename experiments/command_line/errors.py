@@ -18,6 +18,7 @@ from experiments.command_line.terminal import show_error
 from experiments.command_line.words import keys_in, unknown_key
 
 KINDS = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false", "String": "a text"}
+KINDS["Invalid value assigned: str is not a ListConfig, list or tuple."] = "a list in brackets"
 
 
 @contextmanager
@@ -99,10 +100,10 @@ def _explained(error: BaseException, inner: BaseException, schema: type | None, 
         takes = ", ".join(f"{group}.{one}" for one in inner.parent_node or () if str(one)[0] != "_")
         got, expected = f"{key}, which the chosen {group} does not have", takes or f"a choice of {group}"
         return InputError(got, expected, f"{' or '.join(having)} has it")
-    if word := re.match(r"Error merging override (.+)", text):
+    if typed := re.match(r"Error merging override (.+)", text):
         reason = str(inner.msg).splitlines()[0]
         expected = KINDS.get(reason.rpartition(" to ")[2], f"another value: {reason}")
-        return InputError(word[1], expected, "correct the value")
+        return InputError(typed[1], expected, "correct the value")
     return None
 
 

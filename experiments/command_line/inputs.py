@@ -17,7 +17,7 @@ THERE = {
     "embeddings": ("an .npy file or an EmbeddingSet folder", ""),
     "images": ("a folder of pictures, or a picture", ""),
     "pairs": ("a file in the format of LFW's pairs.txt", ""),
-    "data.path": ("NAME.arff with its NAME.xml, or NAME.mat", ""),
+    "data.path": ("a file NAME.arff with its NAME.xml, or NAME.mat", ""),
     "source.root": ("a folder of pictures or record files", ""),
 }
 
@@ -32,7 +32,8 @@ def check_inputs(cfg: DictConfig) -> None:
         for one in value if OmegaConf.is_list(value) else [] if value is None else [value]:
             path = Path(str(one)).expanduser()
             if not path.exists():
-                raise InputError(f"no {'folder' if inside else 'file or folder'} {path}", expected, f"check {key}=")
+                what = "file" if "file" in expected.partition("folder")[0] else "folder"
+                raise InputError(f"no {what} {path}", expected, f"check {key}=")
             if inside and not (path / inside).is_file():
                 raise InputError(f"{path} without {inside}", expected, f"check {key}=")
     if cfg.get("out") and not cfg.get("overwrite", True) and Path(cfg.out).expanduser().exists():

@@ -19,7 +19,7 @@ def check_types(node: dict[str, Any], place: str = "") -> None:
     """
     try:
         made = pkgutil.resolve_name(node["_target_"])
-        hints = get_type_hints(made.__init__ if isinstance(made, type) else made)
+        hints = get_type_hints(made.__init__ if isinstance(made, type) else made)  # type: ignore[misc]
     except (KeyError, ImportError, AttributeError, ValueError, NameError, TypeError):
         hints = {}  # no class, or the error comes when it is built
     for key, value in node.items():
@@ -28,7 +28,7 @@ def check_types(node: dict[str, Any], place: str = "") -> None:
         if isinstance(value, dict):
             check_types(value, f"{place}{key}.")
         elif value != MISSING and not any(_fits(value, kind) for kind in kinds):
-            expected = [KINDS.get(kind, getattr(kind, "__name__", str(kind))) for kind in kinds]
+            expected = [KINDS[kind] for kind in kinds if kind in KINDS] or [str(hint)]
             raise InputError(f"{place}{key}={value}", " or ".join(expected), f"correct {place}{key}")
 
 

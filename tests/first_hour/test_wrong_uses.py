@@ -45,11 +45,12 @@ WRONG = [
     (compare, "scenarios=[knn,loss.margin=0.3]", "scenarios=[knn,loss.margin=0.3], which Hydra cannot read; expected"),
     (compare, "optimizer.momentum=0.9", "optimizer.momentum, which the chosen optimizer does not have; expected"),
     (compare, "split.held_out=abc", "split.held_out=abc; expected a number; cure: correct the value"),
+    (compare, "metrics=abc", "metrics=abc; expected a list in brackets; cure: correct the value"),
     (compare, "split=null", "split=null; expected a value for one of split.copies_together, split.held_out"),
     (compare, "data=null", "data=null; expected a choice of the group; cure: python -m experiments.list data"),
     (compare, "data=embedding_set", "no data.path; expected the folder of an EmbeddingSet; cure: add data.path=..."),
     (multilabel, "data=nowhere", "data=nowhere; expected a value for one of data.path, data.xml; cure: "),
-    (compare, ["data=synthetic", "data.path=x"], "data.path, which the chosen data does not have; expected one of"),
+    (compare, ["data=synthetic", "data.path=x"], "data.path, which the chosen data does not have; expected data.n"),
     (benchmark, "logger=none", "logger; expected a key of this command"),
     (prepare, ["source.root=x", "extractor=dlib"], "no out; expected the EmbeddingSet to make; cure: add out=..."),
     (prepare, [], "no extractor; expected one of dlib, "),
@@ -66,8 +67,8 @@ WRONG = [
     (compare, "trainer.precision=abc", "trainer.precision = abc (Precision 'abc' is invalid."),
     (compare, "trainer.accelerator=tpu", "trainer.accelerator = tpu ("),
     (train, ["run=nowhere", "out=x"], "no folder nowhere; expected the folder of a finished comparison; cure: "),
-    (multilabel, "data.path=[a.arff]", "no file or folder a.arff; expected NAME.arff with its NAME.xml, or NAME.mat"),
-    (prepare, ["source.root=x", "extractor=dlib", "out=y"], "no file or folder x; expected a folder of pictures or"),
+    (multilabel, "data.path=[a.arff]", "no file a.arff; expected a file NAME.arff with its NAME.xml, or NAME.mat"),
+    (prepare, ["source.root=x", "extractor=dlib", "out=y"], "no folder x; expected a folder of pictures or record"),
     (identify, ["identifier=x", "images=."], "no folder x; expected an Identifier folder; cure: check identifier="),
     (enrol, ["identifier=x", "remove=[Müller,O'Brien]"], "no folder x; expected an Identifier folder; cure: check"),
     (export, ["identifier=x", "out=y"], "no folder x; expected an Identifier folder; cure: check identifier="),
@@ -93,10 +94,10 @@ def test_a_wrong_use_is_one_line_and_writes_nothing(main, words, first, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("inside", [".", "Zoë"])
-def test_a_folder_of_pictures_is_told_of_prepare(inside, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("inside", "name"), [(".", "1.jfif"), ("Zoë", "1.jfif"), (".", "1.HEIC")])
+def test_a_folder_of_pictures_is_told_of_prepare(inside, name, tmp_path, monkeypatch, capsys):
     (tmp_path / "faces" / inside).mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(tmp_path / "faces" / inside / "1.jfif", format="JPEG")
+    Image.new("RGB", (8, 8)).save(tmp_path / "faces" / inside / name, format="JPEG")
     code, text = ends(compare, [f"data.path={tmp_path / 'faces'}"], monkeypatch, capsys)
     assert code == 2 and "a folder of pictures" in text and "experiments.prepare source.root=" in text
 
