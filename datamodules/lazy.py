@@ -12,23 +12,27 @@ from typing import Any
 
 
 def public_classes(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package: a module is imported when one of its classes is asked for.
+    """`__getattr__` and `__dir__` of a package, for the classes of all modules in it and in its folders.
 
-    Which module has a class is read from the files, so that a new file needs no entry in a list.
+    A module is imported when one of its classes is asked for. Which module has a class is read from the files, so that
+    a new file needs no entry in a list. A name that two modules define is left to their full paths.
     """
 
     @cache
     def modules() -> dict[str, str]:
-        files = sorted(Path(str(sys.modules[package].__file__)).parent.glob("[!_]*.py"))
-        texts = {file.stem: file.read_text(encoding="utf-8") for file in files}
-        return {name: stem for stem, text in texts.items() for name in re.findall(r"^class ([A-Z]\w*)", text, re.M)}
+        folder, found = Path(str(sys.modules[package].__file__)).parent, dict[str, list[str]]()
+        for file in sorted(folder.rglob("[!_]*.py")):
+            module = ".".join((package, *file.relative_to(folder).with_suffix("").parts))
+            for name in re.findall(r"^class ([A-Z]\w*)", file.read_text(encoding="utf-8"), re.M):
+                found.setdefault(name, []).append(module)
+        return {name: places[0] for name, places in found.items() if len(places) == 1}
 
     def find(name: str) -> Any:
         if name == "__all__":
             return sorted(modules())
         if not name[0].isupper() or name not in modules():
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{modules()[name]}"), name)
+        return getattr(import_module(modules()[name]), name)
 
     return find, lambda: sorted({*vars(sys.modules[package]), *modules()})
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.errors import InputError
-from datamodules.lazy import short_repr
 from datamodules.sources.arff import read_arff, read_label_names
 from datamodules.sources.mat import read_mat
 
@@ -30,8 +29,6 @@ class MultiLabelSet:
     labels: np.ndarray  # (N, L) bool, also taken as 0 and 1, or -1 and 1; at least one row has each label
     feature_names: tuple[str, ...]
     label_names: tuple[str, ...]
-
-    __repr__ = short_repr
 
     def __post_init__(self):
         features, labels = np.asarray(self.features, np.float32), np.asarray(self.labels)

@@ -5,7 +5,7 @@ Axes: N samples, B probes, Q probes of strangers, K classes, M clusters, D embed
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -123,7 +123,10 @@ class ClusteredClassifier(ClassifierMixin, BaseEstimator):
         samples = _samples(X, label_N)
         sum_KD = class_sums(X, samples.split, k)
         self._length_K, means_KD = np.linalg.norm(sum_KD, axis=1), normalise_rows(sum_KD)
-        partition = partitioner.fit(means_KD, self._clusters(), seed, samples)
+        m = None if self.n_clusters == "auto" else self.n_clusters
+        if not isinstance(m, (int, np.integer, type(None))):
+            raise InputError(f"n_clusters = {m!r}", "a whole number or 'auto'", "correct it")
+        partition = partitioner.fit(means_KD, m, seed, samples)
         heads = None
         if decision.needs_heads or (router is not None and router.needs_heads):
             modules = [self._trained(samples, means_KD, partition, c, seed) for c in range(partition.n_clusters)]
@@ -192,7 +195,9 @@ class ClusteredClassifier(ClassifierMixin, BaseEstimator):
 
         Classes that the decision did not look into follow behind, by the cosine with their class means.
         """
-        found = [self._candidates(rows, k) for rows in self._blocks(self._probes(X), k)]
+        X, step = self._probes(X), max(1, min(PROBES_AT_ONCE, (1 << 24) // k))
+        blocks = (torch.from_numpy(X[i : i + step].astype(np.float32)) for i in range(0, len(X), step))
+        found = [self._candidates(rows_bD, k) for rows_bD in blocks]
         score_BT, identity_BT = (np.concatenate(part) for part in zip(*found, strict=True))
         return self._label_K[identity_BT], score_BT
 
@@ -204,14 +209,12 @@ class ClusteredClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             InputError: more than 4,096 classes.
         """
-        X, k = self._probes(X), len(self.classes_)
-        if k > MOST_COLUMNS:
+        check_is_fitted(self)
+        if (k := len(self.classes_)) > MOST_COLUMNS:
             raise InputError(f"scores of {k} classes", f"at most {MOST_COLUMNS}", "predict_topk(X, k)")
-        score_BK = np.empty((len(X), k), np.float32)
-        column_K = np.searchsorted(self.classes_, self._label_K)
-        for start, rows in zip(range(0, len(X), self._rows(k)), self._blocks(X, k), strict=True):
-            score_bK, identity_bK = self._candidates(rows, k)
-            np.put_along_axis(score_BK[start : start + len(rows)], column_K[identity_bK], score_bK, axis=1)
+        labels_BK, found_BK = self.predict_topk(X, k)
+        score_BK = np.empty_like(found_BK)
+        np.put_along_axis(score_BK, np.searchsorted(self.classes_, labels_BK), found_BK, axis=1)
         return score_BK[:, 1] - score_BK[:, 0] if k == 2 else score_BK
 
     def predict_open_set(self, X: Any, fpir: float = 0.01, strangers: Any = None) -> np.ndarray:
@@ -285,13 +288,6 @@ class ClusteredClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return validate_data(self, X, reset=False, dtype=(np.float32, np.float16))
 
-    def _clusters(self) -> int | None:
-        if self.n_clusters == "auto":
-            return None
-        if not isinstance(self.n_clusters, (int, np.integer)):
-            raise InputError(f"n_clusters = {self.n_clusters!r}", "a whole number or 'auto'", "correct it")
-        return int(self.n_clusters)
-
     def _parts(self) -> Parts:
         if isinstance(self.scenario, str) and self.scenario not in SCENARIOS:
             cure = nearest(self.scenario, SCENARIOS, "correct scenario")
@@ -317,13 +313,6 @@ class ClusteredClassifier(ClassifierMixin, BaseEstimator):
         trainer = Trainer(**{**TRAINER, "limit_val_batches": 0, **(self.trainer or {})})
         trainer.fit(SubNetwork(head, loss, optimizer, self.scheduler), data)
         return head.requires_grad_(False).cpu()
-
-    def _rows(self, k: int) -> int:
-        return max(1, min(PROBES_AT_ONCE, (1 << 24) // k))
-
-    def _blocks(self, X: np.ndarray, k: int) -> Iterator[Tensor]:
-        for start in range(0, len(X), self._rows(k)):
-            yield torch.from_numpy(X[start : start + self._rows(k)].astype(np.float32))
 
     @torch.inference_mode()
     def _candidates(self, rows_bD: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.class_means import normalise_rows
-from datamodules.lazy import short_repr
 from datamodules.partitioners.samples import TrainingSamples
 
 BLOCK_ELEMENTS = 1 << 22  # of intermediate results: 16 MiB of float32
@@ -41,8 +40,6 @@ class LocalMetric:
     length: float
     prior: int  # degrees of freedom that the covariance of all counts for
     _cache: dict[tuple[int, tuple[float, ...]], Tensor] = field(default_factory=dict, repr=False, compare=False)
-
-    __repr__ = short_repr
 
     def covariance(self, identity: int) -> Tensor:
         """(R, R) covariance of an identity, divided by its effective eigenvalue tr(W^2) / tr(W).

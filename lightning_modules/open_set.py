@@ -16,7 +16,6 @@ import numpy as np
 from numpy.random import Generator
 
 from datamodules.errors import InputError
-from datamodules.lazy import short_repr
 
 
 def threshold_at_fpir(non_mated_scores: np.ndarray, fpir: float) -> float:
@@ -61,8 +60,6 @@ class Searches:
     identity_B: np.ndarray  # true identity
     score_Q: np.ndarray  # best score
     identity_Q: np.ndarray  # the person
-
-    __repr__ = short_repr
 
 
 @dataclass(frozen=True)

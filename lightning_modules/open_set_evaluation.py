@@ -9,7 +9,6 @@ import torch
 
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
-from datamodules.lazy import short_repr
 from datamodules.splits import Split, Splits
 from lightning_modules import open_set
 from lightning_modules.evaluation import blocks, memberships
@@ -33,8 +32,6 @@ class Answers:
     # (N,) float32 each, higher is more certain: `own` of the decision, `class_mean` the cosine with the class mean of
     # the answer, `lead` before the second candidate, if the decision names one.
     scores: dict[str, np.ndarray]
-
-    __repr__ = short_repr
 
 
 def answers(identifier: Identifier, embedding_set: EmbeddingSet, split: Split) -> Answers:

@@ -27,7 +27,7 @@ def test_the_blocks_run_and_give_what_the_page_says(tmp_path, monkeypatch, capsy
     assert Identifier.load("my_identifier").identities == names["identifier"].identities
     said = capsys.readouterr().out
     shown = [line for line in said.splitlines() if line.startswith(("EmbeddingSet(", "Partition(", "Identifier("))]
-    assert len(shown) == 3 and all(len(line) < 500 for line in shown) and "'ArcFace'" in said
+    assert len(shown) == 3 and all(len(line) < 500 for line in shown) and "'AdaFace', 'ArcFace'" in said
 
 
 def test_the_long_block_is_about_25_lines_and_the_table_names_the_scenarios():

@@ -66,8 +66,6 @@ class ClusterData:
     whole: SplitData
     members_C: np.ndarray
 
-    __repr__ = short_repr
-
 
 class JobData:
     """Opens the data that jobs name by their paths; the last set and the last partition stay open."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from datamodules.errors import InputError
-from datamodules.lazy import short_repr
 from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules.onnx_graph import OnnxScores
@@ -22,8 +21,6 @@ class Decided:
     score_B: Tensor  # float32, higher is more certain; each decision says what it measures
     cluster_B: Tensor  # int64 cluster in which the answer was found
 
-    __repr__ = short_repr
-
 
 @dataclass(frozen=True)
 class Ranked:
@@ -31,8 +28,6 @@ class Ranked:
 
     identity_BT: Tensor  # int64 in [0, K), each at most once; -1 fills up if there are fewer
     score_BT: Tensor  # float32, not growing; -inf if there is no candidate
-
-    __repr__ = short_repr
 
 
 class Decision(ABC):
