@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""An Identifier as one ONNX file: python -m experiments.export identifier=DIR out=FILE.onnx"""
+"""An Identifier as one ONNX file: python -m experiments.export identifier=DIR out=FILE.onnx
+
+Or an EmbeddingSet as a table: embeddings=SET out=FILE.parquet
+"""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +16,8 @@ class ExportConfig:
     """experiments.export"""
 
     identifier: str = MISSING  # Identifier folder
-    out: str = MISSING  # ONNX file to write
+    embeddings: str | None = None  # EmbeddingSet folder to write as a Parquet table, in place of an identifier
+    out: str = MISSING  # ONNX or Parquet file to write
     allow: list[str] = field(default_factory=list)  # packages of your own whose routers, decisions, ... are imported
     overwrite: bool = False  # whether an existing `out` may be replaced
 

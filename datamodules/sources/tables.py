@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError, needed_package
-from datamodules.files import read_json
+from datamodules.files import read_json, replace_file
 from datamodules.images import RejectedImage
 from datamodules.sources.array_readers import BLOCK_ROWS, Block, Labels, choose, readable
 from datamodules.sources.base import Listing, Source
@@ -25,6 +26,26 @@ def _arrow() -> Any:
     with needed_package("pyarrow", "pyarrow for this file", "pip install 'clusterface[arrays]'"):
         import pyarrow.parquet
     return pyarrow
+
+
+def write_parquet(embedding_set: EmbeddingSet, path: Path | str) -> None:
+    """Writes a table block by block: label (the name), embedding (a list) and, if they are known, file.
+
+    Raises:
+        InputError: pyarrow is not installed, or the disk cannot be used.
+    """
+    arrow = _arrow()
+    embedding = arrow.list_(arrow.from_numpy_dtype(embedding_set.embeddings.dtype), embedding_set.dim)
+    fields = {"label": arrow.string(), "embedding": embedding}
+    schema = arrow.schema({**fields, "file": arrow.string()} if embedding_set.files else fields)
+    with replace_file(path) as temporary, arrow.parquet.ParquetWriter(temporary, schema) as writer:
+        for first in range(0, len(embedding_set), BLOCK_ROWS):
+            rows = slice(first, first + BLOCK_ROWS)
+            names = [embedding_set.identities[label] for label in embedding_set.labels[rows]]
+            flat = arrow.array(embedding_set.embeddings[rows].reshape(-1))
+            columns = [arrow.array(names), arrow.FixedSizeListArray.from_arrays(flat, embedding_set.dim)]
+            files = [arrow.array(embedding_set.files[rows])] if embedding_set.files else []
+            writer.write_batch(arrow.RecordBatch.from_arrays([*columns, *files], schema=schema))
 
 
 def _parquet(path: Path, column: str | None, label: str | None) -> Iterator[Block]:
