@@ -6,7 +6,6 @@ Axes: B rows of a batch, D embedding dimension.
 
 import os
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +97,7 @@ def _labels(column: Any, people: list[str]) -> np.ndarray:
 
 
 class ArrowFiles:
-    """The files of a folder that `save_to_disk` wrote, mapped into memory; refuses another folder."""
+    """The files and columns of a folder that `save_to_disk` wrote, mapped into memory; refuses another folder."""
 
     def __init__(self, root: Path):
         if (root / "dataset_dict.json").is_file():
@@ -109,12 +108,8 @@ class ArrowFiles:
         if not self.files or any(Path(name).name != name for name in self.files):
             raise InputError(f"{root}/state.json without files in the folder", "data-*.arrow", _CURE)
         self._features = read_json(root / "dataset_info.json", _CURE).get("features") or {}
-
-    @cached_property
-    def names(self) -> list[str]:
-        """Names of the columns."""
         with self._open(self.files[0]) as reader:
-            return reader.schema.names
+            self.names = reader.schema.names
 
     def batches(self, file: str) -> Iterator[Any]:
         """The record batches of a file, not yet validated."""
