@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An Identifier for ONNX, Hugging Face or faiss: python -m experiments.export identifier=DIR out=FILE.onnx"""
+"""An Identifier for other tools, or an EmbeddingSet as a table: python -m experiments.export identifier=DIR out=FILE"""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,8 @@ from experiments.command_line.command import command
 class ExportConfig:
     """experiments.export"""
 
-    identifier: str = MISSING  # Identifier folder
+    identifier: str | None = None  # Identifier folder
+    embeddings: str | None = None  # EmbeddingSet folder to write as a Parquet table, in place of an identifier
     out: str = MISSING  # what to write: a file, or with huggingface a folder
     format: str = "onnx"  # onnx, huggingface or faiss
     allow: list[str] = field(default_factory=list)  # packages of your own whose routers, decisions, ... are imported

@@ -6,14 +6,14 @@ Axes: B rows of a batch, D embedding dimension.
 
 import os
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError, needed_package
-from datamodules.files import read_json
+from datamodules.files import read_json, replace_file
 from datamodules.images import RejectedImage
 from datamodules.sources.array_readers import BLOCK_ROWS, Block, Labels, choose, readable
 from datamodules.sources.base import Listing, Source
@@ -25,6 +25,26 @@ def _arrow() -> Any:
     with needed_package("pyarrow", "pyarrow for this file", "pip install 'clusterface[arrays]'"):
         import pyarrow.parquet
     return pyarrow
+
+
+def write_parquet(embedding_set: EmbeddingSet, path: Path | str) -> None:
+    """Writes a table block by block: label (the name), embedding (a list) and, if they are known, file.
+
+    Raises:
+        InputError: pyarrow is not installed, or the disk cannot be used.
+    """
+    arrow = _arrow()
+    embedding = arrow.list_(arrow.from_numpy_dtype(embedding_set.embeddings.dtype), embedding_set.dim)
+    fields = {"label": arrow.string(), "embedding": embedding}
+    schema = arrow.schema({**fields, "file": arrow.string()} if embedding_set.files else fields)
+    with replace_file(path) as temporary, arrow.parquet.ParquetWriter(temporary, schema) as writer:
+        for first in range(0, len(embedding_set), BLOCK_ROWS):
+            rows = slice(first, first + BLOCK_ROWS)
+            names = [embedding_set.identities[label] for label in embedding_set.labels[rows]]
+            flat = arrow.array(embedding_set.embeddings[rows].reshape(-1))
+            columns = [arrow.array(names), arrow.FixedSizeListArray.from_arrays(flat, embedding_set.dim)]
+            files = [arrow.array(embedding_set.files[rows])] if embedding_set.files else []
+            writer.write_batch(arrow.RecordBatch.from_arrays([*columns, *files], schema=schema))
 
 
 def _parquet(path: Path, column: str | None, label: str | None) -> Iterator[Block]:
@@ -77,7 +97,7 @@ def _labels(column: Any, people: list[str]) -> np.ndarray:
 
 
 class ArrowFiles:
-    """The files of a folder that `save_to_disk` wrote, mapped into memory; refuses another folder."""
+    """The files and columns of a folder that `save_to_disk` wrote, mapped into memory; refuses another folder."""
 
     def __init__(self, root: Path):
         if (root / "dataset_dict.json").is_file():
@@ -88,12 +108,8 @@ class ArrowFiles:
         if not self.files or any(Path(name).name != name for name in self.files):
             raise InputError(f"{root}/state.json without files in the folder", "data-*.arrow", _CURE)
         self._features = read_json(root / "dataset_info.json", _CURE).get("features") or {}
-
-    @cached_property
-    def names(self) -> list[str]:
-        """Names of the columns."""
         with self._open(self.files[0]) as reader:
-            return reader.schema.names
+            self.names = reader.schema.names
 
     def batches(self, file: str) -> Iterator[Any]:
         """The record batches of a file, not yet validated."""

@@ -39,13 +39,10 @@ def read_bin(path: Path | str) -> tuple[list[bytes], np.ndarray]:
     except (ValueError, IndexError, KeyError, AttributeError, TypeError) as error:
         cure = "fetch the file again, or write it anew with bytes"
         raise InputError(f"{path}, a pickle with {one_line(error)}", _EXPECTED, cure) from None
-    parts = found if isinstance(found, (tuple, list)) and len(found) == 2 else ((), ())
-    for part, kind in zip(parts, (bytes, bool), strict=True):
-        if not isinstance(part, list) or not part or not all(type(one) is kind for one in part):
-            raise InputError(f"{path} without a list of {kind.__name__}", _EXPECTED, "fetch the file again")
-    pictures, same = parts
-    if len(pictures) != 2 * len(same):
-        raise InputError(f"{path}: {len(pictures)} pictures for {len(same)} pairs", _EXPECTED, "fetch the file again")
+    pictures, same = found if isinstance(found, (tuple, list)) and len(found) == 2 else (None, None)
+    right = type(pictures) is type(same) is list and len(pictures) == 2 * len(same) > 0
+    if not right or any(type(one) is not bytes for one in pictures) or any(type(one) is not bool for one in same):
+        raise InputError(f"{path}, a pickle of something else", _EXPECTED, "fetch the file again")
     return pictures, np.array(same)
 
 
@@ -68,25 +65,20 @@ def _value(content: bytes) -> Any:
             stack.append([])
         elif name == "MARK":
             marks.append(len(stack))
-        elif name == "APPEND":
-            last = stack.pop()
-            stack[-1].append(last)
-        elif name in ("APPENDS", "LIST", "TUPLE", "TUPLE2"):
-            start = len(stack) - 2 if name == "TUPLE2" else marks.pop()
+        elif name in ("APPEND", "APPENDS", "TUPLE2"):
+            start = marks.pop() if name == "APPENDS" else len(stack) - (1 if name == "APPEND" else 2)
             items = stack[start:]
             del stack[start:]
-            if name == "APPENDS":
-                stack[-1].extend(items)
+            if name == "TUPLE2":
+                stack.append(tuple(items))
             else:
-                stack.append(items if name == "LIST" else tuple(items))
+                stack[-1].extend(items)
         elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
             memo[len(memo) if name == "MEMOIZE" else argument] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
             stack.append(memo[argument])
         elif name == "GLOBAL" and argument == _ENCODE:
             stack.append(_ENCODE)
-        elif name == "STACK_GLOBAL" and all(type(one) is str for one in stack[-2:]) and " ".join(stack[-2:]) == _ENCODE:
-            stack[-2:] = [_ENCODE]
         elif name == "REDUCE" and type(stack[-2]) is str and stack[-2] == _ENCODE:
             text, encoding = stack.pop()
             if encoding != "latin1" or (room := room - len(text)) < 0:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""experiments.export: an Identifier as an ONNX file, as a folder for Hugging Face's hub, or as an index of faiss."""
+"""experiments.export: an Identifier for ONNX, Hugging Face's hub or faiss; an EmbeddingSet as a table."""
 
 import os
 from dataclasses import replace
@@ -9,8 +9,10 @@ import faiss
 import numpy as np
 from omegaconf import DictConfig
 
+from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError, nearest
 from datamodules.files import atomic_file, atomic_folder, make_folder, read_json, write_text
+from datamodules.sources.tables import write_parquet
 from experiments.command_line.terminal import LINE, results
 from experiments.comparison.model_card import model_card
 from lightning_modules.identifier import FORMAT, Identifier
@@ -18,11 +20,14 @@ from lightning_modules.onnx_export import export_onnx, largest_difference, likel
 
 
 def export_identifier(cfg: DictConfig) -> None:
-    """Writes an identifier in another format and says what was written.
+    """Writes an identifier in another format, or a table of embeddings, and says what was written.
 
     Raises:
-        InputError: no such format, or the identifier cannot be loaded or exported.
+        InputError: no such format, or the identifier or the EmbeddingSet cannot be loaded or exported.
     """
+    if (cfg.identifier is None) == (cfg.embeddings is None):
+        got = "neither identifier= nor embeddings=" if cfg.identifier is None else "both identifier= and embeddings="
+        raise InputError(got, "one of them", "name what to export")
     formats = {"onnx": _onnx, "huggingface": _huggingface, "faiss": _faiss}
     if cfg.format not in formats:
         cure = nearest(cfg.format, formats, "correct format=")
@@ -30,6 +35,12 @@ def export_identifier(cfg: DictConfig) -> None:
     out = Path(cfg.out).expanduser()
     if out.exists() and out.is_dir() != (cfg.format == "huggingface"):
         raise InputError(f"{out}, of another kind", f"what format={cfg.format} writes", "choose another out=")
+    if cfg.embeddings is not None:
+        made = EmbeddingSet.open(cfg.embeddings)
+        make_folder(out.parent)
+        write_parquet(made, out)
+        results().print(f"{out}: {len(made):,} embeddings of {made.n_identities:,} identities, {made.dim}-d", **LINE)
+        return
     identifier = Identifier.load(cfg.identifier, allow=cfg.allow)
     make_folder(out.parent)
     told = formats[cfg.format](identifier, out, list(cfg.allow))

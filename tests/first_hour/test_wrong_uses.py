@@ -85,7 +85,7 @@ def ends(main, words, monkeypatch, capsys):
     return ended.value.code, capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("main", "words", "first"), WRONG, ids=str)
+@pytest.mark.parametrize(("main", "words", "first"), WRONG, ids=[f"{number}" for number in range(len(WRONG))])
 def test_a_wrong_use_is_one_line_and_writes_nothing(main, words, first, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code, text = ends(main, [words] if isinstance(words, str) else words, monkeypatch, capsys)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 from datamodules.sources.arrays import Arrays
 
@@ -223,3 +224,26 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, form, 
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError, match=r"clusterface\[arrays\]"):
         Arrays(tmp_path / f"x.{form}").write(tmp_path / "set")
+
+
+@pytest.mark.parametrize("files", [(), tuple(f"a/{place}.jpg" for place in range(6))])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_set_goes_out_as_a_table_and_comes_back(tmp_path, call, monkeypatch, dtype, files):
+    pq = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("datamodules.sources.tables.BLOCK_ROWS", 4)
+    labels = [0, 0, 1, 1, 1, 2]
+    EmbeddingSet.write(tmp_path / "set", ROWS.astype(dtype), labels, ["Bo", "anna", "Åsa"], files)
+    words = ("export", f"embeddings={tmp_path / 'set'}", f"out={tmp_path / 'new/x.parquet'}")
+    ended = call(*words)
+    assert ended.code == 0, ended.err
+    table = pq.read_table(tmp_path / "new/x.parquet")
+    assert table.column_names == ["label", "embedding", *(["file"] if files else [])]
+    assert table["label"].to_pylist() == ["Bo", "Bo", "anna", "anna", "anna", "Åsa"]
+    np.testing.assert_array_equal(np.array(table["embedding"].to_pylist(), dtype), ROWS.astype(dtype))
+    assert not files or tuple(table["file"].to_pylist()) == files
+    back = Arrays(tmp_path / "new/x.parquet").write(tmp_path / "back")
+    np.testing.assert_array_equal(back.embeddings, ROWS.astype(dtype))
+    assert back.identities == ("Bo", "anna", "Åsa") and back.embeddings.dtype == dtype
+    call(*words).assert_refused("which exists")
+    call("export", f"embeddings={tmp_path}", f"out={tmp_path / 'y.parquet'}").assert_refused()
+    assert [one.name for one in (tmp_path / "new").iterdir()] == ["x.parquet"]
