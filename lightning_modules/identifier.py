@@ -188,14 +188,14 @@ class Identifier:
 
     def _answers(self, rows: np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if self._quick and len(rows):
-            given_BD = rows.cpu().float().numpy() if isinstance(rows, Tensor) else np.asarray(rows, np.float32)
+            given_BD = rows.cpu().float().numpy() if isinstance(rows, Tensor) else np.ascontiguousarray(rows, np.float32)
             unit_BD, lost = unit_rows(given_BD)
             index, score, cluster = self._quick(unit_BD)
         else:
             index, score, cluster, lost = self._thorough(rows)
         if self.threshold is not None:
             index = np.where(score < self.threshold, -1, index)
-        if lost.any():
+        if lost is not None and lost.any():
             index, score, cluster = index.copy(), score.copy(), cluster.copy()
             index[lost], score[lost], cluster[lost] = -1, np.nan, -1
         return index, score, cluster

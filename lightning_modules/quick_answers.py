@@ -45,20 +45,21 @@ class QuickAnswers:
     def __call__(self, unit_BD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(B,) int64 identities, float32 scores and int64 clusters of (B, D) contiguous float32 unit probes."""
         cosine_BQ, identity_BQ = self.search.candidates(unit_BD, self.candidates)
-        probe_B, best_B = np.arange(len(unit_BD)), cosine_BQ.argmax(1)
-        cluster_BQ = self.cluster_of[identity_BQ]
-        cluster_B = cluster_BQ[probe_B, best_B]
+        # For a single probe NumPy takes longer than faiss: lookups by single numbers are its quickest.
+        probe_B, best_B = (0 if len(unit_BD) == 1 else np.arange(len(unit_BD))), cosine_BQ.argmax(1)
+        nearest_B = identity_BQ[probe_B, best_B]
+        cluster_B = self.cluster_of[nearest_B]
         if self.rows_SD is None:
-            return identity_BQ[probe_B, best_B], cosine_BQ[probe_B, best_B], cluster_B
-        place_BQ = self.place_of[identity_BQ]
-        place_BQ[cluster_BQ != cluster_B[:, None]] = -1
-        score_BQ = products(unit_BD, self.rows_SD, place_BQ)
-        best_B = score_BQ.argmax(1)
-        score_B, place_B = score_BQ[probe_B, best_B], place_BQ[probe_B, best_B]
+            return nearest_B, cosine_BQ[probe_B, best_B], cluster_B
         # Where fewer than Q were found the least is -inf, and there is doubt as well.
-        if (doubt_B := score_B < np.abs(cosine_BQ.min(1)) + LEAD).any():
-            score_B[doubt_B], place_B[doubt_B] = self._whole_head(unit_BD[doubt_B], cluster_B[doubt_B, None])
-        return self.identity_of[place_B], score_B, cluster_B
+        least_B = np.abs(cosine_BQ[probe_B, cosine_BQ.argmin(1)])
+        score_BQ = products(unit_BD, self.rows_SD, self.place_of[identity_BQ])
+        best_B = score_BQ.argmax(1)
+        score_B, identity_B = score_BQ[probe_B, best_B], identity_BQ[probe_B, best_B]
+        doubt_B = (score_B < least_B + LEAD) | (self.cluster_of[identity_B] != cluster_B)
+        if np.count_nonzero(doubt_B):
+            score_B[doubt_B], identity_B[doubt_B] = self._whole_head(unit_BD[doubt_B], cluster_B[doubt_B, None])
+        return identity_B, score_B, cluster_B
 
     def _whole_head(self, unit_bD: np.ndarray, cluster_b1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         coded_bR = unit_bD if self.search.map_DR is None else unit_bD @ self.search.map_DR
@@ -66,11 +67,17 @@ class QuickAnswers:
         _, place_bQ = self.lists.search_preassigned(coded_bR, self.candidates, cluster_b1, no_cosine_b1)
         score_bQ = products(unit_bD, self.rows_SD, place_bQ)
         best_b, probe_b = score_bQ.argmax(1), np.arange(len(unit_bD))
-        return score_bQ[probe_b, best_b], place_bQ[probe_b, best_b]
+        return score_bQ[probe_b, best_b], self.identity_of[place_bQ[probe_b, best_b]]
 
 
-def unit_rows(probes_BD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`unit_probes` of NumPy arrays, (B, D) float32, faster for few; and (B,) bool, which rows are zeros."""
+def unit_rows(probes_BD: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """`unit_probes` of contiguous NumPy arrays, (B, D) float32; and (B,) bool, which rows are zeros, None for none."""
+    square_B, pointer = np.empty(len(probes_BD), np.float32), faiss.swig_ptr
+    faiss.fvec_norms_L2sqr(pointer(square_B), pointer(probes_BD), probes_BD.shape[1], len(probes_BD))
+    if square_B[square_B.argmin()] > 1e-20 and square_B[square_B.argmax()] < 1e20:
+        unit_BD = probes_BD.copy()
+        faiss.fvec_renorm_L2(unit_BD.shape[1], len(unit_BD), pointer(unit_BD))
+        return unit_BD, None
     wide_BD = probes_BD.astype(np.float64)
     square_B = np.einsum("bd,bd->b", wide_BD, wide_BD)
     lost_B = ~((square_B > 0) & (square_B < np.inf))
