@@ -9,9 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 
-# Keys whose folder or file must be there, and what it is.
+# Keys whose folder or file must be there, what it is, and what is inside, whichever of the files.
 THERE = {
-    "identifier": ("an Identifier folder", "identifier.json"),
+    "identifier": ("an Identifier folder", "identifier.json config.json"),
     "run": ("the folder of a finished comparison", "config.yaml"),
     "gallery": ("an EmbeddingSet folder", "meta.json"),
     "embeddings": ("an .npy file or an EmbeddingSet folder", ""),
@@ -34,8 +34,8 @@ def check_inputs(cfg: DictConfig) -> None:
             if not path.exists():
                 what = "file" if "file" in expected.partition("folder")[0] else "folder"
                 raise InputError(f"no {what} {path}", expected, f"check {key}=")
-            if inside and not (path / inside).is_file():
-                raise InputError(f"{path} without {inside}", expected, f"check {key}=")
+            if inside and not any((path / name).is_file() for name in inside.split()):
+                raise InputError(f"{path} without {inside.split()[0]}", expected, f"check {key}=")
     if cfg.get("out") and not cfg.get("overwrite", True) and Path(cfg.out).expanduser().exists():
         raise InputError(f"{cfg.out}, which exists", "a new place", "choose another out=, or say overwrite=true")
 
