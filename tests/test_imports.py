@@ -112,6 +112,7 @@ def test_the_rooms_of_experiments_import_only_earlier_ones():
 def test_only_commands_and_their_frame_print():
     may = {f"experiments.{name}" for name in COMMANDS} | {
         "experiments.command_line.command",
+        "experiments.command_line.errors",
         "experiments.command_line.terminal",
     }
     printing = {

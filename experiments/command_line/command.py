@@ -23,6 +23,7 @@ from hydra.types import RunMode
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 from experiments.command_line.choices import CONFIGS
 from experiments.command_line.errors import errors_as_one_line, refuse_missing
@@ -45,7 +46,7 @@ def command(
         work: dotted name of the function that takes the composed config and returns an exit code or None. It is
             imported after keys and inputs are checked, so that --help and wrong input are answered at once.
         after_multirun: dotted name of a function without arguments that is called after the last run of a multirun.
-        check: dotted name, in a module that imports nothing heavy, of a function that refuses what it can of a config.
+        check: dotted name, in a module that imports nothing heavy, of a function of a config and its EmbeddingSet.
     """
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
 
@@ -58,9 +59,9 @@ def command(
             multirun = HydraConfig.get().mode == RunMode.MULTIRUN
             with multirun_goes_on(codes), errors_as_one_line():  # before Hydra prints a line of its own
                 refuse_missing(schema, cfg)
-                check_values(cfg)
+                opened = check_values(cfg)
                 if check:
-                    get_method(check)(cfg)
+                    get_method(check)(cfg, opened)
                 codes.append(_run(work, cfg))
 
         # Hydra prints errors in its own way and exits with 1; with this variable it raises them, and we print one line.
@@ -88,8 +89,8 @@ def command(
     return main
 
 
-def check_values(cfg: DictConfig) -> None:
-    """Refuses values and inputs that no command can use, without heavy imports."""
+def check_values(cfg: DictConfig) -> EmbeddingSet | None:
+    """Refuses values and inputs that no command can use, without heavy imports; returns as `check_inputs`."""
     name = cfg.get("name")
     if name and "runs_dir" in cfg and (name in (".", "..") or set(name) & set("/\\")):
         raise InputError(f"name={name}", "the name of a folder inside runs_dir", "set runs_dir= for another place")
@@ -100,7 +101,7 @@ def check_values(cfg: DictConfig) -> None:
             raise InputError(f"{key} with {negative[0]}", "numbers of at least 0", f"correct {key}=")
     if isinstance(cfg.get("trainer"), DictConfig) and OmegaConf.get_type(cfg.trainer) is dict:  # open to other keys
         check_keys(cfg.trainer)
-    check_inputs(cfg)
+    return check_inputs(cfg)
 
 
 def _run(work: str, cfg: DictConfig) -> int | None:

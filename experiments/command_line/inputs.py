@@ -2,13 +2,13 @@
 """Looks at the inputs that a configuration names, before anything heavy is imported."""
 
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 
+OPEN = "datamodules.embedding_set.EmbeddingSet.open"
 # Keys whose folder or file must be there, what it is, and what is inside, whichever of the files.
 THERE = {
     "identifier": ("an Identifier folder", "identifier.json config.json"),
@@ -22,9 +22,15 @@ THERE = {
 }
 
 
-def check_inputs(cfg: DictConfig) -> None:
-    """Refuses, with an `InputError`, an input that is not there or no EmbeddingSet, and an output that is there."""
-    open_set(cfg)
+def check_inputs(cfg: DictConfig) -> EmbeddingSet | None:
+    """Refuses, with an `InputError`, an input that is not there or no EmbeddingSet, and an output that is there.
+
+    Returns:
+        The EmbeddingSet of `data.path`, its values unchecked; None if the data are something else.
+    """
+    data, opened = cfg.get("data"), None
+    if isinstance(data, DictConfig) and data.get("_target_") == OPEN and not cfg.get("run"):
+        opened = EmbeddingSet.open(str(data.path), check_values=False)
     if cfg.get("embeddings") is not None and cfg.get("images") is not None:
         raise InputError("both embeddings= and images=", "one of them", "give them in two commands")
     for key, (expected, inside) in THERE.items():
@@ -38,10 +44,4 @@ def check_inputs(cfg: DictConfig) -> None:
                 raise InputError(f"{path} without {inside.split()[0]}", expected, f"check {key}=")
     if cfg.get("out") and not cfg.get("overwrite", True) and Path(cfg.out).expanduser().exists():
         raise InputError(f"{cfg.out}, which exists", "a new place", "choose another out=, or say overwrite=true")
-
-
-def open_set(cfg: DictConfig) -> EmbeddingSet | None:
-    """The EmbeddingSet of `data.path`, values unchecked; None if the data are something else."""
-    node: Any = cfg.get("data")
-    named = isinstance(node, DictConfig) and node.get("_target_") == "datamodules.embedding_set.EmbeddingSet.open"
-    return EmbeddingSet.open(str(node.path), check_values=False) if named and not cfg.get("run") else None
+    return opened

@@ -19,7 +19,6 @@ from datamodules.errors import InputError, nearest
 from datamodules.partitioners.base import clusters_for
 from datamodules.splits import check_size, split_identities
 from experiments.command_line.choices import CONFIGS, differing, files
-from experiments.command_line.inputs import open_set
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +48,14 @@ def open_data(cfg: DictConfig, sizes: list[int] | None) -> EmbeddingSet:
     return EmbeddingSet.open(folder, check_values=False) if folder.exists() else made.write(folder)
 
 
-def check_early(cfg: DictConfig) -> None:
+def check_early(cfg: DictConfig, opened: EmbeddingSet | None) -> None:
     """Refuses, with an `InputError`, scenarios, splits, seeds and sizes that can be seen to be unusable at once."""
     names = cfg.scenarios if "scenarios" in cfg else cfg.scenario.name
     check_names([names] if isinstance(names, str) else list(names))
     check_split(cfg.split)
     as_seeds(cfg.get("seeds", [0]))
-    sizes, opened = as_sizes(cfg.n_identities, "n_identities"), open_set(cfg)
-    if opened:
+    sizes = as_sizes(cfg.n_identities, "n_identities")
+    if opened is not None:
         held_out = round(opened.n_identities * cfg.split.held_out)
         for n in (sizes := sizes or [opened.n_identities - held_out]):
             check_size(n, opened.n_identities, held_out)
