@@ -140,7 +140,8 @@ class ClusteredClassifier(ClassifierMixin, BaseEstimator):
         )  # fmt: skip
         nobody = torch.zeros(0, dtype=torch.long)
         self.identifier_ = made.fitted(samples, torch.zeros(0, X.shape[1]), nobody, seed) if made.needs_fit else made
-        self._drawn, self._stranger_scores = samples.drawn(STRANGERS, seed), None
+        self._drawn = samples.drawn(STRANGERS, seed)
+        self._stranger_scores: np.ndarray | None = None
         return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> "ClusteredClassifier":
