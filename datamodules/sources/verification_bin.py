@@ -39,7 +39,8 @@ def read_bin(path: Path | str) -> tuple[list[bytes], np.ndarray]:
     except (ValueError, IndexError, KeyError, AttributeError, TypeError) as error:
         cure = "fetch the file again, or write it anew with bytes"
         raise InputError(f"{path}, a pickle with {one_line(error)}", _EXPECTED, cure) from None
-    pictures, same = found if isinstance(found, (tuple, list)) and len(found) == 2 else (None, None)
+    pair: Any = found if isinstance(found, (tuple, list)) and len(found) == 2 else (None, None)
+    pictures, same = pair
     right = type(pictures) is type(same) is list and len(pictures) == 2 * len(same) > 0
     if not right or any(type(one) is not bytes for one in pictures) or any(type(one) is not bool for one in same):
         raise InputError(f"{path}, a pickle of something else", _EXPECTED, "fetch the file again")
@@ -51,6 +52,7 @@ def _value(content: bytes) -> Any:
     marks: list[int] = []
     memo: dict[int, Any] = {}
     room = len(content)  # what texts may become bytes, or a few kB could ask for the same text a million times
+    argument: Any
     for opcode, argument, _ in pickletools.genops(content):
         name = opcode.name
         if name == "STOP":

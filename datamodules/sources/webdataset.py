@@ -28,8 +28,8 @@ Place = tuple[int, int]  # offset and size in the shard, in bytes
 class _Headers(io.FileIO):
     """A file of which tarfile reads headers only; a header may ask for any number of bytes."""
 
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= MAX_TEXT_BYTES:
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= MAX_TEXT_BYTES:
             raise tarfile.ReadError(f"a header of {size:,} bytes")
         return super().read(size)
 
@@ -48,7 +48,7 @@ def _members(shard: Path) -> Iterator[tuple[str, str, Place]]:
     with readable(shard), _Headers(shard) as file, tarfile.open(fileobj=file, mode="r:") as archive:
         end, last = os.fstat(file.fileno()).st_size, -1
         while (member := archive.next()) is not None:
-            archive.members.clear()  # tarfile would keep them all
+            archive.members.clear()  # type: ignore[attr-defined] # tarfile would keep them all
             if not last < member.offset_data <= member.offset_data + member.size <= end:
                 raise InputError(f"{shard}: {member.name[:80]!r} beyond the end", "a whole file", "copy it again")
             last = member.offset_data

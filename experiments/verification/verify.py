@@ -30,6 +30,7 @@ def verify_set(cfg: DictConfig) -> None:
     Raises:
         InputError: a source without pairs, or beside other pairs.
     """
+    at: dict[str, Any]
     if cfg.source is None:
         embedding_set = instantiate(cfg.data)
         pairs = VerificationPairs.read(cfg.pairs, embedding_set)
