@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -89,6 +90,16 @@ class Extractor(nn.Module, ABC):
     def embed_images(self, images_BHWC: Tensor) -> Tensor:
         """From 8-bit images to (B, D) embeddings."""
         return self(self.to_input(images_BHWC))
+
+    def check_tells_apart(self, got: str, cure: str) -> None:
+        """Embeds two unlike pictures; refuses a network, called `got`, to which they are the same."""
+        pixels = np.random.default_rng(0).integers(0, 256, (2, 7, 7, 3), np.uint8).repeat(16, 1).repeat(16, 2)
+        rows = np.arange(self.image_size) * pixels.shape[1] // self.image_size
+        z = self.embed_images(torch.from_numpy(pixels[:, rows][:, :, rows])).double()
+        cosine = torch.nn.functional.cosine_similarity(z[0], z[1], dim=0)
+        if not torch.isfinite(z).all() or not cosine < 1 - 1e-5:
+            got = f"{got}, which gives two unlike pictures the same embedding (cosine {cosine:.7f})"
+            raise InputError(got, "a trained network and the normalisation that it was trained with", cure)
 
     def fingerprint(self) -> str:
         """Name and hash of weights and input format: the key of all caches."""

