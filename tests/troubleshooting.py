@@ -171,6 +171,7 @@ SECTIONS = (
         "Verification and FaceNet",
         (
             "experiments/facenet/",
+            "experiments/verification/",
             "lightning_modules/embedding_networks.py",
             "lightning_modules/verification.py",
             "datamodules/identity_batches.py",
@@ -179,6 +180,7 @@ SECTIONS = (
     Section("Clustering of images", ("experiments/image_clustering/",)),
     Section("Multi-label classification", ("experiments/label_clusters/", "datamodules/multilabel.py")),
     Section("Benchmarks", ("experiments/benchmarks/",)),
+    Section("From Python", ("lightning_modules/estimator.py",)),
     Section(
         "Installing",
         ("Makefile",),
