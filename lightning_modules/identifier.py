@@ -181,7 +181,9 @@ class Identifier:
 
     def _answers(self, rows: np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if self._quick and len(rows):
-            given_BD = rows.cpu().float().numpy() if isinstance(rows, Tensor) else np.ascontiguousarray(rows, np.float32)
+            given_BD = (
+                rows.cpu().float().numpy() if isinstance(rows, Tensor) else np.ascontiguousarray(rows, np.float32)
+            )
             unit_BD, lost = unit_rows(given_BD)
             index, score, cluster = self._quick(unit_BD)
         else:
