@@ -13,22 +13,24 @@ from lightning_modules.indexes.faiss_search import inverted_lists, products
 from lightning_modules.scores import Heads
 
 CANDIDATES = 16
-LEAD = 0.03  # a cosine; from 0.02 on it changes 0.1 % of the answers of trained heads at most
+DEVIATIONS = 2.5  # between row and class mean, in a direction that has nothing to do with it
 
 
 class QuickAnswers:
     """Nearest class mean of an index, then the best row of its cluster, in calls that read as little as they can.
 
     First come the rows of the Q class means that the index compared. An identity outside them is less like the probe
-    than the least of them. So the best of these rows is the answer if its cosine is above that of the least class mean
-    by `LEAD` and it is of the cluster; else the whole head is looked at, in 8-bit codes, and the best Q rows again.
-    Scores are exact cosines.
+    than the least of them. So the best of these rows is the answer if it is of the cluster and its cosine is above
+    that of the least class mean by as much as the rows differ from their class means; else the whole head is looked
+    at, in 8-bit codes, and its best Q rows again. Scores are exact cosines.
 
     Args:
         heads: linear, with one row for each identity; None answers the nearest class mean.
     """
 
-    def __init__(self, search: IndexSearch, partition: Partition, heads: Heads | None):
+    def __init__(
+        self, search: IndexSearch, class_means_KD: np.ndarray, partition: Partition, heads: Heads | None
+    ):  # fmt: skip
         self.search, self.rows_SD = search, None
         self.candidates = min(CANDIDATES, search.k) if heads else 1
         # The last place is that of nobody, -1.
@@ -38,6 +40,9 @@ class QuickAnswers:
             self.identity_of = np.append(heads.identity_S.numpy(), -1)
             self.place_of = np.full(len(self.cluster_of), -1)
             self.place_of[self.identity_of[:-1]] = np.arange(len(self.rows_SD))
+            cosine_K1 = products(np.ascontiguousarray(class_means_KD), self.rows_SD, self.place_of[:-1, None].copy())
+            length = np.sqrt(2 - 2 * min(1.0, np.median(cosine_K1)))  # of the difference
+            self.lead = np.float32(DEVIATIONS * length / np.sqrt(self.rows_SD.shape[1]))
             coded_SR = self.rows_SD if search.map_DR is None else self.rows_SD @ search.map_DR
             self.cells = faiss.IndexFlatIP(coded_SR.shape[1])  # never searched: the cluster is known
             self.cells.add(np.zeros((partition.n_clusters, coded_SR.shape[1]), np.float32))
@@ -57,7 +62,7 @@ class QuickAnswers:
         score_BQ = products(unit_BD, self.rows_SD, self.place_of[identity_BQ])
         best_B = score_BQ.argmax(1)
         score_B, identity_B = score_BQ[probe_B, best_B], identity_BQ[probe_B, best_B]
-        doubt_B = (score_B < least_B + LEAD) | (self.cluster_of[identity_B] != cluster_B)
+        doubt_B = (score_B < least_B + self.lead) | (self.cluster_of[identity_B] != cluster_B)
         if np.count_nonzero(doubt_B):
             score_B[doubt_B], identity_B[doubt_B] = self._whole_head(unit_BD[doubt_B], cluster_B[doubt_B, None])
         return identity_B, score_B, cluster_B

@@ -32,8 +32,7 @@ from lightning_modules.routers.nearest_class import NearestClass
 from lightning_modules.scores import Heads
 
 STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # of what an index looks into, tried in order
-WIDE_SHARES = (0.125, 0.25, 0.5, 1.0)  # of the cells that a fall-back looks into, tried first
-MOST_CELLS = 64  # with less than all of them
+WIDE_SHARES = (0.125, 0.25, 0.5, 1.0)  # of the cells that a fall-back looks into
 RIVALS = ("faiss_flat", "faiss_ivf", "faiss_hnsw")
 EXACT_BELOW = 0.5  # 5 of 100 synthetic probes have no cosine above it: strangers and bad photographs
 FILL_SECONDS = 0.5
@@ -108,7 +107,8 @@ class IdentificationBenchmark(Group):
                 continue
             found, alike, facts = self._smallest(identifier, name, probes_BD, exact_B)
             facts |= {
-                "data": data, "heads": f"class means, perturbed at random by {self.head_noise}", "exact_below": EXACT_BELOW,
+                "data": data, "heads": f"class means, perturbed at random by {self.head_noise}",
+                "exact_below": EXACT_BELOW,
                 "accuracy": 100 * float((found.identify(probes_BD).index == who_B).mean()),
                 "theirs_accuracy": 100 * float((nearest_B == who_B).mean()), "our_index": name, "agreement": alike,
                 "clusters": identifier.partition.n_clusters,
@@ -126,7 +126,7 @@ class IdentificationBenchmark(Group):
         self, identifier: Identifier, name: str, probes_BD: np.ndarray, exact_B: np.ndarray
     ) -> tuple[Identifier, float, dict[str, Any]]:
         index = None
-        for share, size in _settings(name == "ivf"):
+        for share, size in _settings(len(identifier.identities), name == "ivf"):
             opened, peak = with_peak_memory(partial(_opened, identifier, OUR_INDEXES[name](size, share, index)))
             index = opened.index
             alike = 100 * float((opened.identify(probes_BD).index == exact_B).mean())
@@ -142,7 +142,7 @@ class IdentificationBenchmark(Group):
             return lambda rows: flat.search(rows, 1), facts
         make = partial(bare_lists, ours, flat) if baseline == "faiss_ivf" else partial(_bare_graph, ours)
         search, peak = with_peak_memory(make)
-        for share, size in _settings(baseline == "faiss_ivf" and not isinstance(ours.index, Clusters)):
+        for share, size in _settings(flat.ntotal, baseline == "faiss_ivf" and not isinstance(ours.index, Clusters)):
             alike = 100 * float((search(unit_BD, size, share) == nearest_B).mean())
             if alike >= self.agreement:
                 break
@@ -185,13 +185,14 @@ def real_people(path: str, n_probes: int, seed: int) -> tuple[np.ndarray, np.nda
     return means_KD, np.asarray(people.embeddings[probes_B], np.float32), labels_N[probes_B]
 
 
-def _settings(wide: bool) -> list[tuple[float, int]]:
-    some = [(share, size) for share in WIDE_SHARES for size in STEPS if size <= MOST_CELLS] if wide else []
-    return some + [(1.0, size) for size in STEPS]
+def _settings(k: int, wide: bool) -> list[tuple[float, int]]:
+    # As 5 of 100 probes fall back, in the order of the cells of 4 sqrt(K) that are looked into on average.
+    found = [(share, size) for share in (WIDE_SHARES if wide else (1.0,)) for size in STEPS]
+    return sorted(found, key=lambda one: one[1] + 0.05 * one[0] * 4 * math.sqrt(k))
 
 
 def identifier_of(means_KD: np.ndarray, m: int, seed: int, head_noise: float = 0.0) -> Identifier:
-    """An identifier of (K, D) float32 unit class means whose heads are these, perturbed at random by vectors of a length."""
+    """An identifier of (K, D) float32 unit class means whose heads are these plus random vectors of a length."""
     partition = KMeansPartitioner(max_iter=10, faiss_above=0).fit(means_KD, m, seed)
     random, scale = np.random.default_rng([seed, 7]), np.float32(head_noise / means_KD.shape[1] ** 0.5)
 
