@@ -4,7 +4,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import MISSING
+from omegaconf import MISSING, DictConfig
 
 from experiments.command_line.command import command
 from experiments.extraction.config import DevicesConfig, ExtractionConfig
@@ -32,6 +32,11 @@ class VerifyConfig:
     logger: Any = MISSING
     name: str | None = None  # run folder <runs_dir>/<name>; None makes one of the settings
     runs_dir: str = "runs"  # where run folders lie
+
+    @staticmethod
+    def unneeded(cfg: DictConfig) -> tuple[str, ...]:
+        """Keys that may be missing."""
+        return ("extractor",) if cfg.source is None else ("data.path", "pairs")
 
 
 main = command("verify", VerifyConfig, "experiments.verification.verify.verify_set")

@@ -117,7 +117,7 @@ class Identifier:
         heads = self.heads if self.decision.needs_heads else None
         if heads and (heads.rows_SD is None or heads.rows_per_class > 1 or self.partition.overlapping):
             return None
-        return QuickAnswers(self._search, self.partition, heads)
+        return QuickAnswers(self._search, self.class_means_KD.numpy(), self.partition, heads)
 
     @cached_property
     def _cluster_of_K(self) -> Tensor:
@@ -158,7 +158,7 @@ class Identifier:
     def decide(self, probes_BD: Tensor) -> Decided:
         """Names probes (B, D) of any length, without threshold, in float32 whatever precision training used."""
         if self._quick and len(probes_BD):
-            return Decided(*map(torch.from_numpy, self._quick(unit_rows(probes_BD.float().numpy())[0])))
+            return Decided(*map(torch.from_numpy, self._quick(unit_rows(probes_BD.float().contiguous().numpy())[0])))
         return self._decided(self.scores(probes_BD))
 
     def _decided(self, scores: ProbeScores) -> Decided:
@@ -188,10 +188,8 @@ class Identifier:
 
     def _answers(self, rows: np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if self._quick and len(rows):
-            given_BD = (
-                rows.cpu().float().numpy() if isinstance(rows, Tensor) else np.ascontiguousarray(rows, np.float32)
-            )
-            unit_BD, lost = unit_rows(given_BD)
+            given = rows.detach().cpu().float().numpy() if isinstance(rows, Tensor) else rows
+            unit_BD, lost = unit_rows(np.ascontiguousarray(given, np.float32))
             index, score, cluster = self._quick(unit_BD)
         else:
             index, score, cluster, lost = self._thorough(rows)

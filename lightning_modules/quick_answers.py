@@ -13,22 +13,24 @@ from lightning_modules.indexes.faiss_search import inverted_lists, products
 from lightning_modules.scores import Heads
 
 CANDIDATES = 16
-LEAD = 0.03  # a cosine; see docs/benchmarks.md for the share of answers that it changes
+DEVIATIONS = 2.5  # between row and class mean, in a direction that has nothing to do with it
 
 
 class QuickAnswers:
     """Nearest class mean of an index, then the best row of its cluster, in calls that read as little as they can.
 
-    The row of an identity is taken to score at most `LEAD` above the cosine of its class mean. First comes the row of
-    the nearest class mean. Only rows of class means that are not `LEAD` below its score can be better; they are looked
-    at if they are among the Q that the index compared. If even the least of these Q is not as far below the best, the
-    whole head is looked at, in 8-bit codes, and its best Q rows again. Scores are exact cosines.
+    First come the rows of the Q class means that the index compared. An identity outside them is less like the probe
+    than the least of them. So the best of these rows is the answer if it is of the cluster and its cosine is above
+    that of the least class mean by as much as the rows differ from their class means; else the whole head is looked
+    at, in 8-bit codes, and its best Q rows again. Scores are exact cosines.
 
     Args:
         heads: linear, with one row for each identity; None answers the nearest class mean.
     """
 
-    def __init__(self, search: IndexSearch, partition: Partition, heads: Heads | None):
+    def __init__(
+        self, search: IndexSearch, class_means_KD: np.ndarray, partition: Partition, heads: Heads | None
+    ):  # fmt: skip
         self.search, self.rows_SD = search, None
         self.candidates = min(CANDIDATES, search.k) if heads else 1
         # The last place is that of nobody, -1.
@@ -38,6 +40,9 @@ class QuickAnswers:
             self.identity_of = np.append(heads.identity_S.numpy(), -1)
             self.place_of = np.full(len(self.cluster_of), -1)
             self.place_of[self.identity_of[:-1]] = np.arange(len(self.rows_SD))
+            cosine_K1 = products(np.ascontiguousarray(class_means_KD), self.rows_SD, self.place_of[:-1, None].copy())
+            length = np.sqrt(2 - 2 * min(1.0, np.median(cosine_K1)))  # of the difference
+            self.lead = np.float32(DEVIATIONS * length / np.sqrt(self.rows_SD.shape[1]))
             coded_SR = self.rows_SD if search.map_DR is None else self.rows_SD @ search.map_DR
             self.cells = faiss.IndexFlatIP(coded_SR.shape[1])  # never searched: the cluster is known
             self.cells.add(np.zeros((partition.n_clusters, coded_SR.shape[1]), np.float32))
@@ -46,31 +51,21 @@ class QuickAnswers:
     def __call__(self, unit_BD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(B,) int64 identities, float32 scores and int64 clusters of (B, D) contiguous float32 unit probes."""
         cosine_BQ, identity_BQ = self.search.candidates(unit_BD, self.candidates)
+        # For a single probe NumPy takes longer than faiss: lookups by single numbers are its quickest.
         probe_B, best_B = (0 if len(unit_BD) == 1 else np.arange(len(unit_BD))), cosine_BQ.argmax(1)
-        identity_B = identity_BQ[probe_B, best_B]
-        cluster_B = self.cluster_of[identity_B]
+        nearest_B = identity_BQ[probe_B, best_B]
+        cluster_B = self.cluster_of[nearest_B]
         if self.rows_SD is None:
-            return identity_B, cosine_BQ[probe_B, best_B], cluster_B
-        score_B1 = products(unit_BD, self.rows_SD, self.place_of[identity_B, None])
-        # Where fewer than Q were found the others are -inf: nobody knows what they could be.
-        could_BQ = np.abs(cosine_BQ) > score_B1 - LEAD
-        if np.count_nonzero(could_BQ) > 1:
-            b = np.flatnonzero(could_BQ.sum(1) > 1)
-            unsure = unit_BD[b], cosine_BQ[b], identity_BQ[b], could_BQ[b], cluster_B[b]
-            identity_B[b], score_B1[b, 0] = self._better(*unsure)
-        return identity_B, score_B1[:, 0], cluster_B
-
-    def _better(
-        self, unit_bD: np.ndarray, cosine_bQ: np.ndarray, identity_bQ: np.ndarray, could_bQ: np.ndarray,
-        cluster_b: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        could_bQ &= self.cluster_of[identity_bQ] == cluster_b[:, None]
-        score_bQ = products(unit_bD, self.rows_SD, np.where(could_bQ, self.place_of[identity_bQ], -1))
-        best_b, probe_b = score_bQ.argmax(1), np.arange(len(unit_bD))
-        score_b, identity_b = score_bQ[probe_b, best_b], identity_bQ[probe_b, best_b]
-        if (doubt_b := np.abs(cosine_bQ.min(1)) > score_b - LEAD).any():
-            score_b[doubt_b], identity_b[doubt_b] = self._whole_head(unit_bD[doubt_b], cluster_b[doubt_b, None])
-        return identity_b, score_b
+            return nearest_B, cosine_BQ[probe_B, best_B], cluster_B
+        # Where fewer than Q were found the least is -inf, and there is doubt as well.
+        least_B = np.abs(cosine_BQ[probe_B, cosine_BQ.argmin(1)])
+        score_BQ = products(unit_BD, self.rows_SD, self.place_of[identity_BQ])
+        best_B = score_BQ.argmax(1)
+        score_B, identity_B = score_BQ[probe_B, best_B], identity_BQ[probe_B, best_B]
+        doubt_B = (score_B < least_B + self.lead) | (self.cluster_of[identity_B] != cluster_B)
+        if np.count_nonzero(doubt_B):
+            score_B[doubt_B], identity_B[doubt_B] = self._whole_head(unit_BD[doubt_B], cluster_B[doubt_B, None])
+        return identity_B, score_B, cluster_B
 
     def _whole_head(self, unit_bD: np.ndarray, cluster_b1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         coded_bR = unit_bD if self.search.map_DR is None else unit_bD @ self.search.map_DR

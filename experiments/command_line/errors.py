@@ -40,9 +40,13 @@ def errors_as_one_line(schema: type | None = None, command: str = "") -> Iterato
 
 
 def refuse_missing(schema: type, cfg: DictConfig) -> None:
-    """Refuses, with an `InputError`, a configuration without a value that must be given."""
+    """Refuses, with an `InputError`, a configuration without a value that must be given.
+
+    A schema may have a function `unneeded`, of the configuration, that names keys which this one can do without.
+    """
     # The crops of an alignment without a size get that of the extractor.
-    missing = sorted(key for key in OmegaConf.missing_keys(cfg) if key != "alignment.image_size")
+    spared = {"alignment.image_size", *(schema.unneeded(cfg) if hasattr(schema, "unneeded") else ())}
+    missing = sorted(OmegaConf.missing_keys(cfg) - spared)
     if missing:
         from experiments.command_line.keys_page import about  # late: only an error needs it
 

@@ -29,7 +29,8 @@ def check_inputs(cfg: DictConfig) -> EmbeddingSet | None:
         The EmbeddingSet of `data.path`, its values unchecked; None if the data are something else.
     """
     data, opened = cfg.get("data"), None
-    if isinstance(data, DictConfig) and data.get("_target_") == OPEN and not cfg.get("run"):
+    named = isinstance(data, DictConfig) and data.get("_target_") == OPEN and not OmegaConf.is_missing(data, "path")
+    if named and not cfg.get("run"):
         opened = EmbeddingSet.open(str(data.path), check_values=False)
     if cfg.get("embeddings") is not None and cfg.get("images") is not None:
         raise InputError("both embeddings= and images=", "one of them", "give them in two commands")

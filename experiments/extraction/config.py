@@ -59,6 +59,11 @@ class PrepareConfig:
     extraction: ExtractionConfig = field(default_factory=ExtractionConfig)
     trainer: DevicesConfig = field(default_factory=DevicesConfig)
 
+    @staticmethod
+    def unneeded(cfg: DictConfig) -> tuple[str, ...]:
+        """Keys that may be missing: arrays are embeddings already."""
+        return ("extractor",) if cfg.source.get("_target_", "").endswith(".Arrays") else ()
+
 
 def build_aligner(node: DictConfig | None, source: "Source | None", extractor: "Extractor") -> "Aligner":
     """The aligner of a node, else none for a source of aligned images, else the extractor's own.

@@ -28,8 +28,8 @@ class InvertedFile(ClassIndex):
             best of rounded ones are compared again, unrounded.
         dims: R, directions in which class means and probes are compared first, those in which the class means are
             longest; None takes all. The best are compared again in all D.
-        exact_below: highest cosine under which `n_wider` cells are looked into after all; None never does so.
-        n_wider: None takes all cells.
+        exact_below: highest cosine under which more cells are looked into after all; None never does so.
+        wide_share: share of the cells that these are, above 0; 1 takes all.
         iterations: of the k-means that finds the centres.
         map_DR, centre_LR, cell_K: learned by `fit`: the directions, the centres, the cell of each class mean.
     """
@@ -37,18 +37,20 @@ class InvertedFile(ClassIndex):
     def __init__(
         self, n_cells: int | None = None, n_probe: int = 16, encoding: str = "float32", dims: int | None = None,
         exact_below: float | None = None, iterations: int = 10, seed: int = 0, map_DR: Tensor | None = None,
-        centre_LR: Tensor | None = None, cell_K: Tensor | None = None, n_wider: int | None = None,
+        centre_LR: Tensor | None = None, cell_K: Tensor | None = None, wide_share: float = 1.0,
     ):  # fmt: skip
-        counts = [n_probe, iterations, *(value for value in (n_cells, dims, n_wider) if value is not None)]
-        if min(counts) < 1 or seed < 0 or (exact_below is not None and not -1 <= exact_below <= 1):
+        counts = [n_probe, iterations, *(value for value in (n_cells, dims) if value is not None)]
+        cosine = exact_below is None or -1 <= exact_below <= 1
+        if min(counts) < 1 or seed < 0 or not cosine or not 0 < wide_share <= 1:
             raise InputError(
                 f"n_cells = {n_cells}, n_probe = {n_probe}, dims = {dims}, iterations = {iterations}, seed = {seed}, "
-                f"exact_below = {exact_below}, n_wider = {n_wider}", "at least 1 each, seed from 0, a cosine", "correct the index",
+                f"exact_below = {exact_below}, wide_share = {wide_share}",
+                "at least 1 each, seed from 0, a cosine, a share", "correct the index",
             )  # fmt: skip
         if encoding not in ENCODINGS:
             raise InputError(f"encoding = {encoding!r}", f"one of {', '.join(ENCODINGS)}", "correct the index")
         self.n_cells, self.n_probe, self.encoding, self.dims = n_cells, n_probe, encoding, dims
-        self.exact_below, self.iterations, self.seed, self.n_wider = exact_below, iterations, seed, n_wider
+        self.exact_below, self.iterations, self.seed, self.wide_share = exact_below, iterations, seed, wide_share
         self.map_DR, self.centre_LR, self.cell_K = map_DR, centre_LR, cell_K
 
     def fit(self, class_means_KD: Tensor, partition: Partition) -> "InvertedFile":
@@ -69,7 +71,7 @@ class InvertedFile(ClassIndex):
         return InvertedFile(
             self.n_cells, self.n_probe, self.encoding, self.dims, self.exact_below, self.iterations, self.seed, map_DR,
             torch.from_numpy(kmeans.centroids.copy()), torch.from_numpy(cell_K1[:, 0].astype(np.int32)),
-            self.n_wider,
+            self.wide_share,
         )  # fmt: skip
 
     def lists(self, class_means_KD: Tensor, partition: Partition) -> tuple[faiss.IndexIVF, faiss.IndexFlat]:
@@ -98,7 +100,7 @@ class InvertedFile(ClassIndex):
         if self.centre_LR is None or self.cell_K is None:
             return self.fit(class_means_KD, partition).open(class_means_KD, partition)
         index, quantizer = self.lists(class_means_KD, partition)
-        wide = min(self.n_wider or index.nlist, index.nlist)
+        wide = math.ceil(self.wide_share * index.nlist)
         near, wider = faiss_near(index, quantizer), faiss_near(index, params=faiss.SearchParametersIVF(nprobe=wide))  # type: ignore[call-arg]
         map_DR = None if self.map_DR is None else self.map_DR.cpu().numpy()
         if rounded := map_DR is not None or self.encoding != "float32":

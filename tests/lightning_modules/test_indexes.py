@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,29 @@ def test_the_usual_settings_agree_with_exact_routing_on_a_small_set(people, name
     assert found.identity == exact.identity and np.array_equal(exact.index, people.order[:, 0])
 
 
+@pytest.mark.parametrize("index", [InvertedFile(12, 12, "int8", 15), InvertedFile(40, 8), Clusters(7)])
+@pytest.mark.parametrize("noise", [0.3, 1.5])  # near the class means, and rows of which the whole head is looked at
+def test_an_index_reads_few_rows_of_heads_and_answers_as_without(people, index, noise):
+    random, clusters = np.random.default_rng(5), range(people.partition.n_clusters)
+    rows = normalise_rows(people.means + noise / 4 * random.standard_normal(people.means.shape))
+    heads = Heads.pack(people.partition, [torch.from_numpy(rows[people.partition.members(c)]) for c in clusters])
+    exact = replace(people.identifier(), heads=heads)
+    probes = normalise_rows(people.probes + 0.1 * random.standard_normal(people.probes.shape))
+    expected, found = (one.identify(probes) for one in (exact, exact.with_index(index)))
+    assert not np.array_equal(expected.index, people.identifier(decision=NearestMean()).identify(probes).index)
+    assert (expected.index == found.index).mean() >= 0.96
+    np.testing.assert_allclose(found.score, (rows[found.index] * probes).sum(1), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_probes_without_direction_are_unknown_with_an_index(people, name):
+    probes = np.float32(people.probes[:4]) * np.float32([[1e25], [1e-25], [0], [np.nan]])
+    found = people.identifier(build(name)).identify(probes)
+    alone = people.identifier(build(name)).identify(probes[1:2])
+    assert found.index.tolist() == [*people.order[:2, 0], -1, -1] and alone.index[0] == people.order[1, 0]
+    assert np.isnan(found.score[2:]).all() and found.cluster[2:].tolist() == [-1, -1]
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("m", [1, 30])
 def test_one_cluster_and_a_cluster_for_each(name, m):
@@ -271,6 +295,7 @@ def test_without_a_description_there_is_no_index():
     "wrong",
     [
         lambda: Clusters(0), lambda: InvertedFile(n_probe=0), lambda: InvertedFile(n_cells=0),
+        lambda: InvertedFile(wide_share=0.0),
         lambda: InvertedFile(encoding="int4"), lambda: InvertedFile(seed=-1), lambda: Hnsw(n_links=1),
         lambda: Hnsw(ef_search=0),
     ],
