@@ -23,10 +23,9 @@ THERE = {
 
 
 def check_inputs(cfg: DictConfig) -> EmbeddingSet | None:
-    """Refuses, with an `InputError`, an input that is not there or no EmbeddingSet, and an output that is there.
+    """The EmbeddingSet of `data.path`, if the data are one; its values are unchecked.
 
-    Returns:
-        The EmbeddingSet of `data.path`, its values unchecked; None if the data are something else.
+    Refuses, with an `InputError`, an input that is not there or cannot be opened, and an output that is there.
     """
     data, opened = cfg.get("data"), None
     named = isinstance(data, DictConfig) and data.get("_target_") == OPEN and not OmegaConf.is_missing(data, "path")

@@ -13,10 +13,7 @@ KINDS = {float: "a number", int: "a whole number", bool: "true or false", str: "
 
 
 def check_types(node: dict[str, Any], place: str = "") -> None:
-    """Refuses, with an `InputError`, a value that the class or function of `_target_` in its node does not take.
-
-    `place` stands before the keys.
-    """
+    """Refuses, with an `InputError`, a value that its `_target_` does not take; `place` is before keys."""
     try:
         made = pkgutil.resolve_name(node["_target_"])
         hints = get_type_hints(made.__init__ if isinstance(made, type) else made)  # type: ignore[misc]

@@ -26,11 +26,7 @@ _UNKNOWN, _SEVERAL = object(), object()
 
 
 def for_hydra(typed: list[str], command: str, schema: type) -> list[str]:
-    """The words of a command line, without output flags, as Hydra needs them.
-
-    Raises:
-        InputError: a flag or key that the command does not have, no value, or several outside of a multirun.
-    """
+    """The words of a command line as Hydra needs them; refuses, with an `InputError`, those that are none of its."""
     words, swept = [], any(word in ("-m", "--multirun") or word.startswith("sweep=") for word in typed)
     kinds, groups = dict(keys_of(schema)), groups_of(command)
     for before, word in zip(["", *typed], typed, strict=False):
@@ -83,11 +79,7 @@ def scenario_name(word: str) -> str:
 def quoted(word: str, multirun: bool, text: bool = False) -> str:
     """`key=value` with those parts of the value in quotes that Hydra's grammar does not know.
 
-    Args:
-        text: whether the value is one text whatever it looks like, such as a path with commas.
-
-    Raises:
-        InputError: several values, with commas between, without a multirun.
+    With `text` the value is one text, such as a path with commas. Raises InputError: several values, but no multirun.
 
     >>> quoted("data.path=/données [1]", False), quoted("remove=[Zoë,Bo]", False), quoted("seed=3", False)
     ('data.path="/données [1]"', 'remove=["Zoë",Bo]', 'seed=3')

@@ -69,8 +69,7 @@ def check_names(names: list[str]) -> None:
     """Refuses, with an `InputError`, no scenarios, one twice, and an unknown one; rows of overrides are not read."""
     known = [*files("scenario"), *files("baseline")]
     if not names or len(set(names)) < len(names):
-        cure = "name each once; python -m experiments.list scenario baseline shows them"
-        raise InputError(f"scenarios = {names}", "at least one, and none twice", cure)
+        raise InputError(f"scenarios = {names}", "at least one, none twice", "name each once, see experiments.list")
     for name in map(str, names):
         if "=" not in name and name not in (*known, "*", "all"):
             expected = f"one of {', '.join(known)}; overrides such as loss.margin=0.3; or all"
@@ -180,8 +179,7 @@ def subnets_for(sizes: list[int], n_subnets: Any) -> list[int]:
     given = given * len(sizes) if given is not None and len(given) == 1 else given
     if given is None or len(given) != len(sizes):
         got = f"n_subnets = {given} with {len(sizes)} N ({', '.join(map(str, sizes))})"
-        several = ",".join(map(str, given or ()))
-        cure = f"make the lists equally long; for several m at each N: -m n_subnets={several}"
+        cure = f"make the lists equally long; for several m at each N: -m n_subnets={','.join(map(str, given or ()))}"
         raise InputError(got, "auto, one m, or one m per N of n_identities", cure)
     for n, m in zip(sizes, given, strict=True):
         if m > n:

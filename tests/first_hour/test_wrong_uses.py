@@ -55,7 +55,7 @@ WRONG = [
     (prepare, ["source.root=x", "extractor=dlib"], "no out; expected the EmbeddingSet to make; cure: add out=..."),
     (prepare, [], "no extractor; expected one of dlib, "),
     (compare, "data.path=[a,b]", "no folder [a,b]; expected an EmbeddingSet folder"),
-    (compare, "scenarios=[]", "scenarios = []; expected at least one, and none twice; cure: name each once"),
+    (compare, "scenarios=[]", "scenarios = []; expected at least one, none twice; cure: "),
     (compare, "scenarios=[kn]", "scenario 'kn'; expected one of"),
     (compare, "trainer.accelerator=cppu", "trainer.accelerator = cppu; expected one of auto, cpu, gpu, cuda, mps, tpu"),
     (compare, "n_subnets=abc", "n_subnets = abc; expected auto, a positive whole number or a list of them; cure: "),
