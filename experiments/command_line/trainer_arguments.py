@@ -26,7 +26,7 @@ SET_ELSEWHERE = {
     "use_distributed_sampler": "nothing: batches are dealt to the ranks", "barebones": "nothing",
 }  # fmt: skip
 COUNTS = ("max_epochs", "max_logits_mb", "devices", "check_val_every_n_epoch", "threads", "checkpoint_every_n_epochs")
-CHOICES = {"matmul": ("highest", "high", "medium"), "accelerator": ("auto", "cpu", "gpu", "cuda", "mps", "tpu")}
+CHOICES = {"matmul": ("highest", "high", "medium", "low"), "accelerator": ("auto", "cpu", "gpu", "cuda", "mps", "tpu")}
 COUNTS_OR_AUTO = ("batch_size", "steps_per_call")
 
 
@@ -86,18 +86,10 @@ def check_keys(trainer: Mapping[str, Any]) -> None:
         if value != other and (type(value) is not int or value < 1):
             wanted = "a whole number, at least 1" if other is None else "at least 1, or auto"
             raise InputError(f"trainer.{key} = {value}", wanted, f"correct trainer.{key}")
-<<<<<<< HEAD
-    if (matmul := trainer.get("matmul", "medium")) not in ("highest", "high", "medium", "low"):
-        raise InputError(f"trainer.matmul = {matmul}", "highest, high, medium or low", "correct trainer.matmul")
-    if (accelerator := trainer.get("accelerator", "auto")) not in ACCELERATORS:
-        cure = nearest(str(accelerator), ACCELERATORS, "correct it")
-        raise InputError(f"trainer.accelerator = {accelerator}", f"one of {', '.join(ACCELERATORS)}", cure)
-=======
     for key, choices in CHOICES.items():
         if key in trainer and (value := trainer[key]) not in choices:
             cure = nearest(str(value), choices, "correct it")
             raise InputError(f"trainer.{key} = {value}", f"one of {', '.join(choices)}", cure)
->>>>>>> first
 
 
 def check_lightning(trainer: Mapping[str, Any]) -> None:
