@@ -79,10 +79,10 @@ class QuickAnswers:
 def unit_rows(probes_BD: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """`unit_probes` of contiguous NumPy arrays, (B, D) float32; and (B,) bool, which rows are zeros, None for none."""
     square_B, pointer = np.empty(len(probes_BD), np.float32), faiss.swig_ptr
-    faiss.fvec_norms_L2sqr(pointer(square_B), pointer(probes_BD), probes_BD.shape[1], len(probes_BD))
+    faiss.fvec_norms_L2sqr(pointer(square_B), pointer(probes_BD), probes_BD.shape[1], len(probes_BD))  # type: ignore[attr-defined]
     if square_B[square_B.argmin()] > 1e-20 and square_B[square_B.argmax()] < 1e20:
         unit_BD = probes_BD.copy()
-        faiss.fvec_renorm_L2(unit_BD.shape[1], len(unit_BD), pointer(unit_BD))
+        faiss.fvec_renorm_L2(unit_BD.shape[1], len(unit_BD), pointer(unit_BD))  # type: ignore[attr-defined]
         return unit_BD, None
     wide_BD = probes_BD.astype(np.float64)
     square_B = np.einsum("bd,bd->b", wide_BD, wide_BD)

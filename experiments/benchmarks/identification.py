@@ -218,7 +218,7 @@ def _learned(index: ClassIndex | None) -> dict[str, Any]:
 
 
 def _inverted_file(size: int, share: float, before: ClassIndex | None) -> ClassIndex:
-    coded = {"encoding": "int8", "dims": 128}
+    coded: dict[str, Any] = {"encoding": "int8", "dims": 128}
     return InvertedFile(n_probe=size, **coded, exact_below=EXACT_BELOW, wide_share=share, **_learned(before))
 
 

@@ -31,7 +31,7 @@ def products(unit_BD: np.ndarray, rows_SD: np.ndarray, place_BQ: np.ndarray) -> 
     """
     product_BQ = np.empty(place_BQ.shape, np.float32)
     pointers = map(faiss.swig_ptr, (product_BQ, unit_BD, rows_SD, place_BQ))
-    faiss.fvec_inner_products_by_idx(*pointers, unit_BD.shape[1], *place_BQ.shape)
+    faiss.fvec_inner_products_by_idx(*pointers, unit_BD.shape[1], *place_BQ.shape)  # type: ignore[attr-defined]
     return product_BQ
 
 

@@ -29,9 +29,9 @@ class InvertedFile(ClassIndex):
         dims: R, directions in which class means and probes are compared first, those in which the class means are
             longest; None takes all. The best are compared again in all D.
         exact_below: highest cosine under which more cells are looked into after all; None never does so.
-        wide_share: share of the cells that these are, above 0; 1 takes all.
         iterations: of the k-means that finds the centres.
         map_DR, centre_LR, cell_K: learned by `fit`: the directions, the centres, the cell of each class mean.
+        wide_share: share of the cells that are looked into under `exact_below`, above 0; 1 takes all.
     """
 
     def __init__(
