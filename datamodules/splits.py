@@ -173,3 +173,12 @@ def _rank_of_groups(
     pairs, first, group_of = np.unique(both, axis=0, return_index=True, return_inverse=True)
     rank_of_group, count = _rank_within(pairs[:, 0].astype(np.int64), keys[first], k)
     return rank_of_group[group_of.reshape(-1)], count, np.isin(np.arange(len(labels)), first)
+
+
+def clusters_for(n_identities: int) -> int:
+    """The number of clusters by the rule of the paper: K / 2000 rounded down, at least 2, at most K.
+
+    >>> [clusters_for(k) for k in (1, 1000, 5000, 8900, 50000)]
+    [1, 2, 2, 4, 25]
+    """
+    return min(max(2, n_identities // 2000), n_identities)

@@ -18,6 +18,7 @@ from datamodules.errors import InputError
 from datamodules.files import atomic_folder, open_npy, read_json, write_json
 from datamodules.lazy import short_repr
 from datamodules.partitioners.samples import TrainingSamples
+from datamodules.splits import clusters_for
 
 
 @dataclass(frozen=True)
@@ -117,15 +118,6 @@ class Partition:
             got = f"{folder} with hash {loaded.hash()}"
             raise InputError(got, f"{stated}, as partition.json states", "make the partition anew")
         return loaded
-
-
-def clusters_for(n_identities: int) -> int:
-    """The number of clusters by the rule of the paper: K / 2000 rounded down, at least 2, at most K.
-
-    >>> [clusters_for(k) for k in (1, 1000, 5000, 8900, 50000)]
-    [1, 2, 2, 4, 25]
-    """
-    return min(max(2, n_identities // 2000), n_identities)
 
 
 class Partitioner(ClusterMixin, BaseEstimator, ABC):

@@ -16,8 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError, nearest
-from datamodules.partitioners.base import clusters_for
-from datamodules.splits import check_size, split_identities
+from datamodules.splits import check_size, clusters_for, split_identities
 from experiments.command_line.choices import CONFIGS, differing, files
 
 log = logging.getLogger(__name__)
@@ -162,7 +161,7 @@ def _whole_numbers(values: list[Any], least: int) -> bool:
 
 
 def subnets_for(sizes: list[int], n_subnets: Any) -> list[int]:
-    """m for each N: as given, or by the rule of the paper, see `datamodules.partitioners.base.clusters_for`.
+    """m for each N: as given, or by the rule of the paper, see `datamodules.splits.clusters_for`.
 
     Args:
         n_subnets: "auto", one m, or one m per N.

@@ -53,7 +53,7 @@ WRONG = [
     (compare, ["data=synthetic", "data.path=x"], "data.path, which the chosen data does not have; expected data.n"),
     (benchmark, "logger=none", "logger; expected a key of this command"),
     (prepare, ["source.root=x", "extractor=dlib"], "no out; expected the EmbeddingSet to make; cure: add out=..."),
-    (prepare, [], "no extractor; expected one of dlib, "),
+    (prepare, [], "no extractor; expected one of clip, dinov2, dlib, "),
     (compare, "data.path=[a,b]", "no folder [a,b]; expected an EmbeddingSet folder"),
     (compare, "scenarios=[]", "scenarios = []; expected at least one, none twice; cure: "),
     (compare, "scenarios=[kn]", "scenario 'kn'; expected one of"),

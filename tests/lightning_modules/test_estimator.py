@@ -23,9 +23,8 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
-from datamodules.partitioners.base import clusters_for
 from datamodules.partitioners.kmeans import KMeansPartitioner
-from datamodules.splits import split_identities
+from datamodules.splits import clusters_for, split_identities
 from experiments.comparison.coordinator import fit_identifier
 from experiments.training.cluster_data import SplitData
 from lightning_modules import saved_parts
