@@ -117,7 +117,7 @@ class Identifier:
         heads = self.heads if self.decision.needs_heads else None
         if heads and (heads.rows_SD is None or heads.rows_per_class > 1 or self.partition.overlapping):
             return None
-        return QuickAnswers(self._search, self.class_means_KD.numpy(), self.partition, heads)
+        return QuickAnswers(self._search, self.partition, heads)
 
     @cached_property
     def _cluster_of_K(self) -> Tensor:
