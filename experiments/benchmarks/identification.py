@@ -26,7 +26,6 @@ from lightning_modules.identifier import Identifier
 from lightning_modules.indexes.base import ClassIndex
 from lightning_modules.indexes.clusters import Clusters
 from lightning_modules.indexes.exact import Exact
-from lightning_modules.indexes.hnsw import Hnsw
 from lightning_modules.indexes.ivf import CANDIDATES, InvertedFile
 from lightning_modules.routers.nearest_class import NearestClass
 from lightning_modules.scores import Heads
@@ -54,7 +53,7 @@ class IdentificationBenchmark(Group):
         n_identities: sizes of synthetic sets.
         data: folders of EmbeddingSets; the last image of an identity is a probe, the others give its class mean.
         batches: values of B.
-        ours: indexes of ours to try: exact, clusters, ivf, hnsw.
+        ours: indexes of ours to try: exact, clusters, ivf.
         head_noise: length of the random vector that a row of a head differs by. 0.3 is a median cosine of 0.958 with
             the class mean, that of heads after three epochs with two synthetic images a class (Han: 0.978); 0 takes
             the class means.
@@ -102,9 +101,6 @@ class IdentificationBenchmark(Group):
         identifier = identifier_of(means_KD, max(1, k // self.per_cluster), seed, self.head_noise)
         exact_B = identifier.identify(probes_BD).index
         for name in self.ours:
-            if name == "hnsw" and k > self.hnsw_most:
-                yield Skipped(f"identify with {name}, {k} classes", "all", f"more than hnsw_most = {self.hnsw_most}")
-                continue
             found, alike, facts = self._smallest(identifier, name, probes_BD, exact_B)
             facts |= {
                 "data": data, "heads": f"class means, perturbed at random by {self.head_noise}",
@@ -227,7 +223,6 @@ OUR_INDEXES: dict[str, Callable[[int, float, ClassIndex | None], ClassIndex]] = 
     "exact": lambda size, share, before: Exact(),
     "clusters": lambda size, share, before: Clusters(size, EXACT_BELOW),
     "ivf": _inverted_file,
-    "hnsw": lambda size, share, before: Hnsw(ef_search=16 * size, **_learned(before)),
 }
 
 

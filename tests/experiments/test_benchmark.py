@@ -276,7 +276,7 @@ def test_identification_end_to_end_states_agreement_of_both(call, tmp_path, monk
         "benchmark", "only=[identify]", "threads=1", "trainer.accelerator=cpu", "suite.identify.n_identities=[300]",
         "suite.identify.dim=32", "suite.identify.n_probes=60", "suite.identify.repeats=1",
         "suite.identify.per_cluster=60", "suite.identify.batches=[1,16]",
-        "suite.identify.ours=[exact,clusters,ivf,hnsw]",
+        "suite.identify.ours=[exact,clusters,ivf]",
         "suite.identify.against=[faiss_flat,faiss_ivf,faiss_hnsw]", "suite.identify.agreement=95",
         f"runs_dir={tmp_path}", "name=a",
     )  # fmt: skip

@@ -19,7 +19,6 @@ from lightning_modules.identifier import Identifier
 from lightning_modules.indexes.base import ClassIndex
 from lightning_modules.indexes.clusters import Clusters
 from lightning_modules.indexes.exact import Exact
-from lightning_modules.indexes.hnsw import Hnsw
 from lightning_modules.indexes.ivf import InvertedFile
 from lightning_modules.routers.nearest_class import NearestClass
 from lightning_modules.saved_parts import describe, restore, tensors_of
@@ -31,7 +30,6 @@ NAMES = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
 EVERYTHING = {
     "clusters": Clusters(10**6),
     "ivf": InvertedFile(n_cells=12, n_probe=12),
-    "hnsw": Hnsw(n_links=16, ef_construction=200, ef_search=400),
 }
 
 
@@ -232,11 +230,6 @@ def altered(folder, change):
 @pytest.mark.parametrize(
     "name, key, change",
     [
-        ("hnsw", "link_E", lambda t: t.index_fill(0, torch.tensor([0]), 400)),
-        ("hnsw", "link_E", lambda t: t[:-1].clone()),
-        ("hnsw", "offset_K1", lambda t: t + 8),
-        ("hnsw", "level_K", lambda t: t + 1),
-        ("hnsw", "level_K", lambda t: t * 0),
         ("ivf", "cell_K", lambda t: t + 10**6),
         ("ivf", "cell_K", lambda t: t[:-1].clone()),
         ("ivf", "centre_LR", lambda t: t[:, :-1].clone()),
@@ -250,18 +243,9 @@ def test_structures_out_of_bounds_are_refused_even_with_a_digest_that_fits(peopl
         Identifier.load(folder).identify(people.probes[:1])
 
 
-def test_a_link_into_a_layer_that_its_target_does_not_reach_is_refused(people):
-    index = Hnsw(n_links=4).fit(torch.from_numpy(people.means), people.partition)
-    top, low = int(index.level_K.argmax()), int(index.level_K.argmin())
-    assert index.level_K[top] > index.level_K[low]
-    index.link_E[int(index.offset_K1[top]) + 8] = low  # 8 links in the lowest layer come first
-    with pytest.raises(InputError, match="build the index again"):
-        people.search(index)
-
-
 def test_a_corrupted_file_is_refused(people, tmp_path):
     folder = tmp_path / "identifier"
-    people.identifier(build("hnsw")).save(folder)
+    people.identifier(build("ivf")).save(folder)
     content = bytearray((folder / "identifier.safetensors").read_bytes())
     content[len(content) // 2] ^= 1
     (folder / "identifier.safetensors").write_bytes(content)
@@ -296,8 +280,7 @@ def test_without_a_description_there_is_no_index():
     [
         lambda: Clusters(0), lambda: InvertedFile(n_probe=0), lambda: InvertedFile(n_cells=0),
         lambda: InvertedFile(wide_share=0.0),
-        lambda: InvertedFile(encoding="int4"), lambda: InvertedFile(seed=-1), lambda: Hnsw(n_links=1),
-        lambda: Hnsw(ef_search=0),
+        lambda: InvertedFile(encoding="int4"), lambda: InvertedFile(seed=-1),
     ],
 )  # fmt: skip
 def test_unusable_arguments_are_refused(wrong):
