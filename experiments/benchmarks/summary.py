@@ -113,7 +113,8 @@ def ratio_figure(records: list[dict[str, Any]]) -> Figure:
 
 
 def _what(record: dict[str, Any]) -> str:
-    return f"{record['name']}, {whole(record['classes'])} classes, B = {whole(record['batch'])}"
+    batch = record["batch"]  # a number, or auto
+    return f"{record['name']}, {whole(record['classes'])} classes, B = {batch if batch == 'auto' else whole(batch)}"
 
 
 def _headline(record: dict[str, Any]) -> str:

@@ -282,7 +282,7 @@ def test_identification_end_to_end_states_agreement_of_both(call, tmp_path, monk
     )  # fmt: skip
     assert ended.code == 0, ended.err
     found = records_of(tmp_path / "a")
-    assert len(found) == 4 * 3 * 2
+    assert len(found) == 3 * 3 * 2
     assert all(one["agreement"] >= 95 and one["theirs_agreement"] >= 95 and one["accuracy"] > 50 for one in found)
     assert {one["agreement"] for one in found if one["our_index"] == "exact"} == {100.0}
     singles = [one for one in found if one["batch"] == 1]
