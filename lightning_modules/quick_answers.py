@@ -31,11 +31,11 @@ class QuickAnswers:
         self.cluster_of = np.append(partition.cluster_of, -1).astype(np.int64)
         if heads is not None:
             self.rows_SD = np.ascontiguousarray(heads.linear("quick answers").numpy())
-            self.identity_of = heads.identity_S.numpy()
+            self.identity_of = np.append(heads.identity_S.numpy(), -1)
             coded_SR = self.rows_SD if search.map_DR is None else self.rows_SD @ search.map_DR
             self.cells = faiss.IndexFlatIP(coded_SR.shape[1])  # never searched: the cluster is known
             self.cells.add(np.zeros((partition.n_clusters, coded_SR.shape[1]), np.float32))
-            self.lists = inverted_lists(coded_SR, self.cells, self.cluster_of[self.identity_of], "int8")
+            self.lists = inverted_lists(coded_SR, self.cells, self.cluster_of[self.identity_of[:-1]], "int8")
 
     def __call__(self, unit_BD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(B,) int64 identities, float32 scores and int64 clusters of (B, D) contiguous float32 unit probes."""

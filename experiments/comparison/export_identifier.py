@@ -28,6 +28,8 @@ def export_identifier(cfg: DictConfig) -> None:
     if (cfg.identifier is None) == (cfg.embeddings is None):
         got = "neither identifier= nor embeddings=" if cfg.identifier is None else "both identifier= and embeddings="
         raise InputError(got, "one of them", "name what to export")
+    if cfg.embeddings is not None and cfg.format != "onnx":
+        raise InputError(f"format={cfg.format} for embeddings=", "none, a table is Parquet", "leave format= out")
     formats = {"onnx": _onnx, "huggingface": _huggingface, "faiss": _faiss}
     if cfg.format not in formats:
         cure = nearest(cfg.format, formats, "correct format=")

@@ -16,10 +16,11 @@ from datamodules.partitioners.kmeans import KMeansPartitioner
 from lightning_modules.decisions.argmax import Argmax
 from lightning_modules.decisions.nearest_mean import NearestMean
 from lightning_modules.identifier import Identifier
-from lightning_modules.indexes.base import ClassIndex
+from lightning_modules.indexes.base import ClassIndex, IndexSearch
 from lightning_modules.indexes.clusters import Clusters
 from lightning_modules.indexes.exact import Exact
 from lightning_modules.indexes.ivf import InvertedFile
+from lightning_modules.quick_answers import QuickAnswers
 from lightning_modules.routers.nearest_class import NearestClass
 from lightning_modules.saved_parts import describe, restore, tensors_of
 from lightning_modules.scores import Heads, ProbeScores
@@ -241,6 +242,18 @@ def test_structures_out_of_bounds_are_refused_even_with_a_digest_that_fits(peopl
     altered(folder, lambda tensors: tensors.update({f"index.{key}": change(tensors[f"index.{key}"])}))
     with pytest.raises(InputError, match="build the index again"):
         Identifier.load(folder).identify(people.probes[:1])
+
+
+def test_a_probe_near_which_nothing_is_found_is_nobody(people):
+    def nobody(unit_BD, p):
+        return np.full((len(unit_BD), p), -np.inf, np.float32), np.full((len(unit_BD), p), -1)
+
+    parts = (people.partition.members(cluster) for cluster in range(people.partition.n_clusters))
+    heads = Heads.pack(people.partition, [torch.from_numpy(people.means[members]) for members in parts])
+    answer = QuickAnswers(IndexSearch(nobody, nobody, 400), people.partition, heads)
+    for count in (1, 3):
+        identity, score, cluster = answer(np.ascontiguousarray(people.probes[:count], np.float32))
+        assert (identity == -1).all() and (cluster == -1).all() and (score == -np.inf).all()
 
 
 def test_a_corrupted_file_is_refused(people, tmp_path):

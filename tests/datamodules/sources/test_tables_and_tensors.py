@@ -246,4 +246,5 @@ def test_a_set_goes_out_as_a_table_and_comes_back(tmp_path, call, monkeypatch, d
     assert back.identities == ("Bo", "anna", "Åsa") and back.embeddings.dtype == dtype
     call(*words).assert_refused("which exists")
     call("export", f"embeddings={tmp_path}", f"out={tmp_path / 'y.parquet'}").assert_refused()
+    call(*words[:2], f"out={tmp_path / 'z.parquet'}", "format=faiss").assert_refused("for embeddings=")
     assert [one.name for one in (tmp_path / "new").iterdir()] == ["x.parquet"]
