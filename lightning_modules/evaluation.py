@@ -14,6 +14,7 @@ from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
 from datamodules.splits import Split
 from lightning_modules.baselines.base import Predictor
+from lightning_modules.decisions.base import Decided
 from lightning_modules.identifier import PROBES_AT_ONCE, Identifier
 from lightning_modules.kernels import matmul_precision
 from lightning_modules.metrics.base import Metric
@@ -26,18 +27,25 @@ TIMED_PROBES = 1024
 def evaluate(
     identifier: Identifier | Predictor, embedding_set: EmbeddingSet, test: Split, further: Sequence[Metric] = ()
 ) -> tuple[dict[str, float | None], np.ndarray]:
-    """Accuracy and macro precision, recall, F1 on test probes in percent, and further metrics, not yet updated.
+    """What `measured` gives of the answers to test probes."""
+    found = [identifier.decide(rows) for rows, _ in blocks(embedding_set, test)]
+    parts = zip(*((one.identity_B, one.score_B, one.cluster_B) for one in found), strict=True)
+    return measured(Decided(*map(torch.cat, parts)), test, identifier.partition.n_identities, further)
+
+
+def measured(
+    answer: Decided, test: Split, n_identities: int, further: Sequence[Metric] = ()
+) -> tuple[dict[str, float | None], np.ndarray]:
+    """Accuracy and macro precision, recall, F1 of answers in percent, and further metrics, not yet updated.
 
     Returns the metrics, None if one does not apply, and the (K,) recalls in percent, NaN for one without test sample.
 
     Raises InputError: a metric in percent outside 0 to 100.
     """
-    metrics = IdentificationMetrics(identifier.partition.n_identities)
-    for rows, truth in blocks(embedding_set, test):
-        answer = identifier.decide(rows)
-        metrics.update(answer.identity_B, truth)
-        for metric in further:
-            metric.update(answer, truth)
+    metrics, truth_N = IdentificationMetrics(n_identities), torch.from_numpy(test.labels.astype(np.int64))
+    metrics.update(answer.identity_B, truth_N)
+    for metric in further:
+        metric.update(answer, truth_N)
     values: dict[str, float | None] = {name: float(value) for name, value in metrics.compute().items()}
     for metric in further:
         value = float(metric.compute())

@@ -11,6 +11,7 @@ from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
 from datamodules.splits import Split, Splits
 from lightning_modules import open_set
+from lightning_modules.decisions.base import Decided
 from lightning_modules.evaluation import blocks, memberships
 from lightning_modules.identifier import Identifier
 
@@ -26,7 +27,7 @@ _COLUMNS = (
 class Answers:
     """The answers of a scenario to N probes."""
 
-    identity_N: np.ndarray
+    decided: Decided
     rank_N: np.ndarray  # of the true identity, from 1; 0 if it is not among the first 20
     reached_N: np.ndarray  # whether a cluster of the true identity was looked into
     # (N,) float32 each, higher is more certain: `own` of the decision, `class_mean` the cosine with the class mean of
@@ -51,9 +52,12 @@ def answers(identifier: Identifier, embedding_set: EmbeddingSet, split: Split) -
         if clusters_bP is not None and int(truth_b.max()) < identifier.partition.n_identities:
             looked = [member_of(c.clamp_min(0).numpy(), truth_b.numpy()) & (c >= 0).numpy() for c in clusters_bP.T]
             reached_b = np.any(looked, axis=0)
-        parts.append((identity_b.numpy(), rank_b.numpy(), reached_b, {k: v.numpy() for k, v in scores.items()}))
-    identity, rank, reached = (np.concatenate([part[i] for part in parts]) for i in range(3))
-    return Answers(identity, rank, reached, {k: np.concatenate([part[3][k] for part in parts]) for k in parts[0][3]})
+        best = identity_b, scores["own"], ranked.cluster_BT[:, 0]
+        parts.append((rank_b.numpy(), reached_b, {k: v.numpy() for k, v in scores.items()}, best))
+    rank, reached = (np.concatenate([part[i] for part in parts]) for i in range(2))
+    scores_N = {k: np.concatenate([part[2][k] for part in parts]) for k in parts[0][2]}
+    decided = Decided(*map(torch.cat, zip(*(part[3] for part in parts), strict=True)))
+    return Answers(decided, rank, reached, scores_N)
 
 
 def error_rows(found: Answers, recall_K: np.ndarray, identifier: Identifier, **labels: Any) -> list[dict]:

@@ -23,9 +23,10 @@ from experiments.comparison.metrics import new_metrics
 from experiments.comparison.scenarios import Scenario
 from experiments.reporting.columns import ADDED, TABLE, from_rows
 from experiments.training.progress import training_work
-from lightning_modules.evaluation import cluster_accuracy, evaluate, query_microseconds
+from lightning_modules.evaluation import cluster_accuracy, measured, query_microseconds
 from lightning_modules.open_set_evaluation import answers, error_rows, open_set_rows, rank_rows
 from lightning_modules.routers.base import Router
+from lightning_modules.routers.nearest_class import NearestClass
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ def _evaluation(coordinator: Coordinator, cell: Cell, scenario: Scenario) -> dic
     embedding_set, splits = data.embedding_set, data.splits
     jobs, partition = coordinator.jobs(cell, scenario), coordinator.partition(cell, scenario)
     identifier = coordinator.identifier(cell, scenario)
-    values, recall_K = evaluate(identifier, embedding_set, splits.test, new_metrics(metrics))
+    found = answers(identifier, embedding_set, splits.test)
+    values, recall_K = measured(found.decided, splits.test, splits.n_identities, new_metrics(metrics))
     records = [job.record() for job in jobs]
     if any(record.get("rounded_gradients") for record in records):  # depends on the machine, so the report says it
         rounded = {scenario.name, *coordinator.run.manifest.get("rounded_gradients", [])}
@@ -101,7 +103,6 @@ def _evaluation(coordinator: Coordinator, cell: Cell, scenario: Scenario) -> dic
         )  # fmt: skip
         if records and same_recipe:
             routing = _routing(coordinator, cell, scenario, identifier)
-    found = answers(identifier, embedding_set, splits.test)
     searches: tuple[list[dict], list[dict]] = [], []
     if len(splits.unknown):
         searches = open_set_rows(found, identifier, embedding_set, splits, **of_scenario)
@@ -153,6 +154,8 @@ def _cluster_accuracies(
     coordinator: Coordinator, cell: Cell, scenario: Scenario, identifier: Any, router: Router, name: str
 ) -> dict[str, float]:
     # Scenarios that share sub-networks share this too; max-max over all training samples takes the most time of all.
+    if isinstance(router, NearestClass):
+        router, name = NearestClass(), "nearest_class"  # the first of more clusters is the same
     partition = coordinator.partition(cell, scenario)
     jobs = coordinator.jobs(cell, scenario) if router.needs_heads else []
     settings = sorted((k, v) for k, v in vars(router).items() if not isinstance(v, torch.Tensor))

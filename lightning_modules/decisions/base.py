@@ -28,6 +28,12 @@ class Ranked:
 
     identity_BT: Tensor  # int64 in [0, K), each at most once; -1 fills up if there are fewer
     score_BT: Tensor  # float32, not growing; -inf if there is no candidate
+    cluster_BT: Tensor  # int64 cluster in which each was found
+
+    @property
+    def best(self) -> Decided:
+        """The first candidates, as answers."""
+        return Decided(self.identity_BT[:, 0], self.score_BT[:, 0], self.cluster_BT[:, 0])
 
 
 class Decision(ABC):
@@ -87,4 +93,4 @@ class Decision(ABC):
         A decision that orders nothing else names the answer only.
         """
         decided = self.decide(scores, clusters_BP)
-        return Ranked(decided.identity_B[:, None], decided.score_B[:, None])
+        return Ranked(decided.identity_B[:, None], decided.score_B[:, None], decided.cluster_B[:, None])

@@ -9,7 +9,7 @@ from torch import Tensor
 from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules.decisions.base import Decided, Decision, Ranked
-from lightning_modules.decisions.inside import decided_inside, identities_of, outputs_of, ranked_inside
+from lightning_modules.decisions.inside import identities_of, outputs_of, ranked_inside
 from lightning_modules.scores import ProbeScores
 
 HIGHEST = 80.0  # log-odds of a sub-network with a single class, which are infinite
@@ -41,7 +41,7 @@ class Calibrated(Decision):
         return self.factor_M is None or tuple(self.factor_M.shape) == (partition.n_clusters,)
 
     def decide(self, scores: ProbeScores, clusters_BP: Tensor) -> Decided:
-        return decided_inside(scores, clusters_BP, lambda c, which_b: self._candidates(scores, c, which_b, 1))
+        return self.rank(scores, clusters_BP, 1).best
 
     def rank(self, scores: ProbeScores, clusters_BP: Tensor, most: int) -> Ranked:
         """The highest probabilities of the routed heads, each of its own softmax; see `Decision.rank`."""

@@ -40,19 +40,6 @@ def best_of(score_BP: Tensor, identity_BP: Tensor, clusters_BP: Tensor) -> Decid
     return Decided(identity_B, score_B1.squeeze(1), cluster_B)
 
 
-def decided_inside(scores: ProbeScores, clusters_BP: Tensor, candidates: Candidates) -> Decided:
-    """The candidate of highest score over the routed clusters (B, P) of each probe, -1 for none."""
-    score_BP = torch.full(clusters_BP.shape, -torch.inf, device=clusters_BP.device)
-    identity_BP = torch.full_like(clusters_BP, -1)
-    for cluster, which_b, place_b in routed(clusters_BP):
-        identity_C = identities_of(scores, cluster)
-        for block, found_bT, class_bT in candidates(cluster, which_b):
-            best_b1, column_b1 = found_bT.max(1, keepdim=True)
-            where = which_b[block], place_b[block]
-            score_BP[where], identity_BP[where] = best_b1[:, 0], identity_C[class_bT.gather(1, column_b1)[:, 0]]
-    return best_of(score_BP, identity_BP, clusters_BP)
-
-
 def ranked_inside(scores: ProbeScores, clusters_BP: Tensor, most: int, candidates: Candidates) -> Ranked:
     """The best candidates over the routed clusters (B, P) of each probe, -1 for none; at most `most`."""
     b, p = clusters_BP.shape
@@ -66,11 +53,11 @@ def ranked_inside(scores: ProbeScores, clusters_BP: Tensor, most: int, candidate
             place = which_b[block][:, None], place_b[block][:, None] * most + columns_t
             score_BX[place], identity_BX[place] = best_bt, identity_C[class_bT.gather(1, order_bt)]
     score_BX, order_BX = score_BX.sort(dim=1, descending=True, stable=True)
-    identity_BX = identity_BX.gather(1, order_BX)
+    identity_BX, cluster_BX = identity_BX.gather(1, order_BX), clusters_BP.gather(1, order_BX // most)
     if scores.partition.overlapping and p > 1:  # an identity of two routed clusters counts at its better place
         earlier_BXX = torch.ones(p * most, p * most, dtype=torch.bool, device=score_BX.device).tril(-1)
         repeated_BX = ((identity_BX[:, :, None] == identity_BX[:, None]) & earlier_BXX).any(2)
         score_BX, order_BX = score_BX.masked_fill(repeated_BX, -torch.inf).sort(dim=1, descending=True, stable=True)
-        identity_BX = identity_BX.gather(1, order_BX)
+        identity_BX, cluster_BX = (table_BX.gather(1, order_BX) for table_BX in (identity_BX, cluster_BX))
     score_BT = score_BX[:, :most]
-    return Ranked(identity_BX[:, :most].masked_fill(score_BT.isneginf(), -1), score_BT)
+    return Ranked(identity_BX[:, :most].masked_fill(score_BT.isneginf(), -1), score_BT, cluster_BX[:, :most])

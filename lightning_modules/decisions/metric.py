@@ -17,7 +17,7 @@ from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules import local_metric
 from lightning_modules.decisions import evidence
 from lightning_modules.decisions.base import Decided, Decision, Ranked
-from lightning_modules.decisions.inside import decided_inside, identities_of, ranked_inside
+from lightning_modules.decisions.inside import identities_of, ranked_inside
 from lightning_modules.local_metric import LocalMetric
 from lightning_modules.scores import ProbeScores
 
@@ -97,7 +97,7 @@ class Metric(Decision):
 
     def decide(self, scores: ProbeScores, clusters_BP: Tensor) -> Decided:
         """Looks into the routed clusters only; see `Decision.decide`. The score is like a cosine, a little above."""
-        return decided_inside(scores, clusters_BP, lambda c, which_b: self._candidates(scores, c, which_b))
+        return self.rank(scores, clusters_BP, 1).best
 
     def rank(self, scores: ProbeScores, clusters_BP: Tensor, most: int) -> Ranked:
         """The candidates in order of their score, at most `candidates` of a routed cluster; see `Decision.rank`."""

@@ -19,9 +19,7 @@ class NearestMean(Decision):
     quick = True
 
     def decide(self, scores: ProbeScores, clusters_BP: Tensor) -> Decided:
-        cosine_B1, identity_B1 = scores.nearest_classes(1)
-        identity_B = identity_B1.squeeze(1)
-        return Decided(identity_B, cosine_B1.squeeze(1), scores.cluster_of_K[identity_B])
+        return self.rank(scores, clusters_BP, 1).best
 
     def decide_onnx(self, scores: OnnxScores, clusters: list[str] | None) -> tuple[str, str, str]:
         cosine_BP, identity_BP = scores.nearest_classes(2)  # two are looked for anyway, for the runner-up
@@ -30,4 +28,4 @@ class NearestMean(Decision):
 
     def rank(self, scores: ProbeScores, clusters_BP: Tensor, most: int) -> Ranked:
         cosine_BT, identity_BT = scores.nearest_classes(most)
-        return Ranked(identity_BT, cosine_BT)
+        return Ranked(identity_BT, cosine_BT, scores.cluster_of_K[identity_BT])

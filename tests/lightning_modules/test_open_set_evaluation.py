@@ -55,7 +55,7 @@ def test_answers_ranks_and_reached_clusters_are_those_of_plain_loops(world, whic
         cluster = (centres @ x).argmax()
         looked = identifier.partition.members(cluster) if which == "routed" else np.arange(K)
         order = sorted(looked, key=lambda k: -(means[k] @ x))
-        assert found.identity_N[n] == order[0]
+        assert found.decided.identity_B[n] == order[0]
         assert found.reached_N[n] == (truth in looked)
         rank = order.index(truth) + 1 if truth in looked else 0
         assert found.rank_N[n] == (rank if rank <= 20 else 0)
