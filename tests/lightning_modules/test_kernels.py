@@ -124,10 +124,11 @@ def test_low_rounds_gradients_and_no_loss_where_bfloat16_is_faster(chunks, slow)
         loss_B = fused_margin_softmax(x, w, target, ArcFace(), precision, 4 * 16 * 40 // chunks)
         found[precision] = (loss_B.detach(), *torch.autograd.grad(loss_B.sum(), (x, w)))
     assert torch.equal(found["low"][0], found["medium"][0])
-    for exact, rounded in zip(found["highest"][1:], found["low"][1:], strict=True):
+    for exact, medium, rounded in zip(*(found[precision][1:] for precision in found), strict=True):
         assert rounded.dtype == torch.float32
-        # 2^-9 is the most that one rounding changes; operands and results are rounded.
-        assert 1e-4 < float((rounded - exact).norm() / exact.norm()) < 3 * 2**-9
+        # 2^-9 is the most that one rounding changes; operands and results are rounded. A CPU with AMX rounds at medium.
+        medium_off, off = (float((got - exact).norm() / exact.norm()) for got in (medium, rounded))
+        assert 1e-4 < off < 3 * 2**-9 + medium_off
 
 
 def test_gradients_are_rounded_only_if_asked_for_and_if_that_is_faster_on_the_processor(slow):
