@@ -21,6 +21,7 @@ from datamodules.partitioners.samples import TrainingSamples
 BLOCK_ELEMENTS = 1 << 22  # of intermediate results: 16 MiB of float32
 LEARN_ROWS = 1 << 20  # samples that covariances are learned from; 2 GiB at D = 512
 SAMPLES_KEPT = 16  # of an identity: 3 kB in half precision at R = 96
+FACTORS_AT_ONCE = 32
 CACHE_BYTES = 1 << 28  # factors of metrics that are kept for the next probes
 
 
@@ -41,22 +42,22 @@ class LocalMetric:
     prior: int  # degrees of freedom that the covariance of all counts for
     _cache: dict[tuple[int, tuple[float, ...]], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
-    def covariance(self, identity: int) -> Tensor:
-        """(R, R) covariance of an identity, divided by its effective eigenvalue tr(W^2) / tr(W).
+    def covariances(self, identity_I: Tensor) -> Tensor:
+        """(I, R, R) covariances of identities, each divided by its effective eigenvalue tr(W^2) / tr(W).
 
         It is (sum of scatters + prior G) / (degrees of freedom + prior), the mean of the posterior under an inverse
         Wishart prior around the covariance G of all, with the scatters of its neighbours. After the division strengths
         mean the same for every identity, data set and R.
         """
-        near_j = self.near_Kj[identity]
-        near_j = near_j[near_j >= 0].long()
-        count_j = self.start_K[near_j + 1] - self.start_K[near_j]
-        end_j = count_j.cumsum(0)
-        index_n = torch.arange(int(end_j[-1]) if len(end_j) else 0, device=near_j.device)
-        index_n = index_n + (self.start_K[near_j] - end_j + count_j).repeat_interleave(count_j)
-        rows_nR = self.centred_NR[index_n].float()
-        freedom = int(count_j.sum()) - len(near_j)
-        return scaled((rows_nR.T @ rows_nR + self.prior * self.whole_RR) / (freedom + self.prior))
+        near_Ij = self.near_Kj[identity_I].long()
+        count_Ij = (self.start_K[near_Ij + 1] - self.start_K[near_Ij]).masked_fill(near_Ij < 0, 0)
+        place_m = torch.arange(int(count_Ij.amax()) if count_Ij.numel() else 0, device=near_Ij.device)
+        inside_Ijm = place_m < count_Ij[..., None]
+        index_Ijm = torch.where(inside_Ijm, self.start_K[near_Ij][..., None] + place_m, 0)
+        rows_InR = self.centred_NR[index_Ijm.flatten(1)].float() * inside_Ijm.flatten(1)[..., None]
+        freedom_I = count_Ij.sum(1) - (near_Ij >= 0).sum(1)
+        scatter_IRR = rows_InR.mT @ rows_InR + self.prior * self.whole_RR
+        return scaled(scatter_IRR / (freedom_I + self.prior)[:, None, None])
 
     def given_back(self, offset_NR: Tensor, identity_N: Tensor, strengths: tuple[float, ...]) -> Tensor:
         """(o' o - o' (I + strength W)^-1 o) / 2, at least 0: (S, N) halves of what the metric takes from |o|^2.
@@ -68,24 +69,32 @@ class LocalMetric:
             return found_SN
         sorted_N, order_N = identity_N.sort(stable=True)
         present, counts = torch.unique_consecutive(sorted_N, return_counts=True)
-        for identity, which_n in zip(present.tolist(), order_N.split(counts.tolist()), strict=True):
-            offset_nR = offset_NR[which_n]
-            offset_SRn = offset_nR.T.expand(len(strengths), -1, -1)
-            short_SRn = torch.linalg.solve_triangular(self._factor(identity, strengths), offset_SRn, upper=False)
-            found_SN[:, which_n] = (offset_nR.square().sum(1) - short_SRn.square().sum(1)) / 2
+        of_each = order_N.split(counts.tolist())
+        for start in range(0, len(present), FACTORS_AT_ONCE):
+            part = slice(start, start + FACTORS_AT_ONCE)
+            for factor_SRR, which_n in zip(self._factors(present[part], strengths), of_each[part], strict=True):
+                offset_nR = offset_NR[which_n]
+                offset_SRn = offset_nR.T.expand(len(strengths), -1, -1)
+                short_SRn = torch.linalg.solve_triangular(factor_SRR, offset_SRn, upper=False)
+                found_SN[:, which_n] = (offset_nR.square().sum(1) - short_SRn.square().sum(1)) / 2
         return found_SN
 
-    def _factor(self, identity: int, strengths: tuple[float, ...]) -> Tensor:
-        # Cholesky factors (S, R, R) of I + strength W.
-        factor_SRR = self._cache.get((identity, strengths))
-        if factor_SRR is None:
-            covariance_RR = self.covariance(identity)
-            by_strength_S11 = covariance_RR.new_tensor(strengths)[:, None, None]
-            unit_RR = torch.eye(len(covariance_RR), device=covariance_RR.device)
-            factor_SRR = torch.linalg.cholesky(unit_RR + by_strength_S11 * covariance_RR)
-            if len(self._cache) * factor_SRR.nbytes < CACHE_BYTES:
-                self._cache[identity, strengths] = factor_SRR
-        return factor_SRR
+    def _factors(self, identity_I: Tensor, strengths: tuple[float, ...]) -> list[Tensor]:
+        # Cholesky factors (S, R, R) of I + strength W for each identity.
+        keys = [(identity, strengths) for identity in identity_I.tolist()]
+        found = [self._cache.get(key) for key in keys]
+        if missing := [place for place, factor in enumerate(found) if factor is None]:
+            covariance_IRR = self.covariances(identity_I[missing])
+            by_strength_S11 = covariance_IRR.new_tensor(strengths)[:, None, None]
+            unit_RR = torch.eye(covariance_IRR.shape[-1], device=covariance_IRR.device)
+            made_ISRR = torch.linalg.cholesky(unit_RR + by_strength_S11 * covariance_IRR[:, None])
+            room = CACHE_BYTES // made_ISRR[0].nbytes - len(self._cache)
+            self._cache.update(
+                (keys[place], made) for place, made in zip(missing[: max(0, room)], made_ISRR, strict=False)
+            )
+            for place, made in zip(missing, made_ISRR, strict=True):
+                found[place] = made
+        return found
 
     def with_samples(self, cosine_N: Tensor, along_NR: Tensor, identity_N: Tensor, left_out_N: Tensor) -> Tensor:
         """(N,) highest cosine of a probe with a kept sample of an identity; -1 if there is none.
@@ -98,18 +107,16 @@ class LocalMetric:
             along_NR: the probe in the directions.
             left_out_N: int64 places in `centred_NR` of samples that do not count, -1 for none.
         """
-        found_N = torch.full_like(cosine_N, -1.0)
-        sorted_N, order_N = identity_N.sort(stable=True)
-        present, counts = torch.unique_consecutive(sorted_N, return_counts=True)
-        spans = self.start_K[present].tolist(), self.start_K[present + 1].tolist()
-        for identity, first, end, which_n in zip(present.tolist(), *spans, order_N.split(counts.tolist()), strict=True):
-            if first == end:
-                continue
-            part_nm = along_NR[which_n] @ self.centred_NR[first:end].float().T
-            place_n1 = (left_out_N[which_n] - first)[:, None]
-            part_nm = part_nm.masked_fill(torch.arange(end - first, device=place_n1.device) == place_n1, -torch.inf)
-            found_N[which_n] = (part_nm.amax(1) + self.mean_length_K[identity] * cosine_N[which_n]).clamp_min(-1)
-        return found_N
+        place_m, last = torch.arange(SAMPLES_KEPT, device=cosine_N.device), len(self.centred_NR) - 1
+        parts = []
+        for which_n in torch.arange(len(cosine_N)).split(BLOCK_ELEMENTS // (SAMPLES_KEPT * max(1, along_NR.shape[1]))):
+            identity_n = identity_N[which_n]
+            place_nm = self.start_K[identity_n][:, None] + place_m
+            not_nm = (place_nm >= self.start_K[identity_n + 1][:, None]) | (place_nm == left_out_N[which_n][:, None])
+            part_nm = (self.centred_NR[place_nm.clamp_max(last)].float() @ along_NR[which_n][..., None])[..., 0]
+            along_n = self.mean_length_K[identity_n] * cosine_N[which_n]
+            parts.append((part_nm.masked_fill(not_nm, -torch.inf).amax(1) + along_n).clamp_min(-1))
+        return torch.cat(parts) if parts else cosine_N
 
 
 def learn(
@@ -216,6 +223,7 @@ def _neighbours(of_kD: Tensor, class_means_KD: Tensor, freedom_K: Tensor, pool: 
 
 
 def scaled(covariance_RR: Tensor) -> Tensor:
-    """(R, R), a covariance divided by its effective eigenvalue tr(W^2) / tr(W)."""
-    effective = covariance_RR.square().sum() / covariance_RR.trace().clamp_min(1e-12)
-    return covariance_RR / effective.clamp_min(1e-12)
+    """(..., R, R) covariances, each divided by its effective eigenvalue tr(W^2) / tr(W)."""
+    trace = covariance_RR.diagonal(dim1=-2, dim2=-1).sum(-1)
+    effective = covariance_RR.square().sum((-2, -1)) / trace.clamp_min(1e-12)
+    return covariance_RR / effective.clamp_min(1e-12)[..., None, None]

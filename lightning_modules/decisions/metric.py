@@ -23,7 +23,7 @@ from lightning_modules.scores import ProbeScores
 
 logger = logging.getLogger(__name__)
 
-BLOCK_PROBES = 1024
+BLOCK_PROBES = 8192
 
 
 class Metric(Decision):

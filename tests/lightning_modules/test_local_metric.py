@@ -12,6 +12,10 @@ from datamodules.splits import Split
 from lightning_modules import local_metric
 
 
+def covariance(learned, identity):
+    return learned.covariances(torch.tensor([identity]))[0]
+
+
 def draw(classes=12, counts=(1, 2, 5, 9), dim=8, seed=0, spread=0.4):
     """Unit samples around unit centres, uneven in number and in direction: (N, D), (N,), (C, D) class means."""
     random = np.random.default_rng(seed)
@@ -29,7 +33,7 @@ def learn(rows, labels, means, **arguments):
 
 
 def covariances(learned):
-    return torch.stack([learned.covariance(identity) for identity in range(len(learned.near_Kj))])
+    return torch.stack([covariance(learned, identity) for identity in range(len(learned.near_Kj))])
 
 
 def by_hand(rows, labels, means, basis, centre, pool, prior):
@@ -108,7 +112,7 @@ def test_what_is_given_back_is_a_quadratic_form_of_an_inverse_and_never_negative
     found_SN = learned.given_back(offset_NR, identity_N, (0.5, 3.0)).numpy()
     for s, strength in enumerate((0.5, 3.0)):
         for n, (o, c) in enumerate(zip(offset_NR.numpy().astype(np.float64), identity_N.tolist(), strict=True)):
-            inverse = np.linalg.inv(np.eye(8) + strength * learned.covariance(c).numpy().astype(np.float64))
+            inverse = np.linalg.inv(np.eye(8) + strength * covariance(learned, c).numpy().astype(np.float64))
             assert found_SN[s, n] == pytest.approx((o @ o - o @ inverse @ o) / 2, abs=1e-4)
     assert (found_SN >= 0).all()
     again = learned.given_back(offset_NR[:3], identity_N[:3], (0.5, 3.0))  # from kept factors
@@ -141,10 +145,10 @@ def test_identities_that_give_nothing_are_in_no_covariance():
     one = learn(rows, labels, means, donor_K=donor)
     assert set(one.near_Kj[one.near_Kj >= 0].tolist()) <= set(range(0, 12, 2))
     alone = learn(rows[labels % 2 == 0], labels[labels % 2 == 0], means)
-    for covariance in (one.covariance(3), alone.covariance(3)):
-        assert torch.isfinite(covariance).all()
-    turned = one.basis_DR @ one.covariance(3) @ one.basis_DR.T
-    torch.testing.assert_close(turned, alone.basis_DR @ alone.covariance(3) @ alone.basis_DR.T, atol=1e-3, rtol=0)
+    for matrix_RR in (covariance(one, 3), covariance(alone, 3)):
+        assert torch.isfinite(matrix_RR).all()
+    turned = one.basis_DR @ covariance(one, 3) @ one.basis_DR.T
+    torch.testing.assert_close(turned, alone.basis_DR @ covariance(alone, 3) @ alone.basis_DR.T, atol=1e-3, rtol=0)
 
 
 def test_many_samples_are_thinned_evenly(monkeypatch):
@@ -169,7 +173,7 @@ def test_people_enrolled_later_have_the_covariance_of_those_learned_at_once():
         assert {i for i in one if i >= 0} == {i for i in other if i >= 0}
     for identity in range(8, 12):
         one, other = (
-            learned.basis_DR @ learned.covariance(identity) @ learned.basis_DR.T for learned in (found, at_once)
+            learned.basis_DR @ covariance(learned, identity) @ learned.basis_DR.T for learned in (found, at_once)
         )
         torch.testing.assert_close(one, other, atol=5e-3, rtol=5e-3)  # samples are kept in half precision
 

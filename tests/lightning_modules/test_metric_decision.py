@@ -45,6 +45,10 @@ class World:
         return np.mean(identifier.identify(self.test[0]).index == self.test[1])
 
 
+def covariance(learned, identity):
+    return learned.covariances(torch.tensor([identity]))[0]
+
+
 def make_world(n_train=8, seed=0, rotation=None, k=K):
     random = np.random.default_rng(seed)
     centres = normalise_rows(random.standard_normal((k, D)))
@@ -86,7 +90,7 @@ def test_a_decision_is_what_its_formula_says():
             for k in sorted(members, key=lambda k: -(x[b] @ world.means_KD[k]))[:10]:
                 own, cosine = rows[labels == k], float(x[b] @ world.means_KD[k])
                 o = basis.T @ (x[b] - t * world.means_KD[k])
-                inverse = np.linalg.inv(np.eye(8) + made.strength * made._local.covariance(k).double().numpy())
+                inverse = np.linalg.inv(np.eye(8) + made.strength * covariance(made._local, k).double().numpy())
                 pair = (np.linalg.norm(own.sum(0)) ** 2 - len(own)) / len(own)
                 tight = (pair + 4 * t**2) / (len(own) - 1 + 4) / t**2
                 length = np.linalg.norm(own.mean(0))
@@ -212,7 +216,7 @@ def test_training_samples_are_scored_against_their_class_without_them():
         others = rows[(labels == label) & (np.arange(len(rows)) != odd[b])]
         mean, n = others.mean(0) / np.linalg.norm(others.mean(0)), len(others)
         o = (x - t * mean) @ basis
-        inverse = np.linalg.inv(np.eye(8) + learned.covariance(int(label)).double().numpy())
+        inverse = np.linalg.inv(np.eye(8) + covariance(learned, int(label)).double().numpy())
         pair = (np.linalg.norm(others.sum(0)) ** 2 - n) / n
         tight = (pair + 4 * t**2) / (n - 1 + 4) / t**2
         whole = others.mean(0)
