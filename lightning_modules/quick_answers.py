@@ -6,6 +6,7 @@ Axes: B probes, Q rows compared again, D embedding dimension, R directions, S ro
 
 import faiss
 import numpy as np
+import torch
 
 from datamodules.partitioners.base import Partition
 from lightning_modules.indexes.base import IndexSearch
@@ -13,13 +14,14 @@ from lightning_modules.indexes.faiss_search import inverted_lists, products
 from lightning_modules.scores import Heads
 
 CANDIDATES = 16  # rows of a head that are compared again, unrounded
+BATCHED = 8  # probes of a cluster from which on a matrix product of them takes less time than their searches
 
 
 class QuickAnswers:
     """Nearest class mean of an index, then the best row of its cluster, in calls that read as little as they can.
 
-    The head of the cluster is searched in 8-bit codes, a quarter of the bytes, and its best 16 rows again. Scores are
-    exact cosines.
+    The head of the cluster is searched in 8-bit codes, a quarter of the bytes, or for many probes in the directions of
+    the index, and its best 16 rows again. Scores are exact cosines.
 
     Args:
         heads: linear, with one row for each identity; None answers the nearest class mean.
@@ -31,11 +33,11 @@ class QuickAnswers:
         self.cluster_of = np.append(partition.cluster_of, -1).astype(np.int64)
         if heads is not None:
             self.rows_SD = np.ascontiguousarray(heads.linear("quick answers").numpy())
-            self.identity_of = np.append(heads.identity_S.numpy(), -1)
-            coded_SR = self.rows_SD if search.map_DR is None else self.rows_SD @ search.map_DR
-            self.cells = faiss.IndexFlatIP(coded_SR.shape[1])  # never searched: the cluster is known
-            self.cells.add(np.zeros((partition.n_clusters, coded_SR.shape[1]), np.float32))
-            self.lists = inverted_lists(coded_SR, self.cells, self.cluster_of[self.identity_of[:-1]], "int8")
+            self.identity_of, self.starts = np.append(heads.identity_S.numpy(), -1), heads.starts
+            self.coded_SR = self.rows_SD if search.map_DR is None else self.rows_SD @ search.map_DR
+            self.cells = faiss.IndexFlatIP(self.coded_SR.shape[1])  # never searched: the cluster is known
+            self.cells.add(np.zeros((partition.n_clusters, self.coded_SR.shape[1]), np.float32))
+            self.lists = inverted_lists(self.coded_SR, self.cells, self.cluster_of[self.identity_of[:-1]], "int8")
 
     def __call__(self, unit_BD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(B,) int64 identities, float32 scores and int64 clusters of (B, D) contiguous float32 unit probes."""
@@ -47,11 +49,23 @@ class QuickAnswers:
         if self.rows_SD is None:
             return nearest_B, cosine_BQ[probe_B, best_B], cluster_B
         coded_BR = unit_BD if self.search.map_DR is None else unit_BD @ self.search.map_DR
-        no_cosine_B1 = np.zeros((len(unit_BD), 1), np.float32)
-        _, place_BQ = self.lists.search_preassigned(coded_BR, CANDIDATES, cluster_B[:, None], no_cosine_B1)
+        place_BQ = self._best_rows(coded_BR, cluster_B)
         score_BQ = products(unit_BD, self.rows_SD, place_BQ)
         best_B = score_BQ.argmax(1)
         return self.identity_of[place_BQ[probe_B, best_B]], score_BQ[probe_B, best_B], cluster_B
+
+    def _best_rows(self, coded_BR: np.ndarray, cluster_B: np.ndarray) -> np.ndarray:
+        # (B, Q) int64 places of the best rows of the head of each probe's cluster, -1 fills up.
+        if len(coded_BR) < BATCHED or len(coded_BR) < BATCHED * len(found := np.unique(cluster_B)):
+            no_cosine_B1 = np.zeros((len(coded_BR), 1), np.float32)
+            return self.lists.search_preassigned(coded_BR, CANDIDATES, cluster_B[:, None], no_cosine_B1)[1]
+        place_BQ = np.full((len(coded_BR), CANDIDATES), -1, np.int64)
+        for cluster in found[found >= 0]:
+            which_b, start, end = np.flatnonzero(cluster_B == cluster), self.starts[cluster], self.starts[cluster + 1]
+            product_bC = torch.from_numpy(coded_BR[which_b]) @ torch.from_numpy(self.coded_SR[start:end]).T
+            best_bq = product_bC.topk(min(CANDIDATES, end - start), dim=1, sorted=False).indices.numpy()
+            place_BQ[which_b, : best_bq.shape[1]] = start + best_bq
+        return place_BQ
 
 
 def unit_rows(probes_BD: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

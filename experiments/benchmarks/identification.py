@@ -13,14 +13,13 @@ import faiss
 import numpy as np
 import torch
 
-from datamodules.class_means import class_means, normalise_rows
-from datamodules.embedding_set import EmbeddingSet
+from datamodules.class_means import normalise_rows
 from datamodules.errors import InputError
 from datamodules.partitioners.kmeans import KMeansPartitioner
-from datamodules.splits import Split
 from experiments.benchmarks.config import Bench, Group
 from experiments.benchmarks.measurement import Skipped, measure_in_turn, record, seconds, with_peak_memory
 from experiments.benchmarks.synthetic_data import class_means_of, probes_of
+from experiments.enrolment.original import open_original
 from lightning_modules.decisions.argmax import Argmax
 from lightning_modules.identifier import Identifier
 from lightning_modules.indexes.base import ClassIndex
@@ -47,11 +46,11 @@ class IdentificationBenchmark(Group):
     Ours is `Identifier.identify`, from probe to name. faiss searches the class means for the nearest one. `faiss_ivf`
     has the cells, codes and fall-back of our index (of `ivf` if ours has none). Every index looks into as little as
     gives the agreement asked for: ours of its answers with those of exact routing, faiss's of its nearest class mean
-    with that of IndexFlatIP. So does the fall-back of `ivf`. Heads are class means perturbed at random.
+    with that of IndexFlatIP. So does the fall-back of `ivf`.
 
     Args:
-        n_identities: sizes of synthetic sets.
-        data: folders of EmbeddingSets; the last image of an identity is a probe, the others give its class mean.
+        n_identities: sizes of synthetic sets, whose heads are class means perturbed at random.
+        identifiers: folders of trained Identifiers; the probes are test samples of their data.
         batches: values of B.
         ours: indexes of ours to try: exact, clusters, ivf.
         head_noise: length of the random vector that a row of a head differs by. 0.3 is a median cosine of 0.958 with
@@ -64,7 +63,7 @@ class IdentificationBenchmark(Group):
     """
 
     n_identities: list[int]
-    data: Sequence[str] = ()
+    identifiers: Sequence[str] = ()
     batches: Sequence[int] = (1, 1024)
     ours: Sequence[str] = ("ivf",)
     head_noise: float = 0.3
@@ -84,27 +83,26 @@ class IdentificationBenchmark(Group):
         """See `Group.measure`."""
         seed = bench.cfg.seed
         for k in self.n_identities:
-            probes = probes_of(k, self.dim, seed, min(self.n_probes, k))
-            yield from self._people("synthetic", class_means_of(k, self.dim, seed), *probes, seed)
-        for path in self.data:
-            yield from self._people(Path(path).name, *real_people(path, self.n_probes, seed), seed)
+            means_KD, flat = viewed(class_means_of(k, self.dim, seed))
+            identifier = identifier_of(means_KD, max(1, k // self.per_cluster), seed, self.head_noise)
+            heads = f"class means, perturbed at random by {self.head_noise}"
+            yield from self._people(identifier, flat, *probes_of(k, self.dim, seed, min(self.n_probes, k)), heads)
+        for path in self.identifiers:
+            trained = replace(Identifier.load(path), index=None, threshold=None)
+            _, flat = viewed(trained.class_means_KD.numpy())
+            yield from self._people(trained, flat, *probes_of_data(path, trained, self.n_probes, seed), "trained", path)
 
     def _people(
-        self, data: str, means_KD: np.ndarray, probes_BD: np.ndarray, who_B: np.ndarray, seed: int
-    ) -> Iterator[dict[str, Any] | Skipped]:
-        # Our class means are a view of the flat index's, which saves a copy of several gigabytes.
-        (k, dim), flat = means_KD.shape, faiss.IndexFlatIP(means_KD.shape[1])
-        flat.add(means_KD)
-        means_KD = faiss.rev_swig_ptr(flat.get_xb(), k * dim).reshape(k, dim)
-        unit_BD = normalise_rows(probes_BD)
+        self, identifier: Identifier, flat: Any, probes_BD: np.ndarray, who_B: np.ndarray, heads: str,
+        data: str = "synthetic",
+    ) -> Iterator[dict[str, Any] | Skipped]:  # fmt: skip
+        k, unit_BD = len(identifier.identities), normalise_rows(probes_BD)
         nearest_B = flat.search(unit_BD, 1)[1][:, 0]
-        identifier = identifier_of(means_KD, max(1, k // self.per_cluster), seed, self.head_noise)
         exact_B = identifier.identify(probes_BD).index
         for name in self.ours:
             found, alike, facts = self._smallest(identifier, name, probes_BD, exact_B)
             facts |= {
-                "data": data, "heads": f"class means, perturbed at random by {self.head_noise}",
-                "exact_below": EXACT_BELOW,
+                "data": Path(data).name, "heads": heads, "exact_below": EXACT_BELOW,
                 "accuracy": 100 * float((found.identify(probes_BD).index == who_B).mean()),
                 "theirs_accuracy": 100 * float((nearest_B == who_B).mean()), "our_index": name, "agreement": alike,
                 "clusters": identifier.partition.n_clusters,
@@ -168,17 +166,24 @@ class IdentificationBenchmark(Group):
         return record("identify", k, batch, "highest", baseline, "ms", taken["ours"], taken["theirs"], **facts)
 
 
-def real_people(path: str, n_probes: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Class means and probes of an EmbeddingSet: (K, D) and (B, D) float32, and (B,) identities of the probes."""
-    people = EmbeddingSet.open(Path(path))
-    labels_N = np.asarray(people.labels)
-    last_N = np.r_[labels_N[1:] != labels_N[:-1], True]
-    last_N &= np.bincount(labels_N)[labels_N] > 1  # a single image gives the class mean
-    rows_R = np.flatnonzero(~last_N)
-    means_KD = class_means(people.embeddings, Split(rows_R, labels_N[rows_R]), len(people.identities))
-    rows_P = np.flatnonzero(last_N)
-    probes_B = np.random.default_rng([seed, 5]).permutation(rows_P)[:n_probes]
-    return means_KD, np.asarray(people.embeddings[probes_B], np.float32), labels_N[probes_B]
+def viewed(means_KD: np.ndarray) -> tuple[np.ndarray, Any]:
+    """faiss's own copy of (K, D) float32 class means, and its flat index: one of several gigabytes is enough."""
+    flat = faiss.IndexFlatIP(means_KD.shape[1])
+    flat.add(means_KD)
+    return faiss.rev_swig_ptr(flat.get_xb(), means_KD.size).reshape(means_KD.shape), flat
+
+
+def probes_of_data(path: str, trained: Identifier, n_probes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """At most so many test samples of the data an identifier was trained on, (B, D) float32 and (B,) identities.
+
+    Raises InputError: the data are not there any more.
+    """
+    original = open_original(trained)
+    if original.missing:
+        raise InputError(f"{path}: {original.missing}", "an identifier whose data are there", "train it again")
+    test = original.of(original.splits.test, trained)
+    drawn_B = np.random.default_rng([seed, 5]).permutation(len(test))[:n_probes]
+    return np.asarray(original.embedding_set.embeddings[test.rows[drawn_B]], np.float32), test.labels[drawn_B]
 
 
 def _settings(k: int, wide: bool) -> list[tuple[float, int]]:

@@ -4,8 +4,10 @@
 import io
 import json
 import math
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import faiss
 import numpy as np
@@ -17,15 +19,19 @@ from rich.console import Console
 from torch.nn import functional as F
 
 from datamodules.class_means import normalise_rows
-from datamodules.embedding_set import EmbeddingSet
+from datamodules.errors import InputError
+from datamodules.synthetic import SyntheticIdentities
 from experiments.benchmarks import baselines, identification
 from experiments.benchmarks import head as head_module
+from experiments.benchmarks.identification import IdentificationBenchmark
 from experiments.benchmarks.machine import describe
 from experiments.benchmarks.measurement import Taken, measure_in_turn, record, seconds
 from experiments.benchmarks.our_training import samples_per_second
 from experiments.benchmarks.partitioning import inertia
 from experiments.benchmarks.summary import frame, line, markdown, ratio_figure, terminal_table
 from experiments.benchmarks.synthetic_data import class_means_of, probes_of
+from experiments.enrolment.original import open_original
+from lightning_modules.identifier import Identifier
 from lightning_modules.indexes.clusters import Clusters
 from lightning_modules.indexes.ivf import InvertedFile
 from lightning_modules.losses.arcface import ArcFaceValueOnly
@@ -301,12 +307,24 @@ def test_bare_faiss_gives_the_nearest_class_means_that_our_index_finds(index):
     assert found_B.tolist() == ours.scores(torch.from_numpy(probes_BD)).nearest_classes(1)[1][:, 0].tolist()
 
 
-def test_the_last_image_of_a_real_person_is_the_probe(tmp_path):
-    rows = np.eye(4, dtype=np.float32)[[0, 0, 1, 2, 2, 3]]
-    EmbeddingSet.write(tmp_path / "set", rows, [0, 0, 0, 1, 1, 2], ["a", "b", "c"])
-    means_KD, probes_BD, who_B = identification.real_people(str(tmp_path / "set"), 9, 0)
-    np.testing.assert_allclose(means_KD, np.eye(4)[[0, 2, 3]])
-    assert {who: probe.argmax() for who, probe in zip(who_B.tolist(), probes_BD, strict=True)} == {0: 1, 1: 2}
+def test_a_trained_identifier_is_measured_with_the_test_samples_of_its_data(call, tmp_path):
+    folder = SyntheticIdentities(40, 16, samples_per_identity=10).write(tmp_path / "set").path
+    ended = call(
+        "train", "data=embedding_set", f"data.path={folder}", "scenario=clustered_nearest", "n_subnets=2",
+        "trainer.max_epochs=2", "init=prototype", f"out={tmp_path / 'identifier'}",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    trained = Identifier.load(tmp_path / "identifier")
+    probes_BD, who_B = identification.probes_of_data("", trained, 10**6, 0)
+    assert len(who_B) == open_original(trained).splits.test.labels.size and set(who_B) <= set(range(40))
+    assert (trained.identify(probes_BD).index == who_B).mean() > 0.7
+    group = IdentificationBenchmark([], [str(tmp_path / "identifier")], [1], repeats=1, dim=16, against=["faiss_flat"])
+    (found,) = group.measure(SimpleNamespace(cfg=SimpleNamespace(seed=0)))
+    assert found["heads"] == "trained" and found["data"] == "identifier" and found["classes"] == 40
+    assert found["accuracy"] == pytest.approx(100 * (trained.identify(probes_BD).index == who_B).mean(), abs=2)
+    lost = replace(trained, provenance={})
+    with pytest.raises(InputError, match="does not say which data"):
+        identification.probes_of_data("x", lost, 9, 0)
 
 
 @pytest.mark.parametrize(
