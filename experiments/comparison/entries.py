@@ -17,7 +17,7 @@ from datamodules.embedding_set import EmbeddingSet
 from experiments.command_line.choices import files, load_node, short_name
 from experiments.comparison.data import check_names
 from experiments.comparison.rows import check_known, scenario_of_row, split_row
-from experiments.comparison.scenarios import KINDS, TRAIN_VAL, Scenario, check_refit
+from experiments.comparison.scenarios import KINDS, TRAIN_VAL, Scenario
 from lightning_modules.baselines.base import Baseline
 
 ALL = ("*", "partitioner=*", "loss=*", "init=*", "router=*", "decision=*")
@@ -59,7 +59,6 @@ def load_entries(names: Any, cfg: DictConfig) -> Entries:
     """
     names = list(ALL) if names == "all" else [names] if isinstance(names, str) else list(names)
     check_names(names)
-    check_refit(cfg.refit)
     entries = Entries([], [], {})
     for name, asked in expand_names(names).items():
         try:
