@@ -24,7 +24,10 @@ THERE = {
 # Lists of files of a group.
 NAMES = {"metrics": "metric", "miners": "miner", "methods": "label_method"}
 # Keys with a few values, the default first.
-WORDS = {"refit": (None, "train_val"), "faces": ("all", "main"), "format": ("onnx", "huggingface", "faiss")}
+WORDS = {
+    "refit": (None, "train_val"), "evaluate": ("test", "validation"), "faces": ("all", "main"),
+    "format": ("onnx", "huggingface", "faiss"),
+}  # fmt: skip
 
 
 def check_inputs(cfg: DictConfig) -> EmbeddingSet | None:

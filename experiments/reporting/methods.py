@@ -150,6 +150,9 @@ def partition_order(names: Iterable[str]) -> list[str]:
     return known_first(names, ("no_distribution", "single", "random", "kmeans"))
 
 
+VALIDATION = " (validation images)"  # end of the name of a data set with evaluate=validation
+
+
 def is_synthetic(dataset: str) -> bool:
     """Whether a data set is generated: its name starts with "synthetic"."""
     return str(dataset).lower().startswith("synthetic")

@@ -78,6 +78,8 @@ WRONG = [
     (enrol, ["identifier=x"], "none of embeddings=, images=, remove=, move=; expected one of them; cure: "),
     (export, ["out=x"], "none of identifier=, embeddings=; expected one of them; cure: "),
     (compare, "metrics=[confident]", "metric 'confident'; expected one of confident_accuracy; cure: "),
+    (compare, "evaluate=val", "evaluate=val; expected one of test, validation; cure: set evaluate"),
+    (compare, ["evaluate=validation", "refit=train_val"], "refit= beside evaluate=validation; expected one of them"),
     (train, "refit=yes", "refit=yes; expected one of null, train_val; cure: "),
     (train_facenet, "miners=[semi]", "miner 'semi'; expected one of batch_all, batch_hard, semi_hard; cure: "),
     (train_facenet, "miners=[semi_hard,semi_hard]", "miners = ['semi_hard', 'semi_hard']; expected some of batch_all,"),
