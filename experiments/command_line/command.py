@@ -67,7 +67,7 @@ def command(
                     get_method(check)(cfg, opened)
                 codes.append(_run(work, cfg))
                 return get_method(value)() if value else None
-            return math.nan if value else None  # a run of a multirun that failed
+            return -math.inf if value else None  # a run of a multirun that failed; NaN would end Optuna's sweep
 
         # Hydra prints errors in its own way and exits with 1; with this variable it raises them, and we print one line.
         os.environ["HYDRA_FULL_ERROR"] = "1"

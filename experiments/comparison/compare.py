@@ -67,8 +67,8 @@ def compare(cfg: DictConfig) -> int:
         with progress.stage("results to the logger"):
             instantiate(cfg.logger).summarise(run.path.name, run.path, config, table, figures)
 
-    first = next((one.name for one in (*entries.scenarios, *entries.baselines)), None)
-    multirun.ends(run.path, table.loc[table["scenario"] == first, "f1"].mean())
+    names = [one.name for one in entries.scenarios] + [one.name for one in entries.baselines]
+    multirun.ends(run.path, table.loc[table["scenario"].isin(names[:1]), "f1"].mean())
     console.print(terminal_table(table))
     if len(skipped):
         console.print(skipped_table(skipped))

@@ -35,13 +35,13 @@ def begins() -> None:
 
 
 def value() -> float:
-    """What a sweeper may maximise: mean macro F1 in percent of the first scenario of the last run; NaN if it failed."""
-    return _values[0] if _values else math.nan
+    """What a sweeper may maximise: mean macro F1 in percent of the first scenario of the last run; none is -inf."""
+    return _values[0] if _values else -math.inf
 
 
 def ends(run_folder: Path, value: float) -> None:
     """A run has written its report."""
-    _values[:] = [float(value)]
+    _values[:] = [float(value)] if value == value else []
     if in_multirun():
         hydra = HydraConfig.get()
         _finished[run_folder] = hydra.runtime.choices.get("sweep"), set(hydra.overrides.task)

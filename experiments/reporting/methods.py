@@ -162,7 +162,8 @@ def data_title(dataset: str, extractor: str = "") -> str:
     """The title of a data set, with the extractor unless empty, such as "lfw, edgeface"."""
     name = str(dataset)
     if is_synthetic(name):
-        name = "synthetic identities" if name.lower() == "synthetic" else f"{name} (synthetic)"
+        plain = name.lower() in ("synthetic", f"synthetic{VALIDATION}")
+        name = f"synthetic identities{name[9:]}" if plain else f"{name} (synthetic)"
     return f"{name}, {extractor}" if extractor else name
 
 
