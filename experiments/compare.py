@@ -6,7 +6,7 @@ from experiments.comparison.config import CompareConfig
 
 main = command(
     "compare", CompareConfig, "experiments.comparison.compare.compare", "experiments.comparison.multirun.merge",
-    "experiments.comparison.data.check_early",
+    "experiments.comparison.data.check_early", "experiments.comparison.multirun.value",
 )  # fmt: skip
 
 if __name__ == "__main__":

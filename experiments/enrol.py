@@ -32,7 +32,9 @@ class EnrolConfig:
     device: str = "cpu"  # where the extractor and the accuracy are computed
 
 
-main = command("enrol", EnrolConfig, "experiments.enrolment.enrol.enrol")
+main = command(
+    "enrol", EnrolConfig, "experiments.enrolment.enrol.enrol", check="experiments.enrolment.request.check_request"
+)
 
 if __name__ == "__main__":
     main()

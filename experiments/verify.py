@@ -34,9 +34,11 @@ class VerifyConfig:
     runs_dir: str = "runs"  # where run folders lie
 
     @staticmethod
-    def unneeded(cfg: DictConfig) -> tuple[str, ...]:
-        """Keys that may be missing."""
-        return ("extractor",) if cfg.source is None else ("data.path", "pairs")
+    def unneeded(cfg: DictConfig) -> tuple[tuple[str, ...], str]:
+        """Keys of no use beside the others, and why."""
+        if cfg.source is None:
+            return ("extractor", "alignment"), "without source= the data are embeddings already"
+        return ("data.path", "pairs"), "source= has its own pictures and pairs"
 
 
 main = command("verify", VerifyConfig, "experiments.verification.verify.verify_set")

@@ -6,6 +6,7 @@ or SIGTERM.
 """
 
 import logging
+import math
 import os
 import re
 import signal
@@ -35,7 +36,8 @@ from experiments.command_line.words import for_hydra
 
 
 def command(
-    config_name: str, schema: type, work: str, after_multirun: str | None = None, check: str | None = None
+    config_name: str, schema: type, work: str, after_multirun: str | None = None, check: str | None = None,
+    value: str | None = None,
 ) -> Callable[[], None]:  # fmt: skip
     """Makes a command: a function without arguments that ends the process with an exit code.
 
@@ -47,6 +49,7 @@ def command(
             imported after keys and inputs are checked, so that --help and wrong input are answered at once.
         after_multirun: dotted name of a function without arguments that is called after the last run of a multirun.
         check: dotted name, in a module that imports nothing heavy, of a function of a config and its EmbeddingSet.
+        value: dotted name of a function without arguments: after a run, the number that Hydra's sweeper gets.
     """
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
 
@@ -54,7 +57,7 @@ def command(
         codes: list[int | None] = []
         multirun = False
 
-        def task(cfg: DictConfig) -> None:
+        def task(cfg: DictConfig) -> float | None:
             nonlocal multirun
             multirun = HydraConfig.get().mode == RunMode.MULTIRUN
             with multirun_goes_on(codes), errors_as_one_line():  # before Hydra prints a line of its own
@@ -63,6 +66,8 @@ def command(
                 if check:
                     get_method(check)(cfg, opened)
                 codes.append(_run(work, cfg))
+                return get_method(value)() if value else None
+            return -math.inf if value else None  # a run of a multirun that failed; NaN would end Optuna's sweep
 
         # Hydra prints errors in its own way and exits with 1; with this variable it raises them, and we print one line.
         os.environ["HYDRA_FULL_ERROR"] = "1"

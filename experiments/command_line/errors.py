@@ -40,13 +40,16 @@ def errors_as_one_line(schema: type | None = None, command: str = "") -> Iterato
 
 
 def refuse_missing(schema: type, cfg: DictConfig) -> None:
-    """Refuses, with an `InputError`, a configuration without a value that must be given.
+    """Refuses, with an `InputError`, a configuration without a value that must be given, or with one of no use.
 
-    A schema may have a function `unneeded`, of the configuration, that names keys which this one can do without.
+    A schema may have a function `unneeded` of the configuration: keys which this one has no use for, and the reason.
     """
+    unneeded, why = schema.unneeded(cfg) if hasattr(schema, "unneeded") else ((), "")
+    for key in unneeded:
+        if OmegaConf.select(cfg, key) is not None:
+            raise InputError(f"{key}=, although {why}", f"no {key}=", "leave it out")
     # The crops of an alignment without a size get that of the extractor.
-    spared = {"alignment.image_size", *(schema.unneeded(cfg) if hasattr(schema, "unneeded") else ())}
-    missing = sorted(OmegaConf.missing_keys(cfg) - spared)
+    missing = sorted(OmegaConf.missing_keys(cfg) - {"alignment.image_size", *unneeded})
     if missing:
         from experiments.command_line.keys_page import about  # late: only an error needs it
 

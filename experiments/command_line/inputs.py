@@ -6,7 +6,8 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.embedding_set import EmbeddingSet
-from datamodules.errors import InputError
+from datamodules.errors import InputError, nearest
+from experiments.command_line.choices import files, load_node
 
 OPEN = "datamodules.embedding_set.EmbeddingSet.open"
 # Keys whose folder or file must be there, what it is, and what is inside, whichever of the files.
@@ -20,19 +21,44 @@ THERE = {
     "data.path": ("a file NAME.arff with its NAME.xml, or NAME.mat", ""),
     "source.root": ("a folder of pictures or record files", ""),
 }
+# Lists of files of a group.
+NAMES = {"metrics": "metric", "miners": "miner", "methods": "label_method"}
+# Keys with a few values, the default first.
+WORDS = {
+    "refit": (None, "train_val"), "evaluate": ("test", "validation"), "faces": ("all", "main"),
+    "format": ("onnx", "huggingface", "faiss"),
+}  # fmt: skip
 
 
 def check_inputs(cfg: DictConfig) -> EmbeddingSet | None:
     """The EmbeddingSet of `data.path`, if the data are one; its values are unchecked.
 
-    Refuses, with an `InputError`, an input that is not there or cannot be opened, and an output that is there.
+    Refuses, with an `InputError`, an input that is not named, not there or cannot be opened, and an output that is
+    there.
     """
     data, opened = cfg.get("data"), None
     named = isinstance(data, DictConfig) and data.get("_target_") == OPEN and not OmegaConf.is_missing(data, "path")
     if named and not cfg.get("run"):
         opened = EmbeddingSet.open(str(data.path), check_values=False)
-    if cfg.get("embeddings") is not None and cfg.get("images") is not None:
-        raise InputError("both embeddings= and images=", "one of them", "give them in two commands")
+    if "embeddings" in cfg:  # of identify, enrol and export
+        keys = [key for key in ("embeddings", "images", "remove", "move") if key in cfg]
+        keys = keys if "images" in keys else ["identifier", *keys]
+        given = [key for key in keys if cfg[key] is not None]
+        if given[:2] == keys[:2]:
+            raise InputError(f"both {'= and '.join(given[:2])}=", "one of them", "give them in two commands")
+        if not given:
+            raise InputError(f"none of {'=, '.join(keys)}=", "one of them", "add one, see --help")
+    for key, words in WORDS.items():
+        if (value := cfg.get(key, words[0])) not in words:
+            known = [word or "null" for word in words]
+            raise InputError(f"{key}={value}", f"one of {', '.join(known)}", nearest(str(value), known, f"set {key}"))
+    for key, group in NAMES.items():
+        if key in cfg:
+            names = list(cfg[key])
+            for name in names:
+                load_node(group, name)
+            if len(set(names)) < len(names) or (not names and key != "metrics"):
+                raise InputError(f"{key} = {names}", f"some of {', '.join(files(group))}, each once", f"set {key}")
     for key, (expected, inside) in THERE.items():
         value = OmegaConf.select(cfg, key)
         for one in value if OmegaConf.is_list(value) else [] if value is None else [value]:

@@ -94,6 +94,7 @@ def _fit_and_evaluate(
     data, labels = coordinator.data(cell), coordinator.labels(cell)
     embedding_set, splits = data.embedding_set, data.splits
     records: list[dict[str, Any]] = []  # of networks that the baseline trains itself
+    nothing = Split(np.zeros(0, np.int64), np.zeros(0, np.int32))
 
     def train_network(module: SubNetwork, targets_K: np.ndarray | None, stream: int) -> None:
         """As a sub-network is trained: same settings, same tracking; but without checkpoints."""
@@ -105,7 +106,7 @@ def _fit_and_evaluate(
             key=hashlib.sha256(f"{json.dumps(entry.node)}{cell}".encode()).hexdigest()[:12],
             facts={**labels, "scenario": entry.name},
         )  # fmt: skip
-        train, nothing = Split(splits.train.rows, labels_N), Split(np.zeros(0, np.int64), np.zeros(0, np.int32))
+        train = Split(splits.train.rows, labels_N)
         size = batch_size(recipe.trainer["batch_size"], len(train))
         batches = ClusterDataModule(embedding_set.embeddings, train, nothing, size, cell.seed, stream)
         result = fit(job, module, batches, resume=False)
@@ -116,7 +117,7 @@ def _fit_and_evaluate(
     identifiers = [coordinator.identifier(cell, scenario) for scenario in scenarios]
     task = BaselineTask(
         train=data.train_samples,
-        val=TrainingSamples(embedding_set.embeddings, splits.val),
+        val=TrainingSamples(embedding_set.embeddings, nothing if coordinator.validation else splits.val),
         class_means_KD=data.class_means_KD,
         n_subnets=cell.n_subnets,
         seed=cell.seed,

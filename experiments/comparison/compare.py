@@ -38,7 +38,7 @@ def compare(cfg: DictConfig) -> int:
 
     entries = usable_entries(entries, cfg, data)
     of_baselines = networks_of_baselines(entries, cfg)
-    check_testable(data, cfg.split, sizes, seeds[0])
+    check_testable(data, cfg.split, sizes, seeds[0], cfg.evaluate)
     folder = Path(cfg.runs_dir) / (cfg.name or run_name("compare", dataset_name(data), cfg))
     with RunFolder(folder, cfg) as run:
         coordinator = Coordinator(run, data, cfg, notes(), metrics)
@@ -67,7 +67,8 @@ def compare(cfg: DictConfig) -> int:
         with progress.stage("results to the logger"):
             instantiate(cfg.logger).summarise(run.path.name, run.path, config, table, figures)
 
-    multirun.ends(run.path)
+    names = [one.name for one in entries.scenarios] + [one.name for one in entries.baselines]
+    multirun.ends(run.path, table.loc[table["scenario"].isin(names[:1]), "f1"].mean())
     console.print(terminal_table(table))
     if len(skipped):
         console.print(skipped_table(skipped))

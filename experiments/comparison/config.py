@@ -17,6 +17,7 @@ class CompareConfig(TrainingConfig):
     n_subnets: Any = "auto"  # m, a list of m (one per N), or auto: N / 2000, at least 2
     scenarios: Any = MISSING  # rows: names of configs/scenario and configs/baseline, or overrides of a scenario
     seeds: Any = 3  # a number of repetitions, or a list of seeds
+    evaluate: str = "test"  # images that results are computed on; validation: to choose settings without test images
 
 
 @dataclass

@@ -31,6 +31,7 @@ from experiments.comparison.data import dataset_name
 from experiments.comparison.multirun import in_multirun, take_from_siblings
 from experiments.comparison.scenarios import Scenario
 from experiments.reporting.columns import Column
+from experiments.reporting.methods import VALIDATION
 from experiments.runs.job_states import JobStates
 from experiments.runs.run_folder import RunFolder
 from experiments.training import capacity
@@ -64,6 +65,7 @@ class Coordinator:
         failed: title and reason of each part that failed, by identifier.
         metrics: further metrics, see `metrics.load_metrics`.
         progress: shows which part is made.
+        validation: whether results are computed on validation samples; they take the place of the test samples.
     """
 
     def __init__(
@@ -78,7 +80,8 @@ class Coordinator:
         self.trainer = OmegaConf.to_container(cfg.trainer, resolve=True)
         self.callbacks = OmegaConf.to_container(cfg.get("callbacks") or OmegaConf.create({}), resolve=True)
         self.split = OmegaConf.to_container(cfg.split, resolve=True)
-        self.dataset = dataset_name(embedding_set)
+        self.validation = cfg.get("evaluate") == "validation"
+        self.dataset = dataset_name(embedding_set) + VALIDATION * self.validation
         self.fingerprint = embedding_set.fingerprint()
         self._data: dict[tuple[int, int, bool], SplitData] = {}
         self._partitions: dict[Path, Partition] = {}
@@ -102,7 +105,10 @@ class Coordinator:
             if len(self._data) == 2:
                 self._data.pop(next(iter(self._data)))
             with self.progress.stage(f"splits and class means, N = {cell.n_identities}, seed {cell.seed}"):
-                self._data[key] = SplitData.make(self.embedding_set, self._split_of(cell, refit))
+                made = SplitData.make(self.embedding_set, self._split_of(cell, refit))
+            if self.validation:
+                made = replace(made, splits=replace(made.splits, test=made.splits.val))
+            self._data[key] = made
         return self._data[key]
 
     def _split_of(self, cell: Cell, refit: bool = False) -> dict[str, Any]:

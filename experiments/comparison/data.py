@@ -49,6 +49,9 @@ def open_data(cfg: DictConfig, sizes: list[int] | None) -> EmbeddingSet:
 
 def check_early(cfg: DictConfig, opened: EmbeddingSet | None) -> None:
     """Refuses, with an `InputError`, scenarios, splits, seeds and sizes that can be seen to be unusable at once."""
+    if cfg.refit and cfg.get("evaluate") == "validation":
+        cure = "choose on validation images first, then compare with refit= on test images"
+        raise InputError("refit= beside evaluate=validation", "one of them", cure)
     names = cfg.scenarios if "scenarios" in cfg else cfg.scenario.name
     check_names([names] if isinstance(names, str) else list(names))
     check_split(cfg.split)
@@ -98,16 +101,20 @@ def check_split(split: DictConfig) -> None:
             raise InputError(f"split.{key} = {split[key]}", "at least 1, or null", "correct it")
 
 
-def check_testable(embedding_set: EmbeddingSet, split: DictConfig, sizes: list[int], seed: int) -> None:
-    """Checks, before a run begins, that each N can be enrolled and tested.
+def check_testable(
+    embedding_set: EmbeddingSet, split: DictConfig, sizes: list[int], seed: int, on: str = "test"
+) -> None:
+    """Checks, before a run begins, that each N can be enrolled and tested, `on` test or validation images.
 
     Raises:
-        InputError: an N out of range, or no identity with a second image.
+        InputError: an N out of range, or no identity with images enough.
     """
     for n in sizes:
-        if not len(split_identities(embedding_set, n, seed, **split).test):
+        splits = split_identities(embedding_set, n, seed, **split)
+        if not len(splits.test if on == "test" else splits.val):
+            few, least = ("a single image", "two") if on == "test" else ("fewer than four images", "four")
             raise InputError(
-                f"no test image: each of the {n} identities has a single image", "an identity with two images or more",
+                f"no {on} image: each of the {n} identities has {few}", f"an identity with {least} images or more",
                 "use a set with more images per identity, or a larger n_identities",
             )  # fmt: skip
 

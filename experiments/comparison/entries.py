@@ -14,10 +14,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.embedding_set import EmbeddingSet
+from datamodules.errors import InputError
 from experiments.command_line.choices import files, load_node, short_name
 from experiments.comparison.data import check_names
 from experiments.comparison.rows import check_known, scenario_of_row, split_row
-from experiments.comparison.scenarios import KINDS, TRAIN_VAL, Scenario, check_refit
+from experiments.comparison.scenarios import KINDS, TRAIN_VAL, Scenario
 from lightning_modules.baselines.base import Baseline
 
 ALL = ("*", "partitioner=*", "loss=*", "init=*", "router=*", "decision=*")
@@ -59,7 +60,6 @@ def load_entries(names: Any, cfg: DictConfig) -> Entries:
     """
     names = list(ALL) if names == "all" else [names] if isinstance(names, str) else list(names)
     check_names(names)
-    check_refit(cfg.refit)
     entries = Entries([], [], {})
     for name, asked in expand_names(names).items():
         try:
@@ -106,7 +106,10 @@ def expand_names(names: list[str]) -> dict[str, bool]:
 
 
 def usable_entries(entries: Entries, cfg: DictConfig, embedding_set: EmbeddingSet) -> Entries:
-    """The entries; scenarios whose own loss needs lengths go to `missing` if the embeddings are normalised."""
+    """The entries; scenarios that cannot use the embeddings or the images of `cfg.evaluate` go to `missing`.
+
+    Raises InputError: none is left for validation images.
+    """
     selected = OmegaConf.to_container(cfg.loss, resolve=True)
     reason = "the embeddings are normalised, the loss needs their lengths"
     unable = {
@@ -114,6 +117,14 @@ def usable_entries(entries: Entries, cfg: DictConfig, embedding_set: EmbeddingSe
         if embedding_set.meta.get("normalised") and scenario.nodes["loss"] != selected
         and instantiate(scenario.nodes["loss"]).needs_raw_embeddings
     }  # fmt: skip
+    if cfg.evaluate == "validation":
+        fitted = [scenario.name for scenario in entries.scenarios if scenario.needs_fit or scenario.refit]
+        unable |= dict.fromkeys(fitted, "it is fitted or trained on the validation images")
+        if len(fitted) == len(entries.scenarios) and not entries.baselines:
+            got = f"evaluate=validation with {', '.join(fitted)} alone, which validation images train or fit"
+            raise InputError(
+                got, "a scenario that does not use them", "name others in scenarios=, see experiments.list"
+            )
     able = [scenario for scenario in entries.scenarios if scenario.name not in unable]
     return replace(entries, scenarios=able, missing={**entries.missing, **unable})
 

@@ -10,7 +10,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from datamodules.embedding_set import EmbeddingSet
-from datamodules.errors import InputError, nearest
+from datamodules.errors import InputError
 from datamodules.files import atomic_file, atomic_folder, make_folder, read_json, write_text
 from datamodules.sources.tables import write_parquet
 from experiments.command_line.terminal import LINE, results
@@ -23,17 +23,11 @@ def export_identifier(cfg: DictConfig) -> None:
     """Writes an identifier in another format, or a table of embeddings, and says what was written.
 
     Raises:
-        InputError: no such format, or the identifier or the EmbeddingSet cannot be loaded or exported.
+        InputError: the identifier or the EmbeddingSet cannot be loaded or exported.
     """
-    if (cfg.identifier is None) == (cfg.embeddings is None):
-        got = "neither identifier= nor embeddings=" if cfg.identifier is None else "both identifier= and embeddings="
-        raise InputError(got, "one of them", "name what to export")
     if cfg.embeddings is not None and cfg.format != "onnx":
         raise InputError(f"format={cfg.format} for embeddings=", "none, a table is Parquet", "leave format= out")
     formats = {"onnx": _onnx, "huggingface": _huggingface, "faiss": _faiss}
-    if cfg.format not in formats:
-        cure = nearest(cfg.format, formats, "correct format=")
-        raise InputError(f"format={cfg.format}", f"one of {', '.join(formats)}", cure)
     out = Path(cfg.out).expanduser()
     if out.exists() and out.is_dir() != (cfg.format == "huggingface"):
         raise InputError(f"{out}, of another kind", f"what format={cfg.format} writes", "choose another out=")

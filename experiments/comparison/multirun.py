@@ -2,6 +2,7 @@
 """A multirun (`sweep=`, or several values of a key): its runs share sub-networks and end in one merged report."""
 
 import hashlib
+import math
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from experiments.training.job import Job
 
 # Run folders of this multirun; of each the name of the sweep, if it is one, and its words key=value.
 _finished: dict[Path, tuple[str | None, set[str]]] = {}
+_values: list[float] = []  # that of the last run, if it ended
 
 
 def in_multirun() -> bool:
@@ -27,12 +29,19 @@ def in_multirun() -> bool:
 
 def begins() -> None:
     """A run of the command begins; the first one of a multirun forgets those of an earlier multirun."""
+    _values.clear()
     if in_multirun() and HydraConfig.get().job.num == 0:
         _finished.clear()
 
 
-def ends(run_folder: Path) -> None:
+def value() -> float:
+    """What a sweeper may maximise: mean macro F1 in percent of the first scenario of the last run; none is -inf."""
+    return _values[0] if _values else -math.inf
+
+
+def ends(run_folder: Path, value: float) -> None:
     """A run has written its report."""
+    _values[:] = [float(value)] if value == value else []
     if in_multirun():
         hydra = HydraConfig.get()
         _finished[run_folder] = hydra.runtime.choices.get("sweep"), set(hydra.overrides.task)

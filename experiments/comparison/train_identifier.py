@@ -22,7 +22,6 @@ from experiments.comparison.failures import failure_table
 from experiments.comparison.finished_run import FinishedRun
 from experiments.comparison.metrics import load_metrics, new_metrics
 from experiments.comparison.rows import scenario_of_row
-from experiments.comparison.scenarios import check_refit
 from experiments.reporting.columns import METRICS
 from experiments.reporting.number_formats import measured
 from experiments.runs.run_folder import RunFolder, run_name
@@ -42,7 +41,6 @@ def train_identifier(cfg: DictConfig) -> int:
     console, stages = results(), Stages(Progress(notes(), {}))
     finished = FinishedRun(cfg) if cfg.run else None
     cfg = finished.cfg if finished else cfg
-    check_refit(cfg.refit)
     again = f",refit={cfg.refit}" if cfg.refit and not finished else ""  # of a finished run the row says it
     scenario, index = scenario_of_row(cfg.scenario.name + again, cfg), instantiate(cfg.index)
     further = load_metrics(cfg.metrics)

@@ -9,12 +9,12 @@ import numpy as np
 from omegaconf import DictConfig
 from rich.table import Table
 
-from datamodules.errors import InputError
 from datamodules.sources.image_folder import ImageFolder
 from datamodules.splits import Split
 from experiments.command_line.terminal import LINE, notes, results
-from experiments.enrolment.newcomers import Enrolled, Newcomers, as_names, read_newcomers
+from experiments.enrolment.newcomers import Enrolled, Newcomers, read_newcomers
 from experiments.enrolment.original import Original, open_original
+from experiments.enrolment.request import as_names, target_of
 from experiments.enrolment.retraining import check_retrainable, fit_again, retrain_changed
 from experiments.extraction.left_out import folders_left_out, show_left_out
 from lightning_modules.enrolment import with_class_means, with_identities, without_identities
@@ -23,7 +23,8 @@ from lightning_modules.identifier import PROBES_AT_ONCE, Identifier, check_repla
 
 def enrol(cfg: DictConfig) -> None:
     """Removes people, adds people, trains changed sub-networks if asked, compares the accuracies, saves."""
-    leaving, target = check_request(cfg)
+    leaving, target = as_names(cfg.remove, "remove") or [], target_of(cfg)
+    check_replaceable(target)
     before = Identifier.load(cfg.identifier, cfg.device, cfg.allow)
     original = open_original(before)
     if cfg.retrain:
@@ -62,28 +63,6 @@ def changed(identifier: Identifier, newcomers: Newcomers) -> Identifier:
     if old:
         identifier = with_class_means(identifier, [newcomers.names[row] for row in old], means_QD[old])
     return with_identities(identifier, [newcomers.names[row] for row in new], means_QD[new]) if new else identifier
-
-
-def check_request(cfg: DictConfig) -> tuple[list[str], Path]:
-    """Names of the people to remove, and the folder to write.
-
-    Refuses, before anything is read, a request without people or with two sources, and a folder that must stay.
-    """
-    leaving = as_names(cfg.remove, "remove") or []
-    adding = cfg.embeddings is not None or cfg.images is not None
-    if not adding and not leaving and cfg.move is None:
-        raise InputError(
-            "nobody to add or to remove", "embeddings=, images=, remove= or move=", "name what shall change"
-        )
-    if (cfg.move is None) != (cfg.to is None):
-        raise InputError(f"move={cfg.move} with to={cfg.to}", "a picture, and the name of a person", "give both")
-    if as_names(cfg.identities, "identities") is not None and not adding:
-        raise InputError("identities= alone", "embeddings= or images= beside it", "say where the people are")
-    target = Path(cfg.out if cfg.out is not None else cfg.identifier).expanduser()
-    if target.exists() and not cfg.overwrite:
-        raise InputError(f"{target}, which exists", "a new folder", "choose another out=, or say overwrite=true")
-    check_replaceable(target)
-    return leaving, target
 
 
 def save(target: Path, identifier: Identifier, leaving: list[str], newcomers: Newcomers | None) -> None:

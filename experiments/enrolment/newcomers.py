@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from datamodules.class_means import class_means, normalise_rows
@@ -24,6 +24,7 @@ from datamodules.sources.base import Listing, original_of
 from datamodules.sources.image_folder import ImageFolder
 from datamodules.splits import Split, local_split, split_identities
 from experiments.enrolment.original import Original, relabelled
+from experiments.enrolment.request import as_names
 from experiments.extraction.config import ExtractionConfig, enrolled_extractor, from_recipe
 from experiments.extraction.extract import extract
 from lightning_modules.identifier import Identifier
@@ -226,19 +227,6 @@ def read_newcomers(cfg: DictConfig, enrolled: Enrolled) -> Newcomers | None:
         # In memory, because the folder is temporary.
         kept = EmbeddingSet(np.array(made.embeddings), made.labels, made.identities, made.files, made.meta)
         return Newcomers.split(kept, chosen, cfg.test)
-
-
-def as_names(value: Any, key: str) -> list[str] | None:
-    """One name or a list of names as a list; None stays None; an empty list, or anything but names, is refused."""
-    if value is None:
-        return None
-    names = list(value) if OmegaConf.is_list(value) or isinstance(value, (list, tuple)) else [value]
-    if not names or any(isinstance(name, bool) or not isinstance(name, (str, int)) for name in names):
-        raise InputError(f"{key} = {value}", "a name or a list of names", f"write {key}=[anna,bert]")
-    names = [str(name) for name in names]  # a person may be called 17
-    if len(set(names)) < len(names):
-        raise InputError(f"{key} = {value}", "each name once", "leave out the repetition")
-    return names
 
 
 def check_names(available: tuple[str, ...], chosen: list[str] | None) -> None:

@@ -60,9 +60,10 @@ class PrepareConfig:
     trainer: DevicesConfig = field(default_factory=DevicesConfig)
 
     @staticmethod
-    def unneeded(cfg: DictConfig) -> tuple[str, ...]:
-        """Keys that may be missing: arrays are embeddings already."""
-        return ("extractor",) if cfg.source.get("_target_", "").endswith(".Arrays") else ()
+    def unneeded(cfg: DictConfig) -> tuple[tuple[str, ...], str]:
+        """Keys of no use beside the others, and why."""
+        arrays = cfg.source.get("_target_", "").endswith(".Arrays")
+        return ("extractor", "alignment") if arrays else (), "source=arrays has embeddings already"
 
 
 def build_aligner(node: DictConfig | None, source: "Source | None", extractor: "Extractor") -> "Aligner":

@@ -8,7 +8,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.embedding_set import EmbeddingSet
-from datamodules.errors import InputError
 from datamodules.files import read_json
 from datamodules.sources.arrays import Arrays
 from experiments.command_line.terminal import LINE, results
@@ -21,14 +20,12 @@ def prepare(cfg: DictConfig) -> None:
     """Makes an EmbeddingSet of the pictures or arrays of a source, and prints a summary.
 
     Raises:
-        InputError: an extractor for arrays, and what `extract` or `Arrays.write` refuses.
+        InputError: what `extract` or `Arrays.write` refuses.
     """
     source, out = instantiate(cfg.source), Path(cfg.out).expanduser()
     before: dict[str, Any] = {}
     made: EmbeddingSet | None
     if isinstance(source, Arrays):
-        if not OmegaConf.is_missing(cfg, "extractor") or cfg.alignment is not None:
-            raise InputError("extractor= or alignment= for embeddings", "neither", "leave them out")
         made = source.write(out)
     else:
         extractor = instantiate(cfg.extractor)

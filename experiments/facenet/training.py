@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from datamodules.errors import InputError
 from datamodules.extractors.base import seeded
 from datamodules.identity_batches import IdentityDataModule
-from experiments.command_line.choices import files, load_node
+from experiments.command_line.choices import load_node
 from experiments.facenet.data import TripletData
 from experiments.runs.run_folder import RunFolder
 from experiments.training.fit import fit
@@ -27,9 +27,7 @@ def build_network(cfg: DictConfig) -> nn.Module:
 
 
 def load_miners(cfg: DictConfig) -> dict[str, DictConfig]:
-    """The nodes of `configs/miner` that were asked for; refuses none, an unknown one, and alpha out of range."""
-    if not cfg.miners:
-        raise InputError("miners = []", f"some of {', '.join(files('miner'))}", "set miners")
+    """The nodes of `configs/miner` that were asked for; refuses an unknown one, and alpha out of range."""
     if not 0 < cfg.alpha <= 4:
         raise InputError(f"alpha = {cfg.alpha:g}", "above 0, at most 4, the largest squared distance", "set alpha")
     # A file may refer to alpha.

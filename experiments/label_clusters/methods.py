@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import InputError
 from datamodules.partitioners.base import Partitioner
-from experiments.command_line.choices import files, load_node
+from experiments.command_line.choices import load_node
 from experiments.label_clusters.experiment import LabelExperiment
 from experiments.label_clusters.networks import NetworkSpec, train_networks
 from lightning_modules.baselines.multilabel_base import LabelScorer
@@ -129,12 +129,9 @@ def _trained(experiment: LabelExperiment, specs: Sequence[NetworkSpec]) -> tuple
 
 
 def load_methods(cfg: DictConfig) -> dict[str, tuple[DictConfig, NetworkMethod | LabelScorer]]:
-    """Node and method of each `configs/label_method/<name>.yaml`; refuses no name, an unknown and a repeated one."""
-    names = list(cfg.methods)
-    if not names or len(set(names)) < len(names):
-        raise InputError(f"methods = {names}", f"some of {', '.join(files('label_method'))}, each once", "set methods")
+    """Node and method of each `configs/label_method/<name>.yaml`; refuses an unknown name."""
     methods = {}
-    for name in names:  # a file may refer to the partitioner of the command
+    for name in cfg.methods:  # a file may refer to the partitioner of the command
         content = {"label_partitioner": cfg.label_partitioner, "method": load_node("label_method", name)}
         node = OmegaConf.create(content).method
         methods[name] = node, instantiate(node)

@@ -27,9 +27,6 @@ def identify(cfg: DictConfig) -> None:
     Raises:
         InputError: unusable input, or a file that may not be replaced.
     """
-    if cfg.embeddings is None and cfg.images is None:
-        cure = "name an .npy file or EmbeddingSet folder, or a folder of pictures"
-        raise InputError("neither embeddings= nor images=", "one of them", cure)
     identifier = Identifier.load(cfg.identifier, cfg.device, cfg.allow)
     if cfg.threshold is not None:
         identifier = replace(identifier, threshold=cfg.threshold)
@@ -77,8 +74,6 @@ def identify_pictures(cfg: DictConfig, identifier: Identifier) -> None:
     recipe = (enrolled.meta.get("recipe") if enrolled else None) or identifier.provenance.get("recipe") or {}
     extractor, aligner = enrolled_extractor(cfg, recipe, identifier)
 
-    if cfg.faces not in ("all", "main"):
-        raise InputError(f"faces = {cfg.faces}", "all, or main for one face per picture", "choose one of them")
     folder, names = list_pictures(Path(cfg.images).expanduser())
     pictures = FacesDataset(folder, names, aligner, cfg.max_side, main_only=cfg.faces == "main")
     probes = probe(pictures, extractor, cfg.num_workers, cfg.device)

@@ -150,6 +150,9 @@ def partition_order(names: Iterable[str]) -> list[str]:
     return known_first(names, ("no_distribution", "single", "random", "kmeans"))
 
 
+VALIDATION = " (validation images)"  # end of the name of a data set with evaluate=validation
+
+
 def is_synthetic(dataset: str) -> bool:
     """Whether a data set is generated: its name starts with "synthetic"."""
     return str(dataset).lower().startswith("synthetic")
@@ -159,7 +162,8 @@ def data_title(dataset: str, extractor: str = "") -> str:
     """The title of a data set, with the extractor unless empty, such as "lfw, edgeface"."""
     name = str(dataset)
     if is_synthetic(name):
-        name = "synthetic identities" if name.lower() == "synthetic" else f"{name} (synthetic)"
+        plain = name.lower() in ("synthetic", f"synthetic{VALIDATION}")
+        name = f"synthetic identities{name[9:]}" if plain else f"{name} (synthetic)"
     return f"{name}, {extractor}" if extractor else name
 
 

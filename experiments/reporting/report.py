@@ -17,7 +17,16 @@ from matplotlib.figure import Figure
 
 from datamodules.errors import InputError
 from datamodules.files import atomic_folder
-from experiments.reporting import clusters, convergence, error_analysis, figures, number_formats, sweeps, tables
+from experiments.reporting import (
+    clusters,
+    convergence,
+    error_analysis,
+    figures,
+    methods,
+    number_formats,
+    sweeps,
+    tables,
+)
 from experiments.reporting.canvas import drawn
 from experiments.reporting.document import Block, Document, Picture, Section, Table, frame_table
 from experiments.reporting.methods import is_synthetic, label_methods, titles_of
@@ -26,6 +35,10 @@ from experiments.reporting.render import save
 from experiments.reporting.runs import Run, config_text, merge_runs, merged_from, read_run
 from experiments.reporting.verdict import verdict
 
+VALIDATED = (
+    "Results on validation images, also where a table says test: they serve to choose settings. Report what was chosen "
+    "on test images, with evaluate=test."
+)
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 
 # The name of a table (results, or a file of details), and a function of that table.
@@ -87,7 +100,7 @@ def merge_reports(run_folders: list[Path], out: Path) -> int:
 def _comparison(folder: Path, run: Run, name: str) -> Document:
     frame = label_methods(run.results)
     finding, sections = verdict(frame), comparison_sections(frame, run)
-    generated = frame["dataset"].map(is_synthetic)
+    generated, validated = frame["dataset"].map(is_synthetic), frame["dataset"].str.endswith(methods.VALIDATION)
     unfinished = convergence.unfinished_remark(run.details["history"]) if "history" in run.details else ""
     about = [
         ", ".join(dict.fromkeys(frame["data"])),
@@ -100,11 +113,11 @@ def _comparison(folder: Path, run: Run, name: str) -> Document:
         dropped = run.manifest.get("repeated_rows_dropped") or 0
         about.append(f"{frame['run'].nunique()} runs merged, {dropped} repeated rows dropped")
     return Document(
-        title=f"ClusterFace comparison: {name}",
+        title=f"ClusterFace comparison{' on validation images' * bool(validated.all())}: {name}",
         verdict=finding.sentence,
         sections=(*sections, provenance_section(folder, run.manifest, run.config, sections)),
         facts=tuple(about),
-        remarks=(*finding.remarks, *filter(None, [unfinished])),
+        remarks=(*[VALIDATED] * bool(validated.any()), *finding.remarks, *filter(None, [unfinished])),
         tiles=finding.tiles,
         synthetic="all" if generated.all() else "some" if generated.any() else "",
     )

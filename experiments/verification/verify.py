@@ -28,7 +28,7 @@ def verify_set(cfg: DictConfig) -> None:
     """Verifies the pairs of an EmbeddingSet, or of a file with pictures, and writes the run folder.
 
     Raises:
-        InputError: a source without pairs, or beside other pairs.
+        InputError: a source without pairs.
     """
     at: dict[str, Any]
     if cfg.source is None:
@@ -37,8 +37,8 @@ def verify_set(cfg: DictConfig) -> None:
         name, rows_ND, at = dataset_name(embedding_set), embedding_set.embeddings, {"pairs": str(cfg.pairs)}
     else:
         source = instantiate(cfg.source)
-        if not isinstance(source, VerificationBin) or not OmegaConf.is_missing(cfg, "pairs"):
-            raise InputError("source= without pairs, or beside pairs=", "source=bin alone", "see --help")
+        if not isinstance(source, VerificationBin):
+            raise InputError("source= without pairs", "source=bin", "see --help")
         extractor, name = instantiate(cfg.extractor), source.path.stem
         keys = ["source", "extractor", "alignment", "extraction"]
         out = Path(cfg.runs_dir) / "embeddings" / run_name("verify", name, OmegaConf.masked_copy(cfg, keys))

@@ -154,7 +154,7 @@ def test_a_decision_that_is_fitted_to_the_people_is_fitted_again(world, set_fold
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ([], ["nobody to add or to remove"]),
+        ([], ["none of embeddings=, images=, remove=, move="]),
         (["embeddings=NEW", "images=NEW"], ["both embeddings= and images="]),
         (["remove=person 099"], ["'person 099'", "not enrolled", "person 009"]),
         (["remove=[]"], ["remove = []"]),

@@ -116,4 +116,6 @@ def test_a_hostile_or_a_damaged_file_costs_one_line(bin_file, tmp_path, call):
     broken.write_bytes(pickle.dumps(([b"no picture", *pickle.loads(bin_file.read_bytes())[0][1:]], [True] * 40), 4))
     verify_bin(call, broken, tmp_path / "runs").assert_refused("79 of 80 pictures")
     (pairs := tmp_path / "pairs.txt").write_text("1 1\n")
-    verify_bin(call, bin_file, tmp_path / "runs", f"pairs={pairs}").assert_refused("beside pairs=")
+    verify_bin(call, bin_file, tmp_path / "runs", f"pairs={pairs}").assert_refused(
+        "pairs=, although source= has its own"
+    )

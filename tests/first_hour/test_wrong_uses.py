@@ -18,6 +18,8 @@ from experiments.multilabel import main as multilabel
 from experiments.prepare import main as prepare
 from experiments.train import main as train
 from experiments.train_facenet import TrainFacenetConfig
+from experiments.train_facenet import main as train_facenet
+from experiments.verify import main as verify
 
 
 def misspelt(key, meant):
@@ -72,6 +74,19 @@ WRONG = [
     (identify, ["identifier=x", "images=."], "no folder x; expected an Identifier folder; cure: check identifier="),
     (enrol, ["identifier=x", "remove=[Müller,O'Brien]"], "no folder x; expected an Identifier folder; cure: check"),
     (export, ["identifier=x", "out=y"], "no folder x; expected an Identifier folder; cure: check identifier="),
+    (identify, ["identifier=x"], "none of embeddings=, images=; expected one of them; cure: add one, see --help"),
+    (enrol, ["identifier=x"], "none of embeddings=, images=, remove=, move=; expected one of them; cure: "),
+    (export, ["out=x"], "none of identifier=, embeddings=; expected one of them; cure: "),
+    (compare, "metrics=[confident]", "metric 'confident'; expected one of confident_accuracy; cure: "),
+    (compare, "evaluate=val", "evaluate=val; expected one of test, validation; cure: set evaluate"),
+    (compare, ["evaluate=validation", "refit=train_val"], "refit= beside evaluate=validation; expected one of them"),
+    (train, "refit=yes", "refit=yes; expected one of null, train_val; cure: "),
+    (train_facenet, "miners=[semi]", "miner 'semi'; expected one of batch_all, batch_hard, semi_hard; cure: "),
+    (train_facenet, "miners=[semi_hard,semi_hard]", "miners = ['semi_hard', 'semi_hard']; expected some of batch_all,"),
+    (multilabel, ["data.path=x", "methods=[ml_kn]"], "label_method 'ml_kn'; expected one of binary_relevance, binary"),
+    (verify, ["data.path=x", "pairs=y", "extractor=dlib"], "extractor=, although without source= the data are embed"),
+    (verify, ["data.path=x", "source=bin", "source.path=y", "extractor=dlib"], "data.path=, although source= has its"),
+    (prepare, ["source=arrays", "source.embeddings=x", "out=y", "alignment=dlib"], "alignment=, although source="),
     (compare, "data.path=no such folder, é [1]", "no folder no such folder, é [1]; expected an EmbeddingSet folder"),
     (compare, "data.path=l'été/漢字", "no folder l'été/漢字; expected an EmbeddingSet folder"),
 ]  # fmt: skip

@@ -15,16 +15,24 @@ NEEDED = {"prepare": ["extractor=dlib"], "report": ["runs/mine"]}  # or these ar
 # All commands in one process, which costs one start of Python: the first that imports too much is named.
 # And errors of input that can be seen without the imports.
 WRONG = {
-    "compare": [["data.path=/nowhere"], ["scenarios=[kn]"], ["trainer.max_epoch=3"], ["n_subnets=abc"], ["seeds=[-1]"]],
+    "compare": [
+        ["data.path=/nowhere"],
+        ["scenarios=[kn]"],
+        ["trainer.max_epoch=3"],
+        ["n_subnets=abc"],
+        ["seeds=[-1]"],
+        ["metrics=[confident]"],
+        ["refit=all"],
+    ],
     "train": [["data.path=/nowhere"], ["scenario=kn"], ["run=/nowhere", "out=x"]],
     "prepare": [["source.root=/nowhere", "extractor=dlib", "out=x"], []],
-    "identify": [["identifier=/nowhere", "images=."]],
-    "enrol": [["identifier=/nowhere", "remove=[Zoë]"]],
-    "export": [["identifier=/nowhere", "out=x"]],
-    "train_facenet": [["data.path=/nowhere"]],
+    "identify": [["identifier=/nowhere", "images=."], ["identifier=."], ["identifier=.", "images=.", "faces=none"]],
+    "enrol": [["identifier=/nowhere", "remove=[Zoë]"], ["identifier=."], ["identifier=.", "move=a.jpg"]],
+    "export": [["identifier=/nowhere", "out=x"], ["out=x"], ["identifier=.", "out=x", "format=onx"]],
+    "train_facenet": [["data.path=/nowhere"], ["miners=[batch_soft]"], ["miners=[]"]],
     "cluster_images": [["source.root=/nowhere", "extractor=vgg16"]],
-    "verify": [["data.path=/nowhere", "pairs=x"]],
-    "multilabel": [["data.path=/nowhere.arff"]],
+    "verify": [["data.path=/nowhere", "pairs=x"], ["data.path=.", "pairs=.", "extractor=dlib"]],
+    "multilabel": [["data.path=/nowhere.arff"], ["data.path=setup.cfg", "methods=[ml_kn]"]],
 }
 CODE = """
 import contextlib, importlib, io, json, sys
