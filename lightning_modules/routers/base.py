@@ -6,29 +6,18 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 from datamodules.errors import InputError
-from datamodules.partitioners.base import Partition
-from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules.onnx_graph import OnnxScores
 from lightning_modules.scores import ProbeScores
 
 
 class Router(ABC):
-    """Base of all routers: hyper-parameters as plain numbers and strings, fitted ones as numbers or tensors.
+    """Base of all routers: hyper-parameters as plain numbers and strings.
 
     All are arguments of the constructor under the attribute's own name, so that a router is saved and made again.
     """
 
-    needs_fit: bool = False  # whether `fit` must be called before `route`
     needs_heads: bool = False  # whether all M heads are evaluated to find the cluster, not only the one that is found
     quick: bool = False  # whether the cluster is that of the nearest class mean
-
-    def fit(self, class_means_KD: Tensor, partition: Partition, samples: TrainingSamples, seed: int) -> "Router":
-        """This router with the parameters fitted to unit class means and samples; itself is not changed."""
-        return self
-
-    def fits(self, partition: Partition, dim: int) -> bool:
-        """Whether what `fit` found was found for such identities; checked when an identifier is made or loaded."""
-        return True
 
     @abstractmethod
     def route(self, scores: ProbeScores) -> Tensor:

@@ -142,12 +142,12 @@ def test_a_decision_that_is_fitted_to_the_people_is_fitted_again(world, set_fold
     )  # fmt: skip
     assert ended.code == 0, ended.err
     made, new = Identifier.load(tmp_path / "out"), EmbeddingSet.open(world / "new")
-    assert made.needs_fit and "person 002" not in made.identities
+    assert made.decision.needs_fit and "person 002" not in made.identities
     assert made.identify(new.embeddings).identity == tuple(new.identities[label] for label in new.labels)
     path = tmp_path / "fused/identifier.json"
     path.write_text(path.read_text().replace('"data_path": "', '"data_path": "/gone'))
     refused = call("enrol", f"identifier={tmp_path / 'fused'}", "remove=person 002", f"out={tmp_path / 'again'}")
-    refused.assert_refused("/gone", "fit router and decision again")
+    refused.assert_refused("/gone", "fit the decision again")
     assert not (tmp_path / "again").exists()
 
 
