@@ -49,7 +49,7 @@ class KMeansPartitioner(Partitioner):
 
 
 def by_faiss(points_KD: np.ndarray, m: int, seed: int, n_init: int, max_iter: int) -> tuple[np.ndarray, np.ndarray]:
-    """k-means on all points, started by k-means++: (K,) int64 clusters, (K,) float32 squared distances to the centre."""
+    """k-means on all points, started by k-means++: (K,) int64 clusters, (K,) float32 squared distances."""
     import faiss
 
     faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))

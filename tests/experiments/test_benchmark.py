@@ -23,7 +23,6 @@ from experiments.benchmarks import head as head_module
 from experiments.benchmarks.machine import describe
 from experiments.benchmarks.measurement import Taken, measure_in_turn, record, seconds
 from experiments.benchmarks.our_training import samples_per_second
-from experiments.benchmarks.partitioning import inertia
 from experiments.benchmarks.summary import frame, line, markdown, ratio_figure, terminal_table
 from experiments.benchmarks.synthetic_data import class_means_of, probes_of
 from lightning_modules.indexes.clusters import Clusters
@@ -35,7 +34,7 @@ KEYS = set("name classes batch precision baseline ratio ratio_min ratio_max unit
 needs_pml = pytest.mark.skipif(not find_spec("pytorch_metric_learning"), reason="pytorch-metric-learning is optional")
 
 TINY = (
-    "threads=1", "trainer.accelerator=cpu", "~suite.distribution", "~suite.kmeans", "~suite.identify",
+    "threads=1", "trainer.accelerator=cpu", "~suite.distribution", "~suite.identify",
     "suite.head.dim=8", "suite.head.repeats=1",
 )  # fmt: skip
 PROCESSOR = {"threads": 1, "cpu": "Turing", "matrix_units": "AVX2"}
@@ -136,14 +135,6 @@ def test_insightface_s_formulation_is_the_value_only_arcface():
     torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-3)
 
 
-def test_inertia_is_that_of_scikit_learn():
-    from sklearn.cluster import KMeans
-
-    points = class_means_of(60, 8, 0)
-    fitted = KMeans(5, n_init=1, random_state=0).fit(points)
-    assert inertia(points, fitted.labels_) == pytest.approx(fitted.inertia_, rel=1e-4)
-
-
 def test_probes_show_the_people_whose_means_are_enrolled():
     means, (probes, who) = class_means_of(700, 64, 3), probes_of(700, 64, 3, 200)
     assert means.shape == (700, 64) and len(set(who)) == 200
@@ -193,16 +184,15 @@ def test_a_missing_package_is_a_reason_and_the_rest_is_measured(call, tmp_path, 
 
 
 def test_a_finished_group_is_not_measured_again_and_others_are_added(call, tmp_path):
-    target = "experiments.benchmarks.partitioning.PartitioningBenchmark"
-    kmeans = f"+suite.kmeans={{_target_: {target}, n_points: 120, n_clusters: 3, dim: 8, repeats: 1}}"
-    arguments = ["suite=gpu", kmeans, "threads=1", "trainer.accelerator=cpu", f"runs_dir={tmp_path}", "name=a"]
-    assert call("benchmark", *arguments, "only=[kmeans]").code == 0
+    target = "experiments.benchmarks.image_clustering.ImageClusteringBenchmark"
+    small = f"+suite.small={{_target_: {target}, losses: [huber], dim: 2, repeats: 1}}"
+    arguments = ["suite=gpu", small, "threads=1", "trainer.accelerator=cpu", f"runs_dir={tmp_path}", "name=a"]
+    assert call("benchmark", *arguments, "only=[small]").code == 0
     first = records_of(tmp_path / "a")
-    names = [(one["name"], one["baseline"]) for one in first]
-    assert ("k-means", "faiss_kmeans") in names and ("k-means, inertia", "faiss_kmeans, sampled") in names
+    assert [one["name"] for one in first] == ["image clustering, huber", "image clustering, huber, objective"]
     ended = call("benchmark", *arguments, "only=null")
     assert ended.code == 0, ended.err
-    assert records_of(tmp_path / "a") == first and "kmeans: measured already" in ended.out
+    assert records_of(tmp_path / "a") == first and "small: measured already" in ended.out
     assert len(json.loads((tmp_path / "a/skipped.json").read_text())) == 3
 
 
