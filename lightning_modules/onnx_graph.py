@@ -77,14 +77,6 @@ class OnnxScores:
         """(B,) column of (B, X)."""
         return self.add("Gather", values_BX, self.constant(np.int64(place)), axis=1)
 
-    def pick(self, columns: list[str], place_B: str) -> str:
-        """(B,): the value of column `place_B`, counted from 0, for each probe; the columns are (B,)."""
-        if len(columns) == 1:
-            return columns[0]
-        one = self.constant(np.array([1], np.int64))
-        picked = self.add("GatherElements", self.stack(columns), self.add("Unsqueeze", place_B, one), axis=1)
-        return self.add("Squeeze", picked, one)
-
     def stack(self, columns: list[str]) -> str:
         """(B, X) of X columns (B,)."""
         one = self.constant(np.array([1], np.int64))

@@ -23,7 +23,7 @@ class NearestMean(Decision):
         identity_B = identity_B1.squeeze(1)
         return Decided(identity_B, cosine_B1.squeeze(1), scores.cluster_of_K[identity_B])
 
-    def decide_onnx(self, scores: OnnxScores, clusters: list[str] | None) -> tuple[str, str, str]:
+    def decide_onnx(self, scores: OnnxScores, cluster: str | None) -> tuple[str, str, str]:
         cosine_BP, identity_BP = scores.nearest_classes(2)  # two are looked for anyway, for the runner-up
         identity_B = scores.column(identity_BP, 0)
         return identity_B, scores.column(cosine_BP, 0), scores.cluster_of(identity_B)

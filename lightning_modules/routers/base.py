@@ -23,8 +23,8 @@ class Router(ABC):
     def route(self, scores: ProbeScores) -> Tensor:
         """The (B, P) int64 clusters of each probe, best first, each at most once; -1 fills up."""
 
-    def route_onnx(self, scores: OnnxScores) -> list[str]:
-        """Adds `route` to an ONNX graph: P names of (B,) int64 clusters, best first; repetitions are allowed.
+    def route_onnx(self, scores: OnnxScores) -> str:
+        """Adds `route` to an ONNX graph: the name of the (B,) int64 cluster of each probe, a single one.
 
         Raises InputError: no export is stated.
         """

@@ -32,7 +32,7 @@ class MaxOutput(Router):
             return scores.head_best[0].argmax(1, keepdim=True)
         return scores.head_log_odds(self.scale).argmax(1, keepdim=True)
 
-    def route_onnx(self, scores: OnnxScores) -> list[str]:
+    def route_onnx(self, scores: OnnxScores) -> str:
         if self.score == "probability":
-            return [scores.argmax(scores.head_log_odds(self.scale))]
-        return [scores.lookup(scores.cluster_of_S, scores.argmax(scores.output_BS))]
+            return scores.argmax(scores.head_log_odds(self.scale))
+        return scores.lookup(scores.cluster_of_S, scores.argmax(scores.output_BS))
