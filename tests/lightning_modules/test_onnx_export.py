@@ -45,9 +45,7 @@ IDENTIFIERS = {
     "cluster mean": dict(router=ClusterMean()),
     "max-max": dict(router=MaxOutput()),
     "max-max, two rows each": dict(router=MaxOutput(), rows_per_class=2),
-    "probability": dict(router=MaxOutput("probability", 4.0)),
-    "probability, two rows each": dict(router=MaxOutput("probability", 4.0), rows_per_class=2),
-    "probability, one alone": dict(router=MaxOutput("probability", 64.0), lonely=True),
+    "max-max, one alone": dict(router=MaxOutput(), lonely=True),
     "no distribution": dict(m=1),
     "one person": dict(m=1, k=1),
     "m = K": dict(router=NearestClass(), m=K),
@@ -88,7 +86,7 @@ def test_under_the_threshold_is_minus_one_and_the_best_stays(tmp_path):
 
 
 @pytest.mark.parametrize("threshold", [None, 0.1])
-@pytest.mark.parametrize("router", [NearestClass(), ClusterMean(), MaxOutput("probability", 4.0)])
+@pytest.mark.parametrize("router", [NearestClass(), ClusterMean(), MaxOutput()])
 def test_a_probe_without_direction_is_nobody_and_changes_no_other_answer(tmp_path, router, threshold):
     identifier = make(router, threshold=threshold)
     export_onnx(identifier, tmp_path / "a.onnx")
@@ -148,6 +146,8 @@ def test_what_does_not_state_its_export_is_refused_and_leaves_nothing(tmp_path):
         export_onnx(make(NearestClass(), Own()), tmp_path / "a.onnx")
     with pytest.raises(InputError, match="p = 2"):
         export_onnx(make(NearestClass(2)), tmp_path / "a.onnx")
+    with pytest.raises(InputError, match="by probability"):
+        export_onnx(make(MaxOutput("probability")), tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
