@@ -22,7 +22,7 @@ def with_identities(identifier: Identifier, names: list[str], class_means_QD: Te
 
     Each becomes the last class of the cluster to which the identifier itself sends its class mean; its class row is the
     class mean, scaled to the mean length of that cluster's rows (1 but for losses whose rows keep their length). A
-    router or a decision that is fitted must be fitted again: see `Identifier.needs_fit`.
+    decision that is fitted must be fitted again: see `Decision.needs_fit`.
 
     Raises:
         InputError: a name that is enrolled or given twice, another dimension, or means that are not finite or zero.
@@ -100,7 +100,7 @@ def home_clusters(identifier: Identifier, class_means_QD: Tensor) -> np.ndarray:
 def without_identities(identifier: Identifier, names: list[str]) -> Identifier:
     """An identifier that no longer knows some people; a cluster that nobody is left in goes as well.
 
-    What is fitted must be fitted again: see `Identifier.needs_fit`. Raises InputError: a name not enrolled, nobody
+    What is fitted must be fitted again: see `Decision.needs_fit`. Raises InputError: a name not enrolled, nobody
     left.
     """
     known, leaving = set(identifier.identities), set(names)
@@ -150,11 +150,8 @@ def with_head(identifier: Identifier, cluster: int, head: Head) -> Identifier:
 
 
 def unfitted(identifier: Identifier) -> Identifier:
-    """An identifier without index, whose router and decision have lost what was fitted to its people."""
-    bare = {}
-    for key in ("router", "decision"):
-        part = getattr(identifier, key)
-        if part is not None and part.needs_fit:
-            part = type(part)(**describe(part)["arguments"])
-        bare[key] = part
-    return replace(identifier, index=None, **bare)
+    """An identifier without index, whose decision has lost what was fitted to its people."""
+    decision = identifier.decision
+    if decision.needs_fit:
+        decision = type(decision)(**describe(decision)["arguments"])
+    return replace(identifier, index=None, decision=decision)

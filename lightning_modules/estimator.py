@@ -139,7 +139,7 @@ class ClusteredClassifier(ClassifierMixin, BaseEstimator):
             unknown=word,
         )  # fmt: skip
         nobody = torch.zeros(0, dtype=torch.long)
-        self.identifier_ = made.fitted(samples, torch.zeros(0, X.shape[1]), nobody, seed) if made.needs_fit else made
+        self.identifier_ = made.fitted(samples, torch.zeros(0, X.shape[1]), nobody)
         self._drawn = samples.drawn(STRANGERS, seed)
         self._stranger_scores: np.ndarray | None = None
         return self

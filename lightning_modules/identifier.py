@@ -73,10 +73,9 @@ class Identifier:
         router_needs = self.router is not None and self.router.needs_heads and self.partition.n_clusters > 1
         if self.heads is None and (self.decision.needs_heads or router_needs):
             raise InputError("no trained heads", "heads, which router or decision need", cure)
-        for part in (self.router, self.decision):
-            if part is not None and not part.fits(self.partition, self.dim):
-                got = f"{type(part).__name__} fitted to other identities than these {self.partition.n_identities}"
-                raise InputError(got, "what was fitted with them", cure)
+        if not self.decision.fits(self.partition, self.dim):
+            got = f"{type(self.decision).__name__} fitted to other identities than these {self.partition.n_identities}"
+            raise InputError(got, "what was fitted with them", cure)
         if self.unknown in self.identities:
             got = f"a person called {self.unknown!r}, the word for people who are not enrolled"
             raise InputError(got, "a word that is nobody's name", "choose another with unknown=")
@@ -134,25 +133,15 @@ class Identifier:
             return torch.zeros((len(scores), 1), dtype=torch.long, device=scores.probes_BD.device)
         return self.router.route(scores)
 
-    @property
-    def needs_fit(self) -> bool:
-        """Whether router or decision have parameters that `fitted` finds."""
-        return self.decision.needs_fit or (self.router is not None and self.router.needs_fit)
-
-    def fitted(self, samples: TrainingSamples, val_BD: Tensor, truth_B: Tensor, seed: int) -> "Identifier":
-        """This identifier with the fitted parameters of its router, and then of its decision.
+    def fitted(self, samples: TrainingSamples, val_BD: Tensor, truth_B: Tensor) -> "Identifier":
+        """This identifier with the fitted parameters of its decision; see `Decision.fit`.
 
         Probes (B, D) have any length, and there may be none; `truth_B` is int64.
         """
-        made = self
         with matmul_precision("highest"):
-            if made.router is not None and made.router.needs_fit:
-                made = replace(made, router=made.router.fit(self.class_means_KD, self.partition, samples, seed))
-            if made.decision.needs_fit:
-                scores = made.scores(val_BD)
-                clusters_BP = made.route(scores) if made.decision.needs_route else None
-                made = replace(made, decision=made.decision.fit(scores, clusters_BP, truth_B, samples))
-        return made
+            scores = self.scores(val_BD)
+            clusters_BP = self.route(scores) if self.decision.needs_route else None
+            return replace(self, decision=self.decision.fit(scores, clusters_BP, truth_B, samples))
 
     @torch.inference_mode()
     def decide(self, probes_BD: Tensor) -> Decided:

@@ -40,11 +40,11 @@ def export_onnx(identifier: Identifier, path: Path | str, one_file_bytes: int = 
     with torch.inference_mode():
         centres_MD = as_array(cluster_centres(identifier.class_means_KD, identifier.partition))
     means_KD, cluster_of_K = as_array(identifier.class_means_KD), identifier.partition.cluster_of
-    scores, clusters = OnnxScores(means_KD, centres_MD, cluster_of_K, identifier.heads), None
+    scores, cluster = OnnxScores(means_KD, centres_MD, cluster_of_K, identifier.heads), None
     if identifier.decision.needs_route:
         routed = identifier.router is not None and identifier.partition.n_clusters > 1
-        clusters = identifier.router.route_onnx(scores) if routed else [_zeros(scores)]
-    best, score, cluster = identifier.decision.decide_onnx(scores, clusters)
+        cluster = identifier.router.route_onnx(scores) if routed else _zeros(scores)
+    best, score, cluster = identifier.decision.decide_onnx(scores, cluster)
     index = best
     if identifier.threshold is not None:
         under = scores.add("Less", score, scores.constant(np.float32(identifier.threshold)))

@@ -77,19 +77,6 @@ class OnnxScores:
         """(B,) column of (B, X)."""
         return self.add("Gather", values_BX, self.constant(np.int64(place)), axis=1)
 
-    def pick(self, columns: list[str], place_B: str) -> str:
-        """(B,): the value of column `place_B`, counted from 0, for each probe; the columns are (B,)."""
-        if len(columns) == 1:
-            return columns[0]
-        one = self.constant(np.array([1], np.int64))
-        picked = self.add("GatherElements", self.stack(columns), self.add("Unsqueeze", place_B, one), axis=1)
-        return self.add("Squeeze", picked, one)
-
-    def stack(self, columns: list[str]) -> str:
-        """(B, X) of X columns (B,)."""
-        one = self.constant(np.array([1], np.int64))
-        return self.add("Concat", *[self.add("Unsqueeze", column, one) for column in columns], axis=1)
-
     @cached_property
     def _valid_and_largest_B1(self) -> tuple[str, str]:
         size_BD, zero = self.add("Abs", "embeddings"), self.constant(np.float32(0))
@@ -157,29 +144,6 @@ class OnnxScores:
             inside_BS = self.add("Equal", asked_B1, self.constant(self.cluster_of_S[None].astype(np.int64)))
             output_BS = self.add("Where", inside_BS, output_BS, self.constant(np.float32(-np.inf)))
         return self.max(output_BS), self.identity_of(self.argmax(output_BS))
-
-    def head_log_odds(self, scale: float) -> str:
-        """(B, M) log-odds of the best class of each head; see `ProbeScores.head_log_odds`."""
-        per_class, columns = self.heads.rows_per_class, []
-        scaled_BS = self.add("Mul", self.output_BS, self.constant(np.float32(scale)))
-        sizes = np.diff(self.heads.starts).astype(np.int64)
-        pieces = [scaled_BS]
-        if len(sizes) > 1:
-            pieces = self.add_many(len(sizes), "Split", scaled_BS, self.constant(sizes), axis=1)
-        for z_BC, size in zip(pieces, sizes // per_class, strict=True):
-            if per_class > 1:
-                shape = self.constant(np.array([0, size, per_class], np.int64))  # 0: as it is
-                z_BC = self.add("ReduceMax", self.add("Reshape", z_BC, shape), axes=[2], keepdims=0)
-            best_B = self.max(z_BC)
-            if size == 1:  # certain: nothing else to be
-                columns.append(self.add("Add", self.add("Abs", best_B), self.constant(np.float32(np.inf))))
-                continue
-            place_B1 = self.add("ArgMax", z_BC, axis=1, keepdims=1)
-            is_best_BC = self.add("Equal", place_B1, self.constant(np.arange(size, dtype=np.int64)[None]))
-            rest_BC = self.add("Where", is_best_BC, self.constant(np.float32(-np.inf)), z_BC)
-            others_B = self.add("ReduceLogSumExp", rest_BC, axes=[1], keepdims=0)
-            columns.append(self.add("Sub", best_B, others_B))
-        return self.stack(columns)
 
 
 def as_array(tensor: torch.Tensor) -> np.ndarray:

@@ -48,29 +48,20 @@ class KMeansPartitioner(Partitioner):
         return fill_empty(kmeans.labels_, distance, m)
 
 
-def by_faiss(
-    points_KD: np.ndarray, m: int, seed: int, n_init: int, max_iter: int, spherical: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """k-means on all points, started by k-means++ on Euclidean distances.
-
-    Args:
-        spherical: centres have unit length, and a point belongs to the centre of highest cosine.
-
-    Returns:
-        (K,) int64 clusters, and (K,) float32 squared distance to the own centre, or cosine if `spherical`.
-    """
+def by_faiss(points_KD: np.ndarray, m: int, seed: int, n_init: int, max_iter: int) -> tuple[np.ndarray, np.ndarray]:
+    """k-means on all points, started by k-means++: (K,) int64 clusters, (K,) float32 squared distances."""
     import faiss
 
     faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     kmeans = faiss.Kmeans(
-        points_KD.shape[1], m, spherical=spherical, niter=max_iter, nredo=n_init, seed=seed + 1,
+        points_KD.shape[1], m, niter=max_iter, nredo=n_init, seed=seed + 1,
         max_points_per_centroid=len(points_KD), min_points_per_centroid=1,  # faiss would sample 256 points a centre
     )  # fmt: skip
     kmeans.cp.init_method = faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS
     kmeans.train(points_KD)
-    nearness, cluster_of = kmeans.index.search(points_KD, 1)
-    logger.info("k-means by faiss: mean %s %.4f", "cosine" if spherical else "squared distance", nearness.mean())
-    return cluster_of.ravel(), nearness.ravel()
+    squared, cluster_of = kmeans.index.search(points_KD, 1)
+    logger.info("k-means by faiss: mean squared distance %.4f", squared.mean())
+    return cluster_of.ravel(), squared.ravel()
 
 
 def fill_empty(cluster_of: np.ndarray, distance: np.ndarray, m: int) -> np.ndarray:

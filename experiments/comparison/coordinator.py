@@ -46,7 +46,7 @@ from lightning_modules.scores import Heads
 
 log = logging.getLogger(__name__)
 
-FIT_PROBES = 8192  # validation probes, drawn, on which routers and decisions are fitted
+FIT_PROBES = 8192  # validation probes, drawn, on which decisions are fitted
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class Coordinator:
         capacity.check_fits(needed, self.run.path, on_gpu, held)
 
     def identifier(self, cell: Cell, scenario: Scenario) -> Identifier:
-        """The Identifier of a scenario: its trained parts, with router and decision fitted."""
+        """The Identifier of a scenario: its trained parts, with the decision fitted."""
         data, partition, jobs = (
             self.data(cell, scenario.refit),
             self.partition(cell, scenario),
@@ -258,7 +258,7 @@ class Coordinator:
                 "training": asdict(jobs[0].recipe) if jobs else None,
             },
         )  # fmt: skip
-        if not made.needs_fit:
+        if not scenario.decision.needs_fit:
             return made
         if scenario.refit:
             return refitted(made, self.identifier(cell, scenario.chosen), data.train_samples)
@@ -268,17 +268,16 @@ class Coordinator:
 
 def trained_for(scenario: Scenario) -> list[Scenario]:
     """The scenarios whose sub-networks a scenario needs: its own, and those by which it is fitted before `refit`."""
-    return [scenario, scenario.chosen] if scenario.refit and scenario.needs_fit else [scenario]
+    return [scenario, scenario.chosen] if scenario.refit and scenario.decision.needs_fit else [scenario]
 
 
 def refitted(identifier: Identifier, chosen: Identifier, samples: TrainingSamples) -> Identifier:
-    """An identifier with the fitted router and decision of `chosen`, of the same clusters; evidence from `samples`."""
-    decision = chosen.decision.refit(identifier.class_means_KD, samples)
-    return replace(identifier, router=chosen.router, decision=decision)
+    """An identifier with the fitted decision of `chosen`, of the same clusters; evidence from `samples`."""
+    return replace(identifier, decision=chosen.decision.refit(identifier.class_means_KD, samples))
 
 
 def fit_identifier(identifier: Identifier, embedding_set: EmbeddingSet, splits: Splits, seed: int) -> Identifier:
-    """Fits router and decision to the training samples and up to 8,192 validation samples, drawn."""
+    """Fits the decision to the training samples and up to 8,192 validation samples, drawn."""
     val_BD, truth_B = TrainingSamples(embedding_set.embeddings, splits.val).drawn(FIT_PROBES, seed)
     samples = TrainingSamples(embedding_set.embeddings, splits.train)
-    return identifier.fitted(samples, torch.from_numpy(val_BD), torch.from_numpy(truth_B.astype(np.int64)), seed)
+    return identifier.fitted(samples, torch.from_numpy(val_BD), torch.from_numpy(truth_B.astype(np.int64)))

@@ -68,11 +68,6 @@ class Scenario:
         return replace(self, refit=False)
 
     @property
-    def needs_fit(self) -> bool:
-        """Whether router or decision are fitted."""
-        return self.decision.needs_fit or (self.router is not None and self.router.needs_fit)
-
-    @property
     def recipe(self) -> dict[str, Any]:
         """The nodes of the groups in `RECIPE`."""
         return {group: self.nodes[group] for group in RECIPE}

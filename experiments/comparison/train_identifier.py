@@ -133,9 +133,9 @@ def enrol_held_out(
     try:
         means_QD = class_means(data.embeddings, everybody.train, everybody.n_identities)[k:]
         made = with_identities(identifier, names, torch.from_numpy(means_QD))
-        if made.needs_fit and refit:
+        if made.decision.needs_fit and refit:
             made = refitted(made, identifier, TrainingSamples(data.embeddings, everybody.train))
-        elif made.needs_fit:
+        elif made.decision.needs_fit:
             made = fit_identifier(made, data, everybody, cfg.seed)
     except InputError as error:
         return identifier, [f"left out: {len(names):,} held-out people (no {error.got}; {error.cure}): {some}"]

@@ -40,7 +40,7 @@ def enrol(cfg: DictConfig) -> None:
     after = changed(remaining, newcomers) if newcomers else remaining
     if cfg.retrain:
         after = retrain_changed(before, after, original, newcomers, notes())
-    if after.needs_fit:
+    if after.decision.needs_fit:
         after = fit_again(after, original, newcomers)
     show_accuracy(before, after, original, newcomers)
     save(target, after, leaving, newcomers)

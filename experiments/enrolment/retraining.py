@@ -108,12 +108,12 @@ def retrain(
 
 
 def fit_again(identifier: Identifier, original: Original, newcomers: Newcomers | None) -> Identifier:
-    """Fits router and decision again after people changed.
+    """Fits the decision again after people changed.
 
     Refuses missing data of the training.
     """
     if original.missing:
-        raise InputError(original.missing, "the data of the training, to fit router and decision again", CURE_FIT)
+        raise InputError(original.missing, "the data of the training, to fit the decision again", CURE_FIT)
     everybody = np.arange(len(identifier.identities), dtype=np.int32)
     embedding_set, splits = _samples(identifier, everybody, original, newcomers)
     return fit_identifier(identifier, embedding_set, splits, identifier.provenance["split"].get("seed", 0))

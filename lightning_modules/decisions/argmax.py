@@ -22,13 +22,9 @@ class Argmax(Decision):
         output_BP, identity_BP = (torch.stack(block, 1) for block in zip(*found, strict=True))
         return best_of(output_BP, identity_BP, clusters_BP)
 
-    def decide_onnx(self, scores: OnnxScores, clusters: list[str]) -> tuple[str, str, str]:
-        found = [scores.best_in_cluster(cluster_B) for cluster_B in clusters]
-        outputs, identities = ([one[part] for one in found] for part in (0, 1))
-        if len(found) == 1:
-            return identities[0], outputs[0], clusters[0]
-        place_B = scores.argmax(scores.stack(outputs))
-        return scores.pick(identities, place_B), scores.pick(outputs, place_B), scores.pick(clusters, place_B)
+    def decide_onnx(self, scores: OnnxScores, cluster: str) -> tuple[str, str, str]:
+        output_B, identity_B = scores.best_in_cluster(cluster)
+        return identity_B, output_B, cluster
 
     def rank(self, scores: ProbeScores, clusters_BP: Tensor, most: int) -> Ranked:
 

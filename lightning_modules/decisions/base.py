@@ -78,8 +78,8 @@ class Decision(ABC):
         If several scores are the highest up to float32 rounding, it is not defined which one wins.
         """
 
-    def decide_onnx(self, scores: OnnxScores, clusters: list[str] | None) -> tuple[str, str, str]:
-        """Adds `decide` to an ONNX graph. `clusters` are those of `Router.route_onnx`; None if `needs_route` is False.
+    def decide_onnx(self, scores: OnnxScores, cluster: str | None) -> tuple[str, str, str]:
+        """Adds `decide` to an ONNX graph. `cluster` is that of `Router.route_onnx`; None if `needs_route` is False.
 
         Returns names of the (B,) int64 identity, the (B,) float32 score and the (B,) int64 cluster. Raises InputError:
         no export is stated.

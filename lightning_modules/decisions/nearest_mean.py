@@ -21,7 +21,7 @@ class NearestMean(Decision):
     def decide(self, scores: ProbeScores, clusters_BP: Tensor) -> Decided:
         return self.rank(scores, clusters_BP, 1).best
 
-    def decide_onnx(self, scores: OnnxScores, clusters: list[str] | None) -> tuple[str, str, str]:
+    def decide_onnx(self, scores: OnnxScores, cluster: str | None) -> tuple[str, str, str]:
         cosine_BP, identity_BP = scores.nearest_classes(2)  # two are looked for anyway, for the runner-up
         identity_B = scores.column(identity_BP, 0)
         return identity_B, scores.column(cosine_BP, 0), scores.cluster_of(identity_B)

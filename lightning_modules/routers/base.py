@@ -6,36 +6,25 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 from datamodules.errors import InputError
-from datamodules.partitioners.base import Partition
-from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules.onnx_graph import OnnxScores
 from lightning_modules.scores import ProbeScores
 
 
 class Router(ABC):
-    """Base of all routers: hyper-parameters as plain numbers and strings, fitted ones as numbers or tensors.
+    """Base of all routers: hyper-parameters as plain numbers and strings.
 
     All are arguments of the constructor under the attribute's own name, so that a router is saved and made again.
     """
 
-    needs_fit: bool = False  # whether `fit` must be called before `route`
     needs_heads: bool = False  # whether all M heads are evaluated to find the cluster, not only the one that is found
     quick: bool = False  # whether the cluster is that of the nearest class mean
-
-    def fit(self, class_means_KD: Tensor, partition: Partition, samples: TrainingSamples, seed: int) -> "Router":
-        """This router with the parameters fitted to unit class means and samples; itself is not changed."""
-        return self
-
-    def fits(self, partition: Partition, dim: int) -> bool:
-        """Whether what `fit` found was found for such identities; checked when an identifier is made or loaded."""
-        return True
 
     @abstractmethod
     def route(self, scores: ProbeScores) -> Tensor:
         """The (B, P) int64 clusters of each probe, best first, each at most once; -1 fills up."""
 
-    def route_onnx(self, scores: OnnxScores) -> list[str]:
-        """Adds `route` to an ONNX graph: P names of (B,) int64 clusters, best first; repetitions are allowed.
+    def route_onnx(self, scores: OnnxScores) -> str:
+        """Adds `route` to an ONNX graph: the name of the (B,) int64 cluster of each probe, a single one.
 
         Raises InputError: no export is stated.
         """

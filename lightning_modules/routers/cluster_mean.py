@@ -14,5 +14,5 @@ class ClusterMean(Router):
     def route(self, scores: ProbeScores) -> Tensor:
         return scores.centre_cosine_BM.argmax(1, keepdim=True)
 
-    def route_onnx(self, scores: OnnxScores) -> list[str]:
-        return [scores.argmax(scores.centre_cosine_BM)]
+    def route_onnx(self, scores: OnnxScores) -> str:
+        return scores.argmax(scores.centre_cosine_BM)

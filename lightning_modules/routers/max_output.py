@@ -3,6 +3,7 @@
 
 from torch import Tensor
 
+from datamodules.errors import InputError
 from lightning_modules.onnx_graph import OnnxScores
 from lightning_modules.routers.base import Router
 from lightning_modules.scores import ProbeScores
@@ -32,7 +33,7 @@ class MaxOutput(Router):
             return scores.head_best[0].argmax(1, keepdim=True)
         return scores.head_log_odds(self.scale).argmax(1, keepdim=True)
 
-    def route_onnx(self, scores: OnnxScores) -> list[str]:
-        if self.score == "probability":
-            return [scores.argmax(scores.head_log_odds(self.scale))]
-        return [scores.lookup(scores.cluster_of_S, scores.argmax(scores.output_BS))]
+    def route_onnx(self, scores: OnnxScores) -> str:
+        if self.score != "cosine":
+            raise InputError(f"router MaxOutput by {self.score}", "score=cosine to export", "choose it")
+        return scores.lookup(scores.cluster_of_S, scores.argmax(scores.output_BS))

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Routing by the nearest class mean, or the p nearest: K similarities per probe."""
 
-import functools
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,9 +8,6 @@ from datamodules.errors import InputError
 from lightning_modules.onnx_graph import OnnxScores
 from lightning_modules.routers.base import Router
 from lightning_modules.scores import ProbeScores
-
-INT64 = 7  # the number of the type in ONNX
-EXPORTED_P = 64  # an exported graph looks into each candidate cluster one after another
 
 
 class NearestClass(Router):
@@ -43,25 +37,12 @@ class NearestClass(Router):
             return clusters_BP
         return first_occurrences(clusters_BP, scores.partition.n_clusters)[:, : self.most_clusters]
 
-    def route_onnx(self, scores: OnnxScores) -> list[str]:
-        """The same of ONNX values, each cluster as often as it is found; see `Router.route_onnx`."""
-        p = min(self.p, len(scores.class_means_KD))
-        if p > EXPORTED_P:
-            raise InputError(f"router NearestClass with p = {p}", f"at most {EXPORTED_P} to export", "lower p")
-        _, identity_BP = scores.nearest_classes(max(p, 2))  # two are looked for anyway, for the runner-up
-        clusters = [scores.cluster_of(scores.column(identity_BP, place)) for place in range(p)]
-        if self.most_clusters is None or self.most_clusters >= p:
-            return clusters
-        # What would be one cluster too many, and what is there already, becomes the first once more.
-        chosen, count_B = clusters[:1], scores.constant(np.int64(1))
-        for place in range(1, p):
-            same = [scores.add("Equal", clusters[place], earlier) for earlier in clusters[:place]]
-            new_B = scores.add("Not", functools.reduce(lambda one, other: scores.add("Or", one, other), same))
-            count_B = scores.add("Add", count_B, scores.add("Cast", new_B, to=INT64))
-            few_B = scores.add("LessOrEqual", count_B, scores.constant(np.int64(self.most_clusters)))
-            taken_B = scores.add("And", new_B, few_B)
-            chosen.append(scores.add("Where", taken_B, clusters[place], clusters[0]))
-        return chosen
+    def route_onnx(self, scores: OnnxScores) -> str:
+        """The cluster of the nearest class mean. Raises InputError: several class means are looked at."""
+        if self.p > 1:
+            raise InputError(f"router NearestClass with p = {self.p}", "p = 1 to export", "choose router=nearest_class")
+        _, identity_BP = scores.nearest_classes(2)  # two are looked for anyway, for the runner-up
+        return scores.cluster_of(scores.column(identity_BP, 0))
 
 
 def first_occurrences(clusters_BP: Tensor, n_clusters: int) -> Tensor:

@@ -27,7 +27,6 @@ from experiments.benchmarks.identification import IdentificationBenchmark
 from experiments.benchmarks.machine import describe
 from experiments.benchmarks.measurement import Taken, measure_in_turn, record, seconds
 from experiments.benchmarks.our_training import samples_per_second
-from experiments.benchmarks.partitioning import inertia
 from experiments.benchmarks.summary import frame, line, markdown, ratio_figure, terminal_table
 from experiments.benchmarks.synthetic_data import class_means_of, probes_of
 from experiments.enrolment.original import open_original
@@ -41,7 +40,7 @@ KEYS = set("name classes batch precision baseline ratio ratio_min ratio_max unit
 needs_pml = pytest.mark.skipif(not find_spec("pytorch_metric_learning"), reason="pytorch-metric-learning is optional")
 
 TINY = (
-    "threads=1", "trainer.accelerator=cpu", "~suite.distribution", "~suite.kmeans", "~suite.identify",
+    "threads=1", "trainer.accelerator=cpu", "~suite.distribution", "~suite.identify",
     "suite.head.dim=8", "suite.head.repeats=1",
 )  # fmt: skip
 PROCESSOR = {"threads": 1, "cpu": "Turing", "matrix_units": "AVX2"}
@@ -142,14 +141,6 @@ def test_insightface_s_formulation_is_the_value_only_arcface():
     torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-3)
 
 
-def test_inertia_is_that_of_scikit_learn():
-    from sklearn.cluster import KMeans
-
-    points = class_means_of(60, 8, 0)
-    fitted = KMeans(5, n_init=1, random_state=0).fit(points)
-    assert inertia(points, fitted.labels_) == pytest.approx(fitted.inertia_, rel=1e-4)
-
-
 def test_probes_show_the_people_whose_means_are_enrolled():
     means, (probes, who) = class_means_of(700, 64, 3), probes_of(700, 64, 3, 200)
     assert means.shape == (700, 64) and len(set(who)) == 200
@@ -199,17 +190,16 @@ def test_a_missing_package_is_a_reason_and_the_rest_is_measured(call, tmp_path, 
 
 
 def test_a_finished_group_is_not_measured_again_and_others_are_added(call, tmp_path):
-    target = "experiments.benchmarks.partitioning.PartitioningBenchmark"
-    kmeans = f"+suite.kmeans={{_target_: {target}, n_points: 120, n_clusters: 3, dim: 8, repeats: 1}}"
-    arguments = ["suite=gpu", kmeans, "threads=1", "trainer.accelerator=cpu", f"runs_dir={tmp_path}", "name=a"]
-    assert call("benchmark", *arguments, "only=[kmeans]").code == 0
+    target = "experiments.benchmarks.image_clustering.ImageClusteringBenchmark"
+    small = f"+suite.small={{_target_: {target}, losses: [huber], dim: 2, repeats: 1}}"
+    arguments = ["suite=gpu", small, "threads=1", "trainer.accelerator=cpu", f"runs_dir={tmp_path}", "name=a"]
+    assert call("benchmark", *arguments, "only=[small]").code == 0
     first = records_of(tmp_path / "a")
-    names = [(one["name"], one["baseline"]) for one in first]
-    assert ("k-means", "faiss_kmeans") in names and ("k-means, inertia", "faiss_kmeans, sampled") in names
+    assert [one["name"] for one in first] == ["image clustering, huber", "image clustering, huber, objective"]
     ended = call("benchmark", *arguments, "only=null")
     assert ended.code == 0, ended.err
-    assert records_of(tmp_path / "a") == first and "kmeans: measured already" in ended.out
-    assert len(json.loads((tmp_path / "a/skipped.json").read_text())) == 3
+    assert records_of(tmp_path / "a") == first and "small: measured already" in ended.out
+    assert len(json.loads((tmp_path / "a/skipped.json").read_text())) == 1
 
 
 @pytest.mark.slow
@@ -229,49 +219,25 @@ def test_overhead_end_to_end(call, tmp_path):
     )
 
 
-def test_without_a_gpu_each_group_of_its_suite_is_a_reason(call, tmp_path):
+def test_without_a_gpu_its_suite_is_a_reason(call, tmp_path):
     ended = call("benchmark", "suite=gpu", "trainer.accelerator=cpu", f"runs_dir={tmp_path}", "name=a")
     assert ended.code == 0, ended.err
-    skipped = json.loads((tmp_path / "a/skipped.json").read_text())
-    assert [one["name"] for one in skipped] == ["head", "workers that share a GPU", "one head on two GPUs"]
-    assert [one["reason"].split(" (")[0][-9:] for one in skipped] == ["needed: 1", "needed: 1", "needed: 2"]
-    assert records_of(tmp_path / "a") == [] and ended.out.count("skipped, GPUs found: 0") == 3
+    (skipped,) = json.loads((tmp_path / "a/skipped.json").read_text())
+    assert skipped["name"] == "head" and skipped["reason"] == "no GPU found (trainer.accelerator=cpu)"
+    assert records_of(tmp_path / "a") == [] and "skipped, no GPU found" in ended.out
 
 
 @pytest.mark.slow
-def test_workers_and_two_devices_run_on_a_cpu_where_no_gpu_is_asked_for(call, tmp_path):
-    tiny = {
-        "workers": "n_subnets=2 classes=6 images=5 epochs=2 repeats=1 dim=8 per_gpu=[2]",
-        "devices": "classes=[12] batches=[16] steps=2 images=6 epochs=2 repeats=1 dim=8",
-    }
-    sizes = [f"suite.{name}.group.{size}" for name, text in tiny.items() for size in text.split()]
+def test_distribution_end_to_end(call, tmp_path):
     ended = call(
-        "benchmark", "suite=gpu", "only=[workers,devices]", "suite.workers.gpus=0", "suite.devices.gpus=0",
-        "threads=1", "trainer.accelerator=cpu", *sizes, f"runs_dir={tmp_path}", "name=a",
-    )  # fmt: skip
-    assert ended.code == 0, ended.err
-    found = [(one["name"], one["baseline"]) for one in records_of(tmp_path / "a")]
-    assert found == [
-        ("2 sub-networks, 2 workers", "one worker"),
-        ("head on two devices, ddp", "one device"),
-        ("head on two devices, model_parallel", "one device"),
-    ]
-    assert all(one["ours"] > 0 and one["theirs"] > 0 for one in records_of(tmp_path / "a"))
-
-
-@pytest.mark.slow
-def test_distribution_and_scaling_end_to_end(call, tmp_path):
-    ended = call(
-        "benchmark", "suite=full", "only=[distribution,scaling]", "threads=1", "trainer.accelerator=cpu",
+        "benchmark", "suite=full", "only=[distribution]", "threads=1", "trainer.accelerator=cpu",
         "suite.distribution.n_identities=[40]", "suite.distribution.dim=8", "suite.distribution.repeats=1",
-        "suite.distribution.epochs=1", "suite.scaling.n_identities=[20,40]", "suite.scaling.dim=8",
-        "suite.scaling.repeats=1", "suite.scaling.epochs=1", f"runs_dir={tmp_path}", "name=a",
+        "suite.distribution.epochs=1", f"runs_dir={tmp_path}", "name=a",
     )  # fmt: skip
     assert ended.code == 0, ended.err
-    random, kmeans, per_sample = records_of(tmp_path / "a")
+    random, kmeans = records_of(tmp_path / "a")
     assert random["baseline"] == kmeans["baseline"] == "no_distribution" and random["n_subnets"] == 2
     assert random["ratio_by_m"] == pytest.approx(random["ratio"] / 2) and random["unit"] == "s"
-    assert per_sample["baseline"] == "N = 20" and per_sample["classes"] == 40
 
 
 @pytest.mark.slow

@@ -160,5 +160,5 @@ def test_what_was_fitted_to_the_people_is_forgotten_and_the_rest_kept():
     decision = Fitted(3.0, torch.zeros(K, D))
     for made in (with_identities(make(decision=decision), ["a"], NEW[:1]),
                  without_identities(make(decision=decision), ["person 3"])):  # fmt: skip
-        assert made.decision.table_KD is None and made.decision.factor == 3.0 and made.needs_fit
+        assert made.decision.table_KD is None and made.decision.factor == 3.0 and made.decision.needs_fit
     assert decision.table_KD is not None

@@ -39,7 +39,7 @@ class World:
 
     def fitted(self, p=2):
         none = torch.zeros(0, D), torch.zeros(0, dtype=torch.long)
-        return self.identifier(Metric(**SMALL), p).fitted(self.train, *none, seed=0)
+        return self.identifier(Metric(**SMALL), p).fitted(self.train, *none)
 
     def accuracy(self, identifier):
         return np.mean(identifier.identify(self.test[0]).index == self.test[1])
@@ -127,7 +127,7 @@ def test_refit_keeps_the_weights_and_learns_the_rest_again():
 def test_validation_probes_are_not_looked_at():
     world = make_world()
     misled = torch.from_numpy(world.test[0]), torch.from_numpy(np.roll(world.test[1], 7))
-    other = world.identifier(Metric(**SMALL)).fitted(world.train, *misled, seed=0)
+    other = world.identifier(Metric(**SMALL)).fitted(world.train, *misled)
     assert torch.equal(other.decision.factors_J, world.fitted().decision.factors_J)
 
 
@@ -156,7 +156,7 @@ def test_evidence_that_repairs_nothing_is_not_used():
     means = torch.from_numpy(class_means(rows, split, K))
     one = Identifier(tuple(map(str, range(K))), means, Partition(np.zeros(K, int), 1), Metric(**SMALL))
     none = torch.zeros(0, 64), torch.zeros(0, dtype=torch.long)
-    assert one.fitted(TrainingSamples(rows, split), *none, seed=0).decision.factors_J is None
+    assert one.fitted(TrainingSamples(rows, split), *none).decision.factors_J is None
 
 
 def test_an_identity_takes_less_than_four_kilobytes():

@@ -42,22 +42,16 @@ def make(router=None, decision=None, m=M, k=K, rows_per_class=1, extra=(), seed=
 
 IDENTIFIERS = {
     "nearest": dict(router=NearestClass()),
-    "three nearest": dict(router=NearestClass(3)),
-    "all nearest": dict(router=NearestClass(99)),
-    "five nearest in two clusters": dict(router=NearestClass(5, most_clusters=2)),
-    "five nearest in one cluster": dict(router=NearestClass(5, most_clusters=1)),
     "cluster mean": dict(router=ClusterMean()),
     "max-max": dict(router=MaxOutput()),
     "max-max, two rows each": dict(router=MaxOutput(), rows_per_class=2),
-    "probability": dict(router=MaxOutput("probability", 4.0)),
-    "probability, two rows each": dict(router=MaxOutput("probability", 4.0), rows_per_class=2),
-    "probability, one alone": dict(router=MaxOutput("probability", 64.0), lonely=True),
+    "max-max, one alone": dict(router=MaxOutput(), lonely=True),
     "no distribution": dict(m=1),
     "one person": dict(m=1, k=1),
     "m = K": dict(router=NearestClass(), m=K),
     "knn": dict(decision=NearestMean(), m=1),
     "knn of clusters": dict(decision=NearestMean(), router=NearestClass()),
-    "overlapping": dict(router=NearestClass(2), extra=[(0, 3), (7, 1), (9, 4)]),
+    "overlapping": dict(router=NearestClass(), extra=[(0, 3), (7, 1), (9, 4)]),
     "threshold": dict(router=NearestClass(), threshold=0.9),
 }
 
@@ -92,7 +86,7 @@ def test_under_the_threshold_is_minus_one_and_the_best_stays(tmp_path):
 
 
 @pytest.mark.parametrize("threshold", [None, 0.1])
-@pytest.mark.parametrize("router", [NearestClass(), ClusterMean(), MaxOutput("probability", 4.0)])
+@pytest.mark.parametrize("router", [NearestClass(), ClusterMean(), MaxOutput()])
 def test_a_probe_without_direction_is_nobody_and_changes_no_other_answer(tmp_path, router, threshold):
     identifier = make(router, threshold=threshold)
     export_onnx(identifier, tmp_path / "a.onnx")
@@ -150,8 +144,10 @@ def test_what_does_not_state_its_export_is_refused_and_leaves_nothing(tmp_path):
 
     with pytest.raises(InputError, match="decision Own"):
         export_onnx(make(NearestClass(), Own()), tmp_path / "a.onnx")
-    with pytest.raises(InputError, match="p = 65"):
-        export_onnx(make(NearestClass(65), k=80), tmp_path / "a.onnx")
+    with pytest.raises(InputError, match="p = 2"):
+        export_onnx(make(NearestClass(2)), tmp_path / "a.onnx")
+    with pytest.raises(InputError, match="by probability"):
+        export_onnx(make(MaxOutput("probability")), tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

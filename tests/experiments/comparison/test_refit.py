@@ -9,14 +9,17 @@ from sklearn.preprocessing import normalize
 from datamodules.errors import InputError
 from experiments.comparison.coordinator import Cell
 from experiments.comparison.rows import scenario_of_row
+from lightning_modules.decisions.metric import Metric
 from lightning_modules.evaluation import evaluate
 
 CELL = Cell(16, 2, 0)
-ROWS = '["knn","clustered_fused","clustered_nearest,decision=calibrated"]'
+ROWS = '["knn","clustered_fused","clustered_nearest"]'
 
 
 @pytest.fixture
-def both_ways(coordinate):
+def both_ways(coordinate, monkeypatch):
+    # How many validation samples a fit has seen: all of them before, none of them again.
+    monkeypatch.setattr(Metric, "fit", lambda self, scores, clusters, truth, samples: Metric(strength=1 + len(truth)))
     with coordinate(f"scenarios={ROWS}", "refit=train_val") as (coordinator, scenarios):
         assert coordinator.train_missing((CELL, one) for one in scenarios.values()) == {}
         yield coordinator, {name: coordinator.identifier(CELL, one) for name, one in scenarios.items()}
@@ -39,8 +42,9 @@ def test_class_means_are_those_of_training_and_validation_samples(both_ways):
 
 def test_what_was_chosen_stays_and_what_is_trained_changes(both_ways):
     _, made = both_ways
-    plain, again = (made[f"clustered_nearest,decision=calibrated{end}"] for end in ("", ",refit=train_val"))
-    assert torch.equal(plain.decision.factor_M, again.decision.factor_M)
+    fused, fused_again = (made[f"clustered_fused{end}"].decision for end in ("", ",refit=train_val"))
+    assert fused_again.strength == fused.strength > 1
+    plain, again = (made[f"clustered_nearest{end}"] for end in ("", ",refit=train_val"))
     assert np.array_equal(plain.partition.cluster_of, again.partition.cluster_of)
     assert not torch.allclose(plain.heads.rows_SD, again.heads.rows_SD, atol=1e-3)
     assert again.provenance["split"]["refit"] is True and "refit" not in plain.provenance["split"]

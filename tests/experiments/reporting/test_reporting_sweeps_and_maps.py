@@ -112,7 +112,7 @@ def test_a_map_has_a_panel_for_each_partitioner_at_the_largest_n():
     rows = pd.concat([
         pd.DataFrame({"dataset": "omniglot", "n_identities": n, "n_subnets": 3, "seed": 0, "partitioner": name,
                       "label": np.arange(90), "cluster": home, "x": flat[:, 0], "y": flat[:, 1]})
-        for n in (50, 90) for name in ("random", "kmeans", "spherical_kmeans")
+        for n in (50, 90) for name in ("random", "kmeans", "generalised_kmeans")
     ])  # fmt: skip
     (picture,) = map_pictures(rows)
     assert picture.name == "partition_map" and "90 of 90" in picture.caption and "m = 3" in picture.caption
