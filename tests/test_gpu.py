@@ -73,6 +73,7 @@ def test_bundled_steps_are_single_steps(toy_split):
         ["callbacks=[ema]"],
         ["trainer.gradient_clip_val=0.5"],
         ["head=low_rank", "head.rank=4"],
+        ["head=projected", "head.hidden=4"],
     ],
     ids=" ".join,
 )

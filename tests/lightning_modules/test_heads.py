@@ -8,12 +8,12 @@ from torch.nn import functional as F
 from datamodules.class_means import class_means, normalise_rows
 from lightning_modules.heads.linear import LinearHead
 from lightning_modules.heads.low_rank import LowRankHead
+from lightning_modules.heads.projected import ProjectedHead
 from lightning_modules.initialisers import PrototypeInit, RandomInit
 from lightning_modules.losses.arcface import ArcFace
 from lightning_modules.losses.base import ClassificationLoss
 from lightning_modules.losses.normface import NormFace
 from lightning_modules.losses.softmax import Softmax
-from tests.lightning_modules.projected_head import ProjectedHead
 from tests.lightning_modules.small_fits import fit, head_of, plain_loop, same_weights
 
 

@@ -159,7 +159,7 @@ def test_validation_comes_as_often_as_asked(make_jobs, monkeypatch):
         (["head=low_rang"], ["low_rang", "low_rank"]),
         (["head=low_rank", "+head.rang=1"], ["rang"]),
         (["head=low_rank", "head.rank=0"], ["rank"]),
-        (["head=low_rank", "active_classes=sampled"], ["head=linear"]),
+        (["head=projected", "active_classes=sampled"], ["head=linear"]),
         (["scheduler=cosin"], ["cosin", "cosine"]),
         (["scheduler=warmup_cosine", "+scheduler.warm=1"], ["warm"]),
         (["scheduler=warmup_cosine", "scheduler.warmup=2"], ["warmup"]),
@@ -172,7 +172,7 @@ def test_what_cannot_be_used_is_one_line_and_nothing_is_written(compare, argumen
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("choice", ["head=low_rank", "scheduler=step", "scheduler=warmup_cosine"])
+@pytest.mark.parametrize("choice", ["head=low_rank", "head=projected", "scheduler=step", "scheduler=warmup_cosine"])
 def test_other_heads_and_schedulers_train(compare, choice):
     ended, folder = compare(choice, "trainer.fast_dev_run=true", name=choice.replace("=", "-"))
     assert ended.code == 0 and np.isfinite(history(folder).filter(like="loss").to_numpy()).any(), ended.err + ended.out

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A small residual projection before the class rows: a head that is not linear. Axes: B batch, D dimension, H hidden units."""
+"""A small residual projection before the class rows. Axes: B batch, D embedding dimension, H hidden units."""
 
 from typing import Any
 
