@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Training of many sub-networks: against one network, and its overhead."""
+"""Training of many sub-networks: against one network, by several workers and devices, and its overhead."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ import torch
 
 from datamodules.embedding_set import EmbeddingSet
 from experiments.benchmarks.config import Bench, Group
-from experiments.benchmarks.measurement import measure_in_turn, record, seconds
+from experiments.benchmarks.measurement import Skipped, measure_in_turn, record, seconds
 from experiments.benchmarks.our_training import epoch_seconds, our_training, training_seconds
 from experiments.benchmarks.synthetic_data import synthetic_set
 from experiments.comparison.data import subnets_for
@@ -101,3 +101,70 @@ class OverheadBenchmark(Group):
         with our_training(bench, data, self.n_subnets, "kmeans", **how) as ours:
             jobs = ours.coordinator.jobs(ours.cell, ours.scenario)
             return seconds(lambda: fit(jobs))
+
+
+@dataclass
+class OnGpu(Group):
+    """Another group, skipped with the reason if there are fewer GPUs; `gpus=0` lets it run on a CPU too."""
+
+    group: Group
+    name: str
+    gpus: int = 1
+
+    def measure(self, bench: Bench) -> Iterator[dict[str, Any] | Skipped]:
+        found = torch.cuda.device_count() if bench.device == "cuda" else 0
+        if found >= self.gpus:
+            yield from self.group.measure(bench)
+        else:
+            reason = f"GPUs found: {found}, needed: {self.gpus} (trainer.accelerator={bench.cfg.trainer.accelerator})"
+            yield Skipped(self.name, "all", reason)
+
+
+@dataclass
+class WorkersBenchmark(Group):
+    """Wall clock of training equal sub-networks by k workers per GPU (k in all without one) against one worker."""
+
+    per_gpu: Sequence[int] = (2, 4, 8, 16)
+    n_subnets: int = 16
+    classes: int = 2000
+    images: int = 10
+    epochs: int = 50
+    repeats: int = 3
+    dim: int = 512
+
+    def measure(self, bench: Bench) -> Iterator[dict[str, Any]]:
+        data = synthetic_set(bench, self.classes * self.n_subnets, self.images, self.dim)
+        key, trainer = "per_gpu" if bench.device == "cuda" else "workers", bench.cfg.trainer
+        how = {"launcher": "processes", "max_epochs": self.epochs}
+        train = partial(training_seconds, bench, data, self.n_subnets, "random", **how)
+        sides = {str(k): partial(train, options={key: k}) for k in (1, *self.per_gpu)}
+        taken = measure_in_turn(sides, self.repeats, bench.device, memory=False)
+        for k in map(str, self.per_gpu):
+            common = (f"{self.n_subnets} sub-networks, {k} workers", self.classes, trainer.batch_size, trainer.matmul)
+            yield record(*common, "one worker", "s", taken[k], taken["1"])
+
+
+@dataclass
+class DevicesBenchmark(Group):
+    """Seconds of an epoch of one head on two devices against one, by each strategy of `trainer.strategy`."""
+
+    classes: Sequence[int]
+    batches: Sequence[int] = (1024, 4096)
+    strategies: Sequence[str] = ("ddp", "model_parallel")
+    steps: int | None = 50
+    images: int = 4
+    epochs: int = 3
+    repeats: int = 3
+    dim: int = 512
+
+    def measure(self, bench: Bench) -> Iterator[dict[str, Any]]:
+        for classes in self.classes:
+            data = synthetic_set(bench, classes, self.images, self.dim)
+            for batch in self.batches:
+                how: dict[str, Any] = {"steps": self.steps, "batch_size": batch, "max_epochs": self.epochs}
+                one = partial(epoch_seconds, bench, data, launcher="processes", **how)
+                two = {name: partial(one, devices=2, strategy=name) for name in self.strategies}
+                taken = measure_in_turn({"one": one, **two}, self.repeats, bench.device, memory=False)
+                for name in self.strategies:
+                    common = (f"head on two devices, {name}", classes, batch, bench.cfg.trainer.matmul)
+                    yield record(*common, "one device", "s", taken[name], taken["one"])

@@ -45,18 +45,14 @@ class HeadBenchmark(Group):
 
     Args:
         sizes: keyword arguments of `Size`.
-        gpu: whether it is skipped without a GPU.
     """
 
-    def __init__(self, sizes: list[dict[str, Any]], repeats: int = 3, dim: int = 512, gpu: bool = False):
-        self.sizes, self.repeats, self.dim, self.gpu = [Size(**size) for size in sizes], repeats, dim, gpu
+    def __init__(self, sizes: list[dict[str, Any]], repeats: int = 3, dim: int = 512):
+        self.sizes, self.repeats, self.dim = [Size(**size) for size in sizes], repeats, dim
         if unknown := {name for size in self.sizes for name in size.against} - set(BASELINES):
             raise InputError(f"against = {sorted(unknown)}", f"some of {', '.join(BASELINES)}", "correct the suite")
 
     def measure(self, bench: Bench) -> Iterator[dict[str, Any] | Skipped]:
-        if self.gpu and bench.device != "cuda":
-            yield Skipped("head", "all", f"no GPU found (trainer.accelerator={bench.cfg.trainer.accelerator})")
-            return
         for size in self.sizes:
             if "lightning_pml" in size.against and not find_spec("pytorch_metric_learning"):
                 reason = "pytorch-metric-learning is not installed; cure: pip install clusterface[metric_learning]"

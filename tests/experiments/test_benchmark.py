@@ -199,7 +199,7 @@ def test_a_finished_group_is_not_measured_again_and_others_are_added(call, tmp_p
     ended = call("benchmark", *arguments, "only=null")
     assert ended.code == 0, ended.err
     assert records_of(tmp_path / "a") == first and "small: measured already" in ended.out
-    assert len(json.loads((tmp_path / "a/skipped.json").read_text())) == 1
+    assert len(json.loads((tmp_path / "a/skipped.json").read_text())) == 3
 
 
 @pytest.mark.slow
@@ -219,12 +219,34 @@ def test_overhead_end_to_end(call, tmp_path):
     )
 
 
-def test_without_a_gpu_its_suite_is_a_reason(call, tmp_path):
+def test_without_a_gpu_each_group_of_its_suite_is_a_reason(call, tmp_path):
     ended = call("benchmark", "suite=gpu", "trainer.accelerator=cpu", f"runs_dir={tmp_path}", "name=a")
     assert ended.code == 0, ended.err
-    (skipped,) = json.loads((tmp_path / "a/skipped.json").read_text())
-    assert skipped["name"] == "head" and skipped["reason"] == "no GPU found (trainer.accelerator=cpu)"
-    assert records_of(tmp_path / "a") == [] and "skipped, no GPU found" in ended.out
+    skipped = json.loads((tmp_path / "a/skipped.json").read_text())
+    assert [one["name"] for one in skipped] == ["head", "workers that share a GPU", "one head on two GPUs"]
+    assert [one["reason"].split(" (")[0][-9:] for one in skipped] == ["needed: 1", "needed: 1", "needed: 2"]
+    assert records_of(tmp_path / "a") == [] and ended.out.count("skipped, GPUs found: 0") == 3
+
+
+@pytest.mark.slow
+def test_workers_and_two_devices_run_on_a_cpu_where_no_gpu_is_asked_for(call, tmp_path):
+    tiny = {
+        "workers": "n_subnets=2 classes=6 images=5 epochs=2 repeats=1 dim=8 per_gpu=[2]",
+        "devices": "classes=[12] batches=[16] steps=2 images=6 epochs=2 repeats=1 dim=8",
+    }
+    sizes = [f"suite.{name}.group.{size}" for name, text in tiny.items() for size in text.split()]
+    ended = call(
+        "benchmark", "suite=gpu", "only=[workers,devices]", "suite.workers.gpus=0", "suite.devices.gpus=0",
+        "threads=1", "trainer.accelerator=cpu", *sizes, f"runs_dir={tmp_path}", "name=a",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    found = [(one["name"], one["baseline"]) for one in records_of(tmp_path / "a")]
+    assert found == [
+        ("2 sub-networks, 2 workers", "one worker"),
+        ("head on two devices, ddp", "one device"),
+        ("head on two devices, model_parallel", "one device"),
+    ]
+    assert all(one["ours"] > 0 and one["theirs"] > 0 for one in records_of(tmp_path / "a"))
 
 
 @pytest.mark.slow
