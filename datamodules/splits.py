@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Enrolled identities, and their images for training, validation and test. Axes: N samples, K enrolled identities."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,9 @@ class Split:
         return len(self.rows)
 
 
+NOTHING = Split(np.zeros(0, np.int64), np.zeros(0, np.int32))
+
+
 @dataclass(frozen=True)
 class Splits:
     """Training, validation and test samples of K enrolled identities, and probes of people who are not enrolled."""
@@ -33,7 +36,7 @@ class Splits:
     test: Split
     enrolled: np.ndarray  # (K,) int32, the set's label of each enrolled identity, ascending
     # Samples of held-out identities, labelled 0 to (number of held-out identities) - 1.
-    unknown: Split = field(default_factory=lambda: Split(np.zeros(0, np.int64), np.zeros(0, np.int32)))
+    unknown: Split = NOTHING
 
     __repr__ = short_repr
 
@@ -46,8 +49,7 @@ class Splits:
         rows = np.concatenate([self.train.rows, self.val.rows])
         labels = np.concatenate([self.train.labels, self.val.labels])
         order = np.argsort(rows)
-        nothing = Split(np.zeros(0, np.int64), np.zeros(0, np.int32))
-        return replace(self, train=Split(rows[order], labels[order]), val=nothing)
+        return replace(self, train=Split(rows[order], labels[order]), val=NOTHING)
 
     def with_held_out(self, labels_N: np.ndarray) -> "Splits":
         """These splits with the held-out people enrolled after the others, all of their samples for training.

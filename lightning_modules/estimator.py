@@ -29,7 +29,7 @@ from datamodules.partitioners.kmeans import KMeansPartitioner
 from datamodules.partitioners.random import RandomPartitioner
 from datamodules.partitioners.samples import TrainingSamples
 from datamodules.partitioners.single import SinglePartitioner
-from datamodules.splits import Split, local_split
+from datamodules.splits import NOTHING, Split, local_split
 from lightning_modules import enrolment
 from lightning_modules.decisions.argmax import Argmax
 from lightning_modules.decisions.base import Decision
@@ -299,10 +299,10 @@ class ClusteredClassifier(ClassifierMixin, BaseEstimator):
     def _trained(
         self, samples: TrainingSamples, means_KD: np.ndarray, partition: Partition, cluster: int, seed: int
     ) -> Head:
-        members_C, nothing = partition.members(cluster), Split(np.zeros(0, np.int64), np.zeros(0, np.int32))
+        members_C = partition.members(cluster)
         split = local_split(samples.split, members_C)
         size = batch_size(self.batch_size, len(split))
-        data = ClusterDataModule(samples.embeddings_ND, split, nothing, size, seed, cluster)
+        data = ClusterDataModule(samples.embeddings_ND, split, NOTHING, size, seed, cluster)
         of_cluster = TrainingSamples(samples.embeddings_ND, split)
         loss, init = deepcopy(self.loss or ArcFace()).fit(of_cluster), (self.init or RandomInit()).fit(of_cluster)
         drawn = int(np.random.SeedSequence([seed, cluster, 4]).generate_state(1, np.uint64)[0] >> 1)  # as the commands

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.cluster_datamodule import ClusterDataModule, batch_size
 from datamodules.partitioners.samples import TrainingSamples
-from datamodules.splits import Split
+from datamodules.splits import NOTHING, Split
 from experiments.comparison.cells import cell_file, hardest_identities, is_evaluated, write_cell
 from experiments.comparison.coordinator import Cell, Coordinator
 from experiments.comparison.details import history_rows, training_columns
@@ -94,7 +94,6 @@ def _fit_and_evaluate(
     data, labels = coordinator.data(cell), coordinator.labels(cell)
     embedding_set, splits = data.embedding_set, data.splits
     records: list[dict[str, Any]] = []  # of networks that the baseline trains itself
-    nothing = Split(np.zeros(0, np.int64), np.zeros(0, np.int32))
 
     def train_network(module: SubNetwork, targets_K: np.ndarray | None, stream: int) -> None:
         """As a sub-network is trained: same settings, same tracking; but without checkpoints."""
@@ -108,7 +107,7 @@ def _fit_and_evaluate(
         )  # fmt: skip
         train = Split(splits.train.rows, labels_N)
         size = batch_size(recipe.trainer["batch_size"], len(train))
-        batches = ClusterDataModule(embedding_set.embeddings, train, nothing, size, cell.seed, stream)
+        batches = ClusterDataModule(embedding_set.embeddings, train, NOTHING, size, cell.seed, stream)
         result = fit(job, module, batches, resume=False)
         module.cpu()
         parameters = sum(parameter.numel() for parameter in module.parameters())
@@ -117,7 +116,7 @@ def _fit_and_evaluate(
     identifiers = [coordinator.identifier(cell, scenario) for scenario in scenarios]
     task = BaselineTask(
         train=data.train_samples,
-        val=TrainingSamples(embedding_set.embeddings, nothing if coordinator.validation else splits.val),
+        val=TrainingSamples(embedding_set.embeddings, NOTHING if coordinator.validation else splits.val),
         class_means_KD=data.class_means_KD,
         n_subnets=cell.n_subnets,
         seed=cell.seed,

@@ -26,7 +26,7 @@ from datamodules.embedding_set import UNKNOWN, EmbeddingSet
 from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
-from datamodules.splits import Splits
+from datamodules.splits import NOTHING, Splits
 from experiments.comparison.data import dataset_name
 from experiments.comparison.multirun import in_multirun, take_from_siblings
 from experiments.comparison.scenarios import Scenario
@@ -263,7 +263,8 @@ class Coordinator:
         if scenario.refit:
             return refitted(made, self.identifier(cell, scenario.chosen), data.train_samples)
         with self.progress.stage(f"fit of {scenario.name}, N = {cell.n_identities}, seed {cell.seed}"):
-            return fit_identifier(made, data.embedding_set, data.splits, cell.seed)
+            splits = replace(data.splits, val=NOTHING) if self.validation else data.splits
+            return fit_identifier(made, data.embedding_set, splits, cell.seed)
 
 
 def trained_for(scenario: Scenario) -> list[Scenario]:

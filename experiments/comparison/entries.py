@@ -14,7 +14,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.embedding_set import EmbeddingSet
-from datamodules.errors import InputError
 from experiments.command_line.choices import files, load_node, short_name
 from experiments.comparison.data import check_names
 from experiments.comparison.rows import check_known, scenario_of_row, split_row
@@ -106,10 +105,7 @@ def expand_names(names: list[str]) -> dict[str, bool]:
 
 
 def usable_entries(entries: Entries, cfg: DictConfig, embedding_set: EmbeddingSet) -> Entries:
-    """The entries; scenarios that cannot use the embeddings or the images of `cfg.evaluate` go to `missing`.
-
-    Raises InputError: none is left for validation images.
-    """
+    """The entries; scenarios that cannot use the embeddings or the images of `cfg.evaluate` go to `missing`."""
     selected = OmegaConf.to_container(cfg.loss, resolve=True)
     reason = "the embeddings are normalised, the loss needs their lengths"
     unable = {
@@ -118,13 +114,7 @@ def usable_entries(entries: Entries, cfg: DictConfig, embedding_set: EmbeddingSe
         and instantiate(scenario.nodes["loss"]).needs_raw_embeddings
     }  # fmt: skip
     if cfg.evaluate == "validation":
-        fitted = [scenario.name for scenario in entries.scenarios if scenario.needs_fit or scenario.refit]
-        unable |= dict.fromkeys(fitted, "it is fitted or trained on the validation images")
-        if len(fitted) == len(entries.scenarios) and not entries.baselines:
-            got = f"evaluate=validation with {', '.join(fitted)} alone, which validation images train or fit"
-            raise InputError(
-                got, "a scenario that does not use them", "name others in scenarios=, see experiments.list"
-            )
+        unable |= {one.name: "it is trained on the validation images" for one in entries.scenarios if one.refit}
     able = [scenario for scenario in entries.scenarios if scenario.name not in unable]
     return replace(entries, scenarios=able, missing={**entries.missing, **unable})
 

@@ -22,7 +22,7 @@ from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError, nearest
 from datamodules.sources.base import Listing, original_of
 from datamodules.sources.image_folder import ImageFolder
-from datamodules.splits import Split, local_split, split_identities
+from datamodules.splits import NOTHING, Split, local_split, split_identities
 from experiments.enrolment.original import Original, relabelled
 from experiments.enrolment.request import as_names
 from experiments.extraction.config import ExtractionConfig, enrolled_extractor, from_recipe
@@ -68,8 +68,7 @@ class Newcomers:
         names = embedding_set.identities if chosen is None else tuple(chosen)
         place = {name: index for index, name in enumerate(names)}
         new_label = np.array([place.get(name, -1) for name in embedding_set.identities], np.int32)
-        nothing = Split(np.zeros(0, np.int64), np.zeros(0, np.int32))
-        parts = [Split(np.arange(len(embedding_set)), embedding_set.labels), nothing, nothing]
+        parts = [Split(np.arange(len(embedding_set)), embedding_set.labels), NOTHING, NOTHING]
         if test:
             splits = split_identities(embedding_set)
             parts = [splits.train, splits.val, splits.test]

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError
-from datamodules.splits import Split, Splits
+from datamodules.splits import NOTHING, Split, Splits
 from experiments.command_line.choices import CONFIGS
 from experiments.command_line.trainer_arguments import check_trainer, defaults
 from experiments.comparison.coordinator import fit_identifier
@@ -143,9 +143,8 @@ def _samples(
         start += len(labels)
     meta = {"normalised": original.embedding_set.meta.get("normalised")}
     everything = EmbeddingSet(np.concatenate(blocks), np.zeros(start, np.int32), identifier.identities, meta=meta)
-    nothing = Split(np.zeros(0, np.int64), np.zeros(0, np.int32))
     enrolled = np.arange(len(identifier.identities), dtype=np.int32)
-    return everything, Splits(roles["train"], roles["val"], nothing, enrolled)
+    return everything, Splits(roles["train"], roles["val"], NOTHING, enrolled)
 
 
 def _within(split: Split, members_C: np.ndarray) -> Split:

@@ -149,7 +149,7 @@ def test_repeating_a_finished_command_trains_and_evaluates_nothing(
     def evaluate(*_):
         raise AssertionError("evaluated again")
 
-    monkeypatch.setattr(cells, "evaluate", evaluate)
+    monkeypatch.setattr(cells, "answers", evaluate)
     folder = runs[0]
     before = (folder / "results.csv").read_bytes()
     ended = call("compare", *quick, f"runs_dir={folder.parent}", "name=toy", "seeds=2")
