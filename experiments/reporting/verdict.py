@@ -52,7 +52,7 @@ def verdict(frame: pd.DataFrame) -> Verdict:
     score = _score(own.iloc[0]) if len(own) else NOTHING
     seeds = seeds_phrase([int(own["seeds"].iloc[0])]) if len(own) else "no seed"
     place = f"In macro F1 on {data} with N = {whole(n_identities)} identities"
-    place += f" in m = {whole(m)} clusters" if m == m else ""
+    place += f" in m = {whole(m)} clusters" if m > 1 else ""
     named = {f"{reference_title(name)} ({REFERENCES[name]}": one for name, one in found.items()}
     said = _compared(named) if named else f"reaches {score} %"
     sentence = f"{place} ({seeds}), {method} {said}{_best(top, method, best) if len(means) > 1 else ''}."
