@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The head of the paper. Axes: B batch, C classes, R rows per class, D embedding dimension, E of the product."""
+"""The head of the paper. Axes: B batch, C classes, R rows per class, D embedding dimension."""
 
 from typing import Any, TypeGuard
 
@@ -14,7 +14,7 @@ from lightning_modules.losses.base import ClassificationLoss, MarginLoss
 class LinearHead(Head):
     """A linear layer without bias: scores are cosines, or w_j . x if rows keep their length.
 
-    A sub-class may make its rows differently (`weight`) or transform the embeddings first (`embed`).
+    A sub-class may make its rows differently (`weight`).
     """
 
     def __init__(self, rows_CD: Tensor, **options: Any):
@@ -23,23 +23,18 @@ class LinearHead(Head):
         self.scratch = Buffers()
 
     def weight(self) -> Tensor:
-        """(C R, E) class rows of any length, differentiable."""
+        """(C R, D) class rows of any length, differentiable."""
         return self.weight_CD
 
-    def embed(self, embedding_BD: Tensor) -> Tensor:
-        """(B, E) unit vectors that the rows are multiplied with, of `embedding_BD`."""
-        return embedding_BD
-
     def rows(self) -> Tensor:
-        """The class rows as the product uses them: (C R, E), of unit length if `unit_rows`."""
+        """The class rows as the product uses them: (C R, D), of unit length if `unit_rows`."""
         return nn.functional.normalize(self.weight()) if self.unit_rows else self.weight()
 
-    def linear_rows(self) -> Tensor | None:
-        """The rows, unless a sub-class transforms the embeddings; see `Head.linear_rows`."""
-        return self.rows().detach() if type(self).embed is LinearHead.embed else None
+    def linear_rows(self) -> Tensor:
+        return self.rows().detach()
 
     def scores(self, embedding_BD: Tensor) -> Tensor:
-        output = self.embed(embedding_BD) @ self.rows().T
+        output = embedding_BD @ self.rows().T
         return output if self.rows_per_class == 1 else output.unflatten(1, (-1, self.rows_per_class)).amax(2)
 
     def _fusible(self, loss: ClassificationLoss) -> TypeGuard[MarginLoss]:
@@ -50,7 +45,7 @@ class LinearHead(Head):
         if not self._fusible(loss):
             return super().loss(embedding_BD, target_B, loss)
         return fused_margin_softmax(
-            self.embed(embedding_BD), self.weight(), target_B, loss, self.precision, self.max_logits_bytes,
+            embedding_BD, self.weight(), target_B, loss, self.precision, self.max_logits_bytes,
             self.scratch,
         )  # fmt: skip
 
