@@ -24,16 +24,12 @@ def example_based(true_NL: np.ndarray, predicted_NL: np.ndarray) -> dict[str, fl
     """
     both_N = (true_NL & predicted_NL).sum(axis=1)
     true_N, predicted_N = true_NL.sum(axis=1), predicted_NL.sum(axis=1)
-    return _means(both_N, true_N, predicted_N, true_NL.shape[1])
-
-
-def _means(both_N: np.ndarray, true_N: np.ndarray, predicted_N: np.ndarray, labels: int) -> dict[str, float]:
     either_N = true_N + predicted_N - both_N
     accuracy = _ratio(both_N, either_N, either_N == 0)
     precision = _ratio(both_N, predicted_N, either_N == 0)
     recall = _ratio(both_N, true_N, either_N == 0)
     f1 = 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
-    hamming_loss = float((either_N - both_N).mean() / labels)
+    hamming_loss = float((either_N - both_N).mean() / true_NL.shape[1])
     values = {"accuracy": accuracy, "precision": precision, "recall": recall, "f1": f1, "hamming_loss": hamming_loss}
     return {name: 100 * value for name, value in values.items()}
 
@@ -55,15 +51,8 @@ def precision_at(true_NL: np.ndarray, scores_NL: np.ndarray, ranks: tuple[int, .
 
     Of equal scores the first label wins. With fewer than k labels the share is still of k.
     """
-    most = min(max(ranks), scores_NL.shape[1])
-    # A stable sort of everything costs seconds at a thousand labels: sort only what can be among the first.
-    bound_N1 = np.partition(scores_NL, -most, axis=1)[:, -most, None]
-    above_NL, level_NL = scores_NL > bound_N1, scores_NL == bound_N1
-    spare_N1 = most - above_NL.sum(axis=1, keepdims=True)
-    kept_NL = above_NL | (level_NL & (np.cumsum(level_NL, axis=1) <= spare_N1))
-    columns_NM = np.nonzero(kept_NL)[1].reshape(-1, most)
-    order_NM = np.argsort(-np.take_along_axis(scores_NL, columns_NM, axis=1), axis=1, kind="stable")
-    hits_NM = np.take_along_axis(true_NL, np.take_along_axis(columns_NM, order_NM, axis=1), axis=1)
+    order_NM = np.argsort(-scores_NL, axis=1, kind="stable")[:, : max(ranks)]
+    hits_NM = np.take_along_axis(true_NL, order_NM, axis=1)
     return {f"precision_at_{k}": 100 * float(hits_NM[:, :k].sum(axis=1).mean() / k) for k in ranks}
 
 
@@ -78,15 +67,8 @@ def best_threshold(true_NL: np.ndarray, scores_NL: np.ndarray) -> float:
 
     Scores are in [0, 1].
     """
-    # bin b holds the scores that are predicted at the thresholds up to THRESHOLDS[b - 1]
-    bins_NL = np.searchsorted(THRESHOLDS.astype(scores_NL.dtype), scores_NL, side="right")
-    rows, count = len(scores_NL), len(THRESHOLDS) + 1
-    flat = (np.arange(rows)[:, None] * count + bins_NL).ravel()
-    predicted_NB = np.bincount(flat, minlength=rows * count).reshape(rows, count)
-    both_NB = np.bincount(flat, weights=true_NL.ravel(), minlength=rows * count).reshape(rows, count)
-    predicted_NB, both_NB = (np.cumsum(each[:, ::-1], axis=1)[:, ::-1][:, 1:] for each in (predicted_NB, both_NB))
-    true_N = true_NL.sum(axis=1)
-    f1 = [_means(both_NB[:, b], true_N, predicted_NB[:, b], true_NL.shape[1])["f1"] for b in range(count - 1)]
+    candidates = THRESHOLDS.astype(scores_NL.dtype)
+    f1 = [example_based(true_NL, scores_NL >= threshold)["f1"] for threshold in candidates]
     return float(THRESHOLDS[len(f1) - 1 - int(np.argmax(f1[::-1]))])
 
 
