@@ -101,6 +101,7 @@ def assemble(folder: Path, parts: list[Part], meta: dict[str, Any]) -> None:
             mine = part_of[chunk] == number
             target[start : start + len(chunk)][mine] = part.embeddings[rows[chunk[mine]]]
     target.flush()
+    del target  # `open` maps the file once more
     np.save(folder / "labels.npy", labels[order])
     for name, lines in (("identities.txt", identities), ("files.txt", names[order].tolist())):
         (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")

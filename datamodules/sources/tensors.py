@@ -19,11 +19,11 @@ def _blocks(where: str, stored: Any, shape: tuple[int, ...], ndim: int) -> Itera
 
 
 def _plain(block: Any) -> np.ndarray:
-    import torch
+    if isinstance(block, np.ndarray):
+        return block
+    import torch  # late: 260 MiB
 
-    if isinstance(block, torch.Tensor):
-        return (block.float() if block.dtype == torch.bfloat16 else block).detach().numpy()
-    return np.asarray(block)
+    return (block.float() if block.dtype == torch.bfloat16 else block).detach().numpy()
 
 
 def _both(path: Path, content, names: list[str], column: str | None, label: str | None, shape_of) -> Iterator[Block]:
