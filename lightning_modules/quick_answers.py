@@ -6,7 +6,6 @@ Axes: B probes, Q rows compared again, D embedding dimension, R directions, S ro
 
 import faiss
 import numpy as np
-import torch
 
 from datamodules.partitioners.base import Partition
 from lightning_modules.indexes.base import IndexSearch
@@ -34,7 +33,7 @@ class QuickAnswers:
         if heads is not None:
             self.rows_SD = np.ascontiguousarray(heads.linear("quick answers").numpy())
             self.identity_of, self.starts = np.append(heads.identity_S.numpy(), -1), heads.starts
-            self.coded_SR = self.rows_SD if search.map_DR is None else self.rows_SD @ search.map_DR
+            self.coded_SR = self.rows_SD if search.mapped is None else search.mapped.apply(self.rows_SD)
             self.cells = faiss.IndexFlatIP(self.coded_SR.shape[1])  # never searched: the cluster is known
             self.cells.add(np.zeros((partition.n_clusters, self.coded_SR.shape[1]), np.float32))
             self.lists = inverted_lists(self.coded_SR, self.cells, self.cluster_of[self.identity_of[:-1]], "int8")
@@ -48,7 +47,7 @@ class QuickAnswers:
         cluster_B = self.cluster_of[nearest_B]
         if self.rows_SD is None:
             return nearest_B, cosine_BQ[probe_B, best_B], cluster_B
-        coded_BR = unit_BD if self.search.map_DR is None else unit_BD @ self.search.map_DR
+        coded_BR = unit_BD if self.search.mapped is None else self.search.mapped.apply(unit_BD)
         place_BQ = self._best_rows(coded_BR, cluster_B)
         score_BQ = products(unit_BD, self.rows_SD, place_BQ)
         best_B = score_BQ.argmax(1)
@@ -62,8 +61,8 @@ class QuickAnswers:
         place_BQ = np.full((len(coded_BR), CANDIDATES), -1, np.int64)
         for cluster in found[found >= 0]:
             which_b, start, end = np.flatnonzero(cluster_B == cluster), self.starts[cluster], self.starts[cluster + 1]
-            product_bC = torch.from_numpy(coded_BR[which_b]) @ torch.from_numpy(self.coded_SR[start:end]).T
-            best_bq = product_bC.topk(min(CANDIDATES, end - start), dim=1, sorted=False).indices.numpy()
+            rows_CR, most = self.coded_SR[start:end], min(CANDIDATES, end - start)
+            best_bq = faiss.knn(coded_BR[which_b], rows_CR, most, metric=faiss.METRIC_INNER_PRODUCT)[1]
             place_BQ[which_b, : best_bq.shape[1]] = start + best_bq
         return place_BQ
 

@@ -25,6 +25,7 @@ from lightning_modules.identifier import Identifier
 from lightning_modules.indexes.base import ClassIndex
 from lightning_modules.indexes.clusters import Clusters
 from lightning_modules.indexes.exact import Exact
+from lightning_modules.indexes.faiss_search import linear_map
 from lightning_modules.indexes.ivf import CANDIDATES, InvertedFile
 from lightning_modules.routers.nearest_class import NearestClass
 from lightning_modules.scores import Heads
@@ -243,9 +244,7 @@ def bare_lists(ours: Identifier, flat: Any) -> Callable[[np.ndarray, int, float]
     whole, kept, wrap = lists, [quantizer, lists], lambda parameters: parameters
     if isinstance(index, InvertedFile):
         if index.map_DR is not None:
-            linear: Any = faiss.LinearTransform(*index.map_DR.shape, False)  # type: ignore[call-arg]
-            faiss.copy_array_to_vector(np.ascontiguousarray(index.map_DR.numpy().T).ravel(), linear.A)
-            linear.is_trained = True
+            linear = linear_map(index.map_DR.numpy())
             whole = faiss.IndexPreTransform(linear, lists)
             kept += [linear, whole]
         whole = faiss.IndexRefine(whole, flat)

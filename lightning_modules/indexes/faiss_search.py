@@ -35,6 +35,14 @@ def products(unit_BD: np.ndarray, rows_SD: np.ndarray, place_BQ: np.ndarray) -> 
     return product_BQ
 
 
+def linear_map(map_DR: np.ndarray) -> Any:
+    """faiss's product with (D, R) float32: `apply` of (B, D). NumPy's threads would wait beside those of faiss."""
+    linear: Any = faiss.LinearTransform(*map_DR.shape, False)  # type: ignore[call-arg]
+    faiss.copy_array_to_vector(np.ascontiguousarray(map_DR.T).ravel(), linear.A)
+    linear.is_trained = True
+    return linear
+
+
 def inverted_lists(points_KR: np.ndarray, quantizer: Any, cell_K: np.ndarray, encoding: str = "float32") -> Any:
     """An inverted file by inner product whose cells are given (Jegou, Douze & Schmid, TPAMI 2011).
 

@@ -2,6 +2,7 @@
 """Inverted file of faiss over the class means. Axes: K identities, L cells, D dimension, R directions."""
 
 import math
+from typing import Any
 
 import faiss
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 from datamodules.errors import InputError
 from datamodules.partitioners.base import Partition
 from lightning_modules.indexes.base import ClassIndex, IndexSearch, Near, all_of
-from lightning_modules.indexes.faiss_search import ENCODINGS, faiss_near, inverted_lists, products
+from lightning_modules.indexes.faiss_search import ENCODINGS, faiss_near, inverted_lists, linear_map, products
 
 POINTS_PER_CELL = 64  # class means per cell that its centre is learned from
 MOMENT_POINTS = 20_000  # class means that the directions are learned from
@@ -102,21 +103,21 @@ class InvertedFile(ClassIndex):
         index, quantizer = self.lists(class_means_KD, partition)
         wide = math.ceil(self.wide_share * index.nlist)
         near, wider = faiss_near(index, quantizer), faiss_near(index, params=faiss.SearchParametersIVF(nprobe=wide))  # type: ignore[call-arg]
-        map_DR = None if self.map_DR is None else self.map_DR.cpu().numpy()
-        if rounded := map_DR is not None or self.encoding != "float32":
+        mapped = None if self.map_DR is None else linear_map(self.map_DR.cpu().numpy())
+        if rounded := mapped is not None or self.encoding != "float32":
             means_KD = np.ascontiguousarray(class_means_KD.cpu().numpy())
-            near, wider = (_compared(search, means_KD, map_DR) for search in (near, wider))
+            near, wider = (_compared(search, means_KD, mapped) for search in (near, wider))
         elif wide == index.nlist:
             wider = all_of(class_means_KD)
         more = CANDIDATES if rounded else 1
-        return IndexSearch(near, wider, len(class_means_KD), self.exact_below, more, map_DR)
+        return IndexSearch(near, wider, len(class_means_KD), self.exact_below, more, mapped)
 
 
-def _compared(near: Near, means_KD: np.ndarray, map_DR: np.ndarray | None) -> Near:
+def _compared(near: Near, means_KD: np.ndarray, mapped: Any) -> Near:
     """A search by rounded class means; whom it finds is compared again with the (K, D) class means."""
 
     def compared(unit_BD: np.ndarray, q: int) -> tuple[np.ndarray, np.ndarray]:
-        _, identity_BQ = near(unit_BD if map_DR is None else unit_BD @ map_DR, q)
+        _, identity_BQ = near(unit_BD if mapped is None else mapped.apply(unit_BD), q)
         return products(unit_BD, means_KD, identity_BQ), identity_BQ
 
     return compared
