@@ -38,9 +38,10 @@ lint: $(READY)  ## check style and types
 	$(BIN)/mypy
 	$(BIN)/python -m tests.docstrings
 
-docs: $(READY)  ## make docs/configuration.md and docs/troubleshooting.md of the code anew
+docs: $(READY)  ## make docs/configuration.md and docs/troubleshooting.md of the code, and the figure of docs/findings.md, anew
 	$(BIN)/python -m experiments.list --keys docs/configuration.md
 	$(BIN)/python -m tests.troubleshooting
+	$(BIN)/python -m tests.findings
 
 site: $(SITE)  ## build docs/ and the API reference as build/site; a dead link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+LAST = "metric: one cluster -> two clusters"  # row of the table
 DIFFERENCE = re.compile(r"([+-]?\d+\.\d+) \[([+-]?\d+\.\d+), ([+-]?\d+\.\d+)\]")
 
 
@@ -23,9 +24,6 @@ def differences(page: str) -> tuple[list[str], dict[str, list[tuple[float, float
         if any(found):
             steps[step] = [tuple(map(float, one.groups())) if one else None for one in found]
     return names, steps
-
-
-LAST = "class means with metric (untrained) - KNN"
 
 
 def draw(names: list[str], steps: dict[str, list[tuple[float, float, float] | None]]) -> plt.Figure:
@@ -45,7 +43,7 @@ def draw(names: list[str], steps: dict[str, list[tuple[float, float, float] | No
     for edge in range(len(steps) - 1):
         axes.axhline(edge + 0.5, color="0.88", linewidth=0.8)
     axes.set_xlabel("difference in macro F1, points; lines are 95 % intervals")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.35, 1.14), ncols=min(4, len(names)), frameon=False, fontsize=9)
+    figure.legend(loc="outside upper center", ncols=min(4, len(names)), frameon=False, fontsize=9)
     return figure
 
 

@@ -156,7 +156,7 @@ def test_runs_with_and_without_it_are_merged(mine, compare, tmp_path, monkeypatc
         ("[top6]", ("metric 'top6'", "confident_accuracy")),
         ("[nometric]", ("metric nometric", "below Metric")),
         ("[misnamed]", ("'f1'", "no other column")),
-        ("[failures,failures]", ("'failures'", "no other column")),
+        ("[failures,failures]", ("'failures'", "each once")),
     ],
 )
 @pytest.mark.parametrize("command", ["compare", "train"])

@@ -183,7 +183,6 @@ def test_without_a_recipe_the_extractor_must_be_named(identifier, probes_folder,
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"faces": "some"}, "all, or main"),
         ({"images": "nowhere"}, "no folder nowhere"),
         ({"sheet": __file__}, "exists"),
     ],
