@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.embedding_set import EmbeddingSet
 from datamodules.errors import InputError, nearest
+from datamodules.partitioners.centre_losses import LOSSES
 from experiments.command_line.choices import files, load_node
 
 OPEN = "datamodules.embedding_set.EmbeddingSet.open"
@@ -21,8 +22,8 @@ THERE = {
     "data.path": ("a file NAME.arff with its NAME.xml, or NAME.mat", ""),
     "source.root": ("a folder of pictures or record files", ""),
 }
-# Lists of files of a group.
-NAMES = {"metrics": "metric", "miners": "miner", "methods": "label_method"}
+# Lists of files of a group; the losses of k-means have none.
+NAMES = {"metrics": "metric", "miners": "miner", "methods": "label_method", "losses": None}
 # Keys with a few values, the default first.
 WORDS = {
     "refit": (None, "train_val"), "evaluate": ("test", "validation"), "faces": ("all", "main"),
@@ -54,11 +55,11 @@ def check_inputs(cfg: DictConfig) -> EmbeddingSet | None:
             raise InputError(f"{key}={value}", f"one of {', '.join(known)}", nearest(str(value), known, f"set {key}"))
     for key, group in NAMES.items():
         if key in cfg:
-            names = list(cfg[key])
-            for name in names:
+            names, known = list(cfg[key]), files(group) if group else list(LOSSES)
+            for name in names if group else ():
                 load_node(group, name)
-            if len(set(names)) < len(names) or (not names and key != "metrics"):
-                raise InputError(f"{key} = {names}", f"some of {', '.join(files(group))}, each once", f"set {key}")
+            if len(set(names)) < len(names) or not set(names) <= set(known) or (not names and key != "metrics"):
+                raise InputError(f"{key} = {names}", f"some of {', '.join(known)}, each once", f"set {key}")
     for key, (expected, inside) in THERE.items():
         value = OmegaConf.select(cfg, key)
         for one in value if OmegaConf.is_list(value) else [] if value is None else [value]:

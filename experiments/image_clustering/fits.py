@@ -10,8 +10,7 @@ from omegaconf import DictConfig
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import confusion_matrix
 
-from datamodules.errors import InputError
-from datamodules.partitioners.generalised_kmeans import LOSSES, GeneralisedKMeans
+from datamodules.partitioners.generalised_kmeans import GeneralisedKMeans
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,6 @@ class Fit:
 
 def estimators_of(cfg: DictConfig) -> dict[str, GeneralisedKMeans]:
     """One estimator per loss asked for; refuses none, an unknown one, and values out of range."""
-    if not cfg.losses or not set(cfg.losses) <= set(LOSSES):
-        raise InputError(f"losses = {list(cfg.losses)}", f"some of {', '.join(LOSSES)}", "set losses")
     options = {key: cfg[key] for key in ("delta", "sigma", "epsilon", "scale", "n_init", "max_iter")}
     estimators = {loss: GeneralisedKMeans(loss=loss, random_state=cfg.seed, **options) for loss in cfg.losses}
     for estimator in estimators.values():

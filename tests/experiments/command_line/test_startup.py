@@ -30,7 +30,10 @@ WRONG = {
     "enrol": [["identifier=/nowhere", "remove=[Zoë]"], ["identifier=."], ["identifier=.", "move=a.jpg"]],
     "export": [["identifier=/nowhere", "out=x"], ["out=x"], ["identifier=.", "out=x", "format=onx"]],
     "train_facenet": [["data.path=/nowhere"], ["miners=[batch_soft]"], ["miners=[]"]],
-    "cluster_images": [["source.root=/nowhere", "extractor=vgg16"]],
+    "cluster_images": [
+        ["source.root=/nowhere", "extractor=vgg16"],
+        ["source.root=.", "extractor=vgg16", "losses=[cubic]"],
+    ],
     "verify": [["data.path=/nowhere", "pairs=x"], ["data.path=.", "pairs=.", "extractor=dlib"]],
     "multilabel": [["data.path=/nowhere.arff"], ["data.path=setup.cfg", "methods=[ml_kn]"]],
 }
