@@ -26,7 +26,7 @@ from lightning_modules.decisions.base import Decided, Decision, Ranked
 from lightning_modules.heads.base import Head
 from lightning_modules.indexes.base import ClassIndex, IndexSearch
 from lightning_modules.kernels import matmul_precision
-from lightning_modules.quick_answers import QuickAnswers, unit_rows
+from lightning_modules.quick_answers import QuickAnswers, near_class_means, unit_rows
 from lightning_modules.routers.base import Router
 from lightning_modules.scores import Heads, ProbeScores, cluster_centres
 
@@ -115,6 +115,8 @@ class Identifier:
             return None
         heads = self.heads if self.decision.needs_heads else None
         if heads and (heads.rows_SD is None or heads.rows_per_class > 1 or self.partition.overlapping):
+            return None
+        if heads and not near_class_means(heads, self.class_means_KD):
             return None
         return QuickAnswers(self._search, self.partition, heads)
 

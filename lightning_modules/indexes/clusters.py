@@ -21,7 +21,7 @@ class Clusters(ClassIndex):
         exact_below: highest cosine under which all class means are looked at after all; None never does so.
     """
 
-    def __init__(self, n_clusters: int = 8, exact_below: float | None = None):
+    def __init__(self, n_clusters: int = 8, exact_below: float | None = 0.6):
         if n_clusters < 1 or (exact_below is not None and not -1 <= exact_below <= 1):
             raise InputError(
                 f"n_clusters = {n_clusters}, exact_below = {exact_below}", "at least 1 cluster to look into, a cosine",

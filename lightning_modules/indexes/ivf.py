@@ -37,7 +37,7 @@ class InvertedFile(ClassIndex):
 
     def __init__(
         self, n_cells: int | None = None, n_probe: int = 16, encoding: str = "float32", dims: int | None = None,
-        exact_below: float | None = None, iterations: int = 10, seed: int = 0, map_DR: Tensor | None = None,
+        exact_below: float | None = 0.6, iterations: int = 10, seed: int = 0, map_DR: Tensor | None = None,
         centre_LR: Tensor | None = None, cell_K: Tensor | None = None, wide_share: float = 1.0,
     ):  # fmt: skip
         counts = [n_probe, iterations, *(value for value in (n_cells, dims) if value is not None)]

@@ -133,7 +133,7 @@ def test_clusters_finds_the_best_of_the_cells_it_looks_into(people, n_clusters, 
 def test_one_probe_at_a_time_and_all_together_give_the_same(people, name):
     identifier = people.identifier(build(name))
     alone = [identifier.identify(people.probes[i : i + 1]) for i in range(50)]
-    for times in (1, 4):  # heads are searched by a matrix product from eight probes of a cluster on
+    for times in (1, 4):
         together = identifier.identify(np.concatenate([people.probes] * times))
         assert together.identity == tuple(one.identity[0] for one in alone) * times
         np.testing.assert_allclose(together.score, [one.score[0] for one in alone] * times, atol=1e-5)
