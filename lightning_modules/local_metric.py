@@ -8,6 +8,7 @@ of it. With one covariance for all this is within-class covariance normalisation
 Interspeech 2006), with one per class regularised discriminant analysis (Friedman, JASA 84, 1989).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,12 +17,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.class_means import normalise_rows
+from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
+from lightning_modules.indexes.base import exact_search
+from lightning_modules.indexes.ivf import InvertedFile
 
 BLOCK_ELEMENTS = 1 << 22  # of intermediate results: 16 MiB of float32
-LEARN_ROWS = 1 << 20  # samples that covariances are learned from; 2 GiB at D = 512
+SAMPLE_ELEMENTS = 1 << 26  # of samples held at a time: 256 MiB of float32
+LEARN_ROWS = 1 << 20  # samples that covariances are learned from, two of each identity at least
+EXACT_PRODUCTS = 10**10  # class means times class means up to which neighbours are exact
 SAMPLES_KEPT = 16  # of an identity: 3 kB in half precision at R = 96
 FACTORS_AT_ONCE = 32
+NEIGHBOURS_AT_ONCE = 2048
 CACHE_BYTES = 1 << 28  # factors of metrics that are kept for the next probes
 
 
@@ -126,8 +133,8 @@ def learn(
     """Learns from the first 16 training samples of each identity, fewer if that is more than 1,048,576 in all.
 
     The neighbours of an identity are those with two or more samples whose class means are most similar to its own,
-    itself among them, until they have `pool` degrees of freedom (samples beyond the first of each) together. With R = 0
-    and length 1 if no identity has two samples.
+    itself among them, until they have `pool` degrees of freedom (samples beyond the first of each) together. Above
+    100,000 identities an inverted file finds most of them. With R = 0 and length 1 if no identity has two samples.
 
     Args:
         class_means_KD: float32, of unit length.
@@ -137,30 +144,47 @@ def learn(
     """
     device, (k, dim) = class_means_KD.device, class_means_KD.shape
     rows, labels = kept(samples, k)
-    sample_ND = torch.from_numpy(normalise_rows(samples.embeddings_ND[rows])).to(device)
-    label_N = torch.from_numpy(labels.astype(np.int64)).to(device)
-    count_K = torch.bincount(label_N, minlength=k)
-    mean_ND = class_means_KD[label_N]
-    cosine_N = (sample_ND * mean_ND).sum(1)
-    mean_length_K = torch.zeros(k, device=device).index_add_(0, label_N, cosine_N) / count_K.clamp_min(1)
+    count_K = torch.from_numpy(np.bincount(labels, minlength=k)).to(device)
+    start_K = torch.cat([count_K.new_zeros(1), count_K.cumsum(0)])
+    donor_K = torch.ones(k, dtype=torch.bool, device=device) if donor_K is None else donor_K
+    freedom_K = (count_K - 1).clamp_min(0) * donor_K
+    mean_length_K, scatter_DD = torch.zeros(k, device=device), torch.zeros(dim, dim, device=device)
+    for part, label_n, length_k, centred_nD in _around_means(class_means_KD, samples, rows, start_K):
+        mean_length_K[part] = length_k
+        of_donors_nD = centred_nD[donor_K[label_n]]
+        scatter_DD += of_donors_nD.T @ of_donors_nD
     # |sum|^2 - n is the sum of the cosines of all n (n - 1) pairs.
     pairs = (count_K * (count_K - 1)).sum()
     cosines = ((count_K * mean_length_K).square() - count_K).sum()
     length = float((cosines / pairs).clamp(0.01, 1).sqrt()) if pairs else 1.0
 
-    sample_ND -= mean_length_K[label_N][:, None] * mean_ND
-    donor_K = torch.ones(k, dtype=torch.bool, device=device) if donor_K is None else donor_K
-    freedom_K = (count_K - 1).clamp_min(0) * donor_K
     r = min(directions, dim, int(freedom_K.sum()))
-    of_donors_nD = sample_ND[donor_K[label_N]]
-    basis_DR = torch.linalg.eigh(of_donors_nD.T @ of_donors_nD)[1][:, dim - r :]
-    of_donors_nR = of_donors_nD @ basis_DR
-    whole_RR = of_donors_nR.T @ of_donors_nR / freedom_K.sum().clamp_min(1)
-    start_K = torch.cat([count_K.new_zeros(1), count_K.cumsum(0)])
+    basis_DR = torch.linalg.eigh(scatter_DD)[1][:, dim - r :]
+    whole_RR = basis_DR.T @ scatter_DD @ basis_DR / freedom_K.sum().clamp_min(1)
     near_Kj = _neighbours(class_means_KD, class_means_KD, freedom_K, pool)[:, : None if r else 0]
-    centred_NR = (sample_ND @ basis_DR).half()
+    blocks = _around_means(class_means_KD, samples, rows, start_K)
+    centred_NR = torch.cat([(centred_nD @ basis_DR).half() for *_, centred_nD in blocks])
     projected_KR = length * class_means_KD @ basis_DR
     return LocalMetric(basis_DR, whole_RR, centred_NR, start_K, projected_KR, near_Kj, mean_length_K, length, prior)
+
+
+def _around_means(
+    class_means_KD: Tensor, samples: TrainingSamples, rows: np.ndarray, start_K: Tensor
+) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    # Blocks of identities: which, the identity of each of their samples, their mean cosine with the class mean, and
+    # the samples less the part along it. All samples of a million identities would be gigabytes.
+    (k, dim), device = class_means_KD.shape, class_means_KD.device
+    for first in range(0, k, step := max(1, SAMPLE_ELEMENTS // (SAMPLES_KEPT * dim))):
+        part = slice(first, min(k, first + step))
+        count_k = start_K[part.start : part.stop + 1].diff()
+        place_k = torch.arange(len(count_k), device=device).repeat_interleave(count_k)
+        block = rows[int(start_K[part.start]) : int(start_K[part.stop])]
+        sample_nD = torch.from_numpy(normalise_rows(samples.embeddings_ND[block])).to(device)
+        mean_nD = class_means_KD[part][place_k]
+        cosine_n = (sample_nD * mean_nD).sum(1)
+        length_k = torch.zeros(len(count_k), device=device).index_add_(0, place_k, cosine_n) / count_k.clamp_min(1)
+        sample_nD -= length_k[place_k][:, None] * mean_nD
+        yield part, place_k + first, length_k, sample_nD
 
 
 def extended(local: LocalMetric, class_means_KD: Tensor, samples: TrainingSamples, pool: int) -> LocalMetric:
@@ -212,9 +236,13 @@ def _neighbours(of_kD: Tensor, class_means_KD: Tensor, freedom_K: Tensor, pool: 
     donors_J = freedom_K.nonzero().squeeze(1)
     freedom_J, means_JD = freedom_K[donors_J], class_means_KD[donors_J]
     most = min(int((freedom_J.sort()[0].cumsum(0) < pool).sum()) + 1, len(donors_J))
+    search = exact_search(means_JD)
+    if len(of_kD) * len(donors_J) > EXACT_PRODUCTS:  # a million identities: a day
+        partition = Partition(np.zeros(len(donors_J)), 1)
+        search = InvertedFile(exact_below=None).fit(means_JD, partition).open(means_JD, partition)
     parts = []
-    for means_kD in of_kD.split(BLOCK_ELEMENTS // max(1, len(donors_J)) + 1):
-        near_kj = (means_kD @ means_JD.T).topk(most, dim=1).indices
+    for means_kD in of_kD.split(NEIGHBOURS_AT_ONCE):
+        near_kj = search(means_kD, most)[1] if most else donors_J.new_zeros(len(means_kD), 0)
         freedom_kj = freedom_J[near_kj]
         taken_kj = freedom_kj.cumsum(1) - freedom_kj < pool
         parts.append(donors_J[near_kj].masked_fill(~taken_kj, -1).int())

@@ -86,6 +86,29 @@ def test_the_length_is_the_root_of_the_mean_cosine_of_two_samples_of_a_class():
     assert learn(rows, labels, means).length == pytest.approx(np.sqrt(np.mean(pairs)), abs=1e-5)
 
 
+def test_blocks_of_identities_give_the_same_as_all_at_once(monkeypatch):
+    given = draw()
+    whole = learn(*given)
+    monkeypatch.setattr(local_metric, "SAMPLE_ELEMENTS", 5 * 16 * 8)  # five of the twelve identities at a time
+    found = learn(*given)
+    np.testing.assert_allclose(found.mean_length_K, whole.mean_length_K, atol=1e-6)
+    np.testing.assert_allclose(covariances(found).diagonal(dim1=1, dim2=2).sum(1),
+                               covariances(whole).diagonal(dim1=1, dim2=2).sum(1), rtol=1e-3)  # fmt: skip
+    back = [(one.centred_NR.float() @ one.basis_DR.T) for one in (found, whole)]  # the same in any basis
+    np.testing.assert_allclose(*back, atol=2e-3)
+    assert found.length == pytest.approx(whole.length, abs=1e-6) and torch.equal(found.near_Kj, whole.near_Kj)
+
+
+def test_neighbours_of_very_many_are_nearly_all_found(monkeypatch):
+    rows, labels, means = draw(classes=600, counts=(3,), dim=16)
+    exact = learn(rows, labels, means, pool=20).near_Kj
+    monkeypatch.setattr(local_metric, "EXACT_PRODUCTS", 600 * 600 - 1)
+    found = learn(rows, labels, means, pool=20).near_Kj
+    same = [len(set(a) & set(b)) / len(a) for a, b in zip(exact.tolist(), found.tolist(), strict=True)]
+    assert found.shape == exact.shape == (600, 10) and 0.8 <= np.mean(same) < 1
+    assert torch.equal(found[:, 0], torch.arange(600))
+
+
 def test_fewer_directions_are_those_of_largest_variance():
     rows, labels, means = draw(counts=(15,))
     within = rows - np.stack([rows[labels == c].mean(0) for c in range(12)])[labels]
