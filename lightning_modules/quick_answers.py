@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The paper's answer, reading few rows. Axes: B probes, Q candidates, K identities, D dimension, S rows of all heads."""
+"""The paper's answer, reading few rows. Axes: B probes, Q candidates, K identities, D dimension, S rows of heads."""
 
 import faiss
 import numpy as np

@@ -4,7 +4,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +49,6 @@ class IndexSearch:
         k: class means.
         below: highest cosine under which the wider one is asked.
         more: Q / P; above 1 if class means are rounded until they are compared.
-        mapped: faiss's product with the directions in which class means can be told apart; None for all.
     """
 
     near: Near
@@ -58,7 +56,6 @@ class IndexSearch:
     k: int
     below: float | None = None
     more: int = 1
-    mapped: Any = None
 
     def candidates(self, unit_BD: np.ndarray, q: int, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """What `Near` gives of (B, D) unit probes: (B, Q) cosines and identities, at least `least` of them if K are."""

@@ -110,7 +110,7 @@ class InvertedFile(ClassIndex):
         elif wide == index.nlist:
             wider = all_of(class_means_KD)
         more = CANDIDATES if rounded else 1
-        return IndexSearch(near, wider, len(class_means_KD), self.exact_below, more, mapped)
+        return IndexSearch(near, wider, len(class_means_KD), self.exact_below, more)
 
 
 def _compared(near: Near, means_KD: np.ndarray, mapped: Any) -> Near:
