@@ -58,12 +58,14 @@ class LocalMetric:
         """
         near_Ij = self.near_Kj[identity_I].long()
         count_Ij = (self.start_K[near_Ij + 1] - self.start_K[near_Ij]).masked_fill(near_Ij < 0, 0)
-        place_m = torch.arange(int(count_Ij.amax()) if count_Ij.numel() else 0, device=near_Ij.device)
-        inside_Ijm = place_m < count_Ij[..., None]
-        index_Ijm = torch.where(inside_Ijm, self.start_K[near_Ij][..., None] + place_m, 0)
-        rows_InR = self.centred_NR[index_Ijm.flatten(1)].float() * inside_Ijm.flatten(1)[..., None]
+        count_X = count_Ij.flatten()
+        first_X = self.start_K[near_Ij].flatten() - (count_X.cumsum(0) - count_X)
+        place_N = first_X.repeat_interleave(count_X)
+        place_N += torch.arange(len(place_N), device=place_N.device)
+        rows_NR = self.centred_NR.index_select(0, place_N).float()
+        of_each = rows_NR.split(count_Ij.sum(1).tolist())
         freedom_I = count_Ij.sum(1) - (near_Ij >= 0).sum(1)
-        scatter_IRR = rows_InR.mT @ rows_InR + self.prior * self.whole_RR
+        scatter_IRR = torch.stack([rows_nR.T @ rows_nR for rows_nR in of_each]) + self.prior * self.whole_RR
         return scaled(scatter_IRR / (freedom_I + self.prior)[:, None, None])
 
     def given_back(self, offset_NR: Tensor, identity_N: Tensor, strengths: tuple[float, ...]) -> Tensor:

@@ -106,7 +106,7 @@ class Metric(Decision):
     def _candidates(self, scores: ProbeScores, cluster: int, which_b: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         # Slices of which_b, scores of the candidates, their places in the cluster.
         identity_C = identities_of(scores, cluster)
-        means_CD = scores.class_means_KD[identity_C]
+        means_CD = scores.class_means_KD.index_select(0, identity_C)
         for start in range(0, len(which_b), BLOCK_PROBES):
             block = slice(start, start + BLOCK_PROBES)
             unit_bD = scores.probes_BD[which_b[block]]
