@@ -28,7 +28,7 @@ LEARN_ROWS = 1 << 20  # samples that covariances are learned from, two of each i
 EXACT_PRODUCTS = 10**10  # class means times class means up to which neighbours are exact
 SAMPLES_KEPT = 16  # of an identity: 3 kB in half precision at R = 96
 FACTORS_AT_ONCE = 32
-NEIGHBOURS_AT_ONCE = 2048
+NEIGHBOURS_AT_ONCE = 512
 CACHE_BYTES = 1 << 28  # factors of metrics that are kept for the next probes
 
 
