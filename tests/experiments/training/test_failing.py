@@ -36,7 +36,9 @@ def arguments(tmp_path, quick):
     return (*quick, *tally, f"runs_dir={tmp_path}", "name=run", "seeds=1", "data.path=" + str(tmp_path / "data"))
 
 
-@pytest.mark.parametrize("launcher", [(), PROCESSES], ids=["in_process", "processes"])
+@pytest.mark.parametrize(
+    "launcher", [pytest.param((), id="in_process"), pytest.param(PROCESSES, id="processes", marks=pytest.mark.slow)]
+)
 def test_nan_data_of_one_cluster_stop_no_other_and_a_resume_tries_that_one_alone(
     tmp_path, call, arguments, people, monkeypatch, launcher
 ):

@@ -93,11 +93,10 @@ def unit_rows(file):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("strategy", "scenarios", "tolerance"),
-    [("auto", "no_distribution,clustered_nearest,dense_codes", 1e-6),
-     ("model_parallel", "partial_fc,clustered_nearest", 1e-5)],
-)  # fmt: skip
-def test_two_ranks_train_what_one_process_trains(tmp_path, strategy, scenarios, tolerance):
+    ("strategy", "scenarios"),
+    [("auto", "no_distribution,clustered_nearest,dense_codes"), ("model_parallel", "partial_fc,clustered_nearest")],
+)
+def test_two_ranks_train_what_one_process_trains(tmp_path, strategy, scenarios):
     def compare(name, start, *more):
         command = [
             "-m", "experiments.compare", "data=synthetic", "n_identities=[100]", "n_subnets=2", "seeds=1",
@@ -120,7 +119,9 @@ def test_two_ranks_train_what_one_process_trains(tmp_path, strategy, scenarios, 
     for file in files:
         other = together / file.relative_to(alone)
         one, two = (unit_rows(path) for path in (file, other))
-        torch.testing.assert_close(one, two, rtol=0, atol=tolerance)
+        # Two ranks add in another order, and Adam divides a gradient near zero by its own size. AdaFace with the
+        # statistics of one rank differed by 1e-4.
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
