@@ -97,7 +97,7 @@ class Identifier:
 
     def with_index(self, index: ClassIndex | None) -> "Identifier":
         """This identifier with an index over its class means, built here; None takes the index away."""
-        return replace(self, index=index and index.fit(self.class_means_KD, self.partition))
+        return replace(self, index=index and index.fit(self.class_means_KD))
 
     @property
     def uses_index(self) -> bool:
@@ -106,7 +106,7 @@ class Identifier:
 
     @cached_property
     def _search(self) -> IndexSearch | None:
-        return self.index.open(self.class_means_KD, self.partition) if self.index else None
+        return self.index.open(self.class_means_KD) if self.index else None
 
     @cached_property
     def _quick(self) -> QuickAnswers | None:

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.class_means import normalise_rows
-from datamodules.partitioners.base import Partition
 from datamodules.partitioners.samples import TrainingSamples
 from lightning_modules.indexes.base import exact_search
 from lightning_modules.indexes.ivf import InvertedFile
@@ -240,8 +239,7 @@ def _neighbours(of_kD: Tensor, class_means_KD: Tensor, freedom_K: Tensor, pool: 
     most = min(int((freedom_J.sort()[0].cumsum(0) < pool).sum()) + 1, len(donors_J))
     search = exact_search(means_JD)
     if len(of_kD) * len(donors_J) > EXACT_PRODUCTS:  # a million identities: a day
-        partition = Partition(np.zeros(len(donors_J)), 1)
-        search = InvertedFile(exact_below=None).fit(means_JD, partition).open(means_JD, partition)
+        search = InvertedFile(n_probe=64, exact_below=None).fit(means_JD).open(means_JD)
     parts = []
     for means_kD in of_kD.split(NEIGHBOURS_AT_ONCE):
         near_kj = search(means_kD, most)[1] if most else donors_J.new_zeros(len(means_kD), 0)

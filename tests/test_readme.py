@@ -56,8 +56,6 @@ def overrides(command: Command, cheap: bool) -> list[str]:
         more += ["num_workers=0"]
     if "fpir=" in command.line:
         more += ["fpir=0.4"]  # as few pictures of unknown people as there are here
-    if "index=clusters" in command.line:
-        more += ["index.n_clusters=2"]
     return more
 
 

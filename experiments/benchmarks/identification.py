@@ -23,8 +23,6 @@ from experiments.enrolment.original import open_original
 from lightning_modules.decisions.argmax import Argmax
 from lightning_modules.identifier import Identifier
 from lightning_modules.indexes.base import ClassIndex
-from lightning_modules.indexes.clusters import Clusters
-from lightning_modules.indexes.exact import Exact
 from lightning_modules.indexes.faiss_search import linear_map
 from lightning_modules.indexes.ivf import CANDIDATES, InvertedFile
 from lightning_modules.routers.nearest_class import NearestClass
@@ -44,16 +42,15 @@ Ask = Callable[[np.ndarray], Any]
 class IdentificationBenchmark(Group):
     """Milliseconds per probe at equal agreement with exact search; for single probes the mean.
 
-    Ours is `Identifier.identify`, from probe to name. faiss searches the class means for the nearest one. `faiss_ivf`
-    has the cells, codes and fall-back of our index (of `ivf` if ours has none). Every index looks into as little as
-    gives the agreement asked for: ours of its answers with those of exact routing, faiss's of its nearest class mean
-    with that of IndexFlatIP. So does the fall-back of `ivf`.
+    Ours is `Identifier.identify` with `index=ivf`, from probe to name. faiss searches the class means for the nearest
+    one. `faiss_ivf` has our cells, codes and fall-back. Every index looks into as little as gives the agreement asked
+    for: ours of its answers with those of exact routing, faiss's of its nearest class mean with that of IndexFlatIP. So
+    does the fall-back.
 
     Args:
         n_identities: sizes of synthetic sets, whose heads are class means perturbed at random.
         identifiers: folders of trained Identifiers; the probes are test samples of their data.
         batches: values of B.
-        ours: indexes of ours to try: exact, clusters, ivf.
         head_noise: length of the random vector that a row of a head differs by. 0.3 is a median cosine of 0.958 with
             the class mean, that of heads after three epochs with two synthetic images a class (Han: 0.978); 0 takes
             the class means.
@@ -66,7 +63,6 @@ class IdentificationBenchmark(Group):
     n_identities: list[int]
     identifiers: Sequence[str] = ()
     batches: Sequence[int] = (1, 1024)
-    ours: Sequence[str] = ("ivf",)
     head_noise: float = 0.3
     against: Sequence[str] = RIVALS
     agreement: float = 99.5
@@ -77,8 +73,8 @@ class IdentificationBenchmark(Group):
     hnsw_most: int = 100_000
 
     def __post_init__(self):
-        if wrong := set(self.against) - set(RIVALS) | set(self.ours) - set(OUR_INDEXES):
-            raise InputError(f"{sorted(wrong)}", f"of {RIVALS} and {tuple(OUR_INDEXES)}", "correct the suite")
+        if wrong := set(self.against) - set(RIVALS):
+            raise InputError(f"{sorted(wrong)}", f"of {RIVALS}", "correct the suite")
 
     def measure(self, bench: Bench) -> Iterator[dict[str, Any] | Skipped]:
         """See `Group.measure`."""
@@ -100,32 +96,31 @@ class IdentificationBenchmark(Group):
         k, unit_BD = len(identifier.identities), normalise_rows(probes_BD)
         nearest_B = flat.search(unit_BD, 1)[1][:, 0]
         exact_B = identifier.identify(probes_BD).index
-        for name in self.ours:
-            found, alike, facts = self._smallest(identifier, name, probes_BD, exact_B)
-            facts |= {
-                "data": Path(data).name, "heads": heads, "exact_below": EXACT_BELOW,
-                "accuracy": 100 * float((found.identify(probes_BD).index == who_B).mean()),
-                "theirs_accuracy": 100 * float((nearest_B == who_B).mean()), "our_index": name, "agreement": alike,
-                "clusters": identifier.partition.n_clusters,
-            }  # fmt: skip
-            for baseline in self.against:
-                if baseline == "faiss_hnsw" and k > self.hnsw_most:
-                    yield Skipped(f"identify, {k} classes", baseline, f"more than hnsw_most = {self.hnsw_most}")
-                    continue
-                their, more = self._baseline(baseline, found, flat, unit_BD, nearest_B)
-                for batch in self.batches:
-                    yield self._pair(k, batch, baseline, found.identify, their, probes_BD, unit_BD, {**facts, **more})
-                del their
+        found, alike, facts = self._smallest(identifier, probes_BD, exact_B)
+        facts |= {
+            "data": Path(data).name, "heads": heads, "exact_below": EXACT_BELOW,
+            "accuracy": 100 * float((found.identify(probes_BD).index == who_B).mean()),
+            "theirs_accuracy": 100 * float((nearest_B == who_B).mean()), "agreement": alike,
+            "clusters": identifier.partition.n_clusters,
+        }  # fmt: skip
+        for baseline in self.against:
+            if baseline == "faiss_hnsw" and k > self.hnsw_most:
+                yield Skipped(f"identify, {k} classes", baseline, f"more than hnsw_most = {self.hnsw_most}")
+                continue
+            their, more = self._baseline(baseline, found, flat, unit_BD, nearest_B)
+            for batch in self.batches:
+                yield self._pair(k, batch, baseline, found.identify, their, probes_BD, unit_BD, {**facts, **more})
+            del their
 
     def _smallest(
-        self, identifier: Identifier, name: str, probes_BD: np.ndarray, exact_B: np.ndarray
+        self, identifier: Identifier, probes_BD: np.ndarray, exact_B: np.ndarray
     ) -> tuple[Identifier, float, dict[str, Any]]:
         index = None
-        for share, size in _settings(len(identifier.identities), name == "ivf"):
-            opened, peak = with_peak_memory(partial(_opened, identifier, OUR_INDEXES[name](size, share, index)))
+        for share, size in _settings(len(identifier.identities)):
+            opened, peak = with_peak_memory(partial(_opened, identifier, _inverted_file(size, share, index)))
             index = opened.index
             alike = 100 * float((opened.identify(probes_BD).index == exact_B).mean())
-            if alike >= self.agreement or name == "exact":
+            if alike >= self.agreement:
                 break
         return opened, alike, {"looked_into": size, "wide_share": share, "index_mb": peak}
 
@@ -137,7 +132,7 @@ class IdentificationBenchmark(Group):
             return lambda rows: flat.search(rows, 1), facts
         make = partial(bare_lists, ours, flat) if baseline == "faiss_ivf" else partial(_bare_graph, ours)
         search, peak = with_peak_memory(make)
-        for share, size in _settings(flat.ntotal, baseline == "faiss_ivf" and not isinstance(ours.index, Clusters)):
+        for share, size in _settings(flat.ntotal, baseline == "faiss_ivf"):
             alike = 100 * float((search(unit_BD, size, share) == nearest_B).mean())
             if alike >= self.agreement:
                 break
@@ -187,7 +182,7 @@ def probes_of_data(path: str, trained: Identifier, n_probes: int, seed: int) -> 
     return np.asarray(original.embedding_set.embeddings[test.rows[drawn_B]], np.float32), test.labels[drawn_B]
 
 
-def _settings(k: int, wide: bool) -> list[tuple[float, int]]:
+def _settings(k: int, wide: bool = True) -> list[tuple[float, int]]:
     # As 5 of 100 probes fall back, in the order of the cells of 4 sqrt(K) that are looked into on average.
     found = [(share, size) for share in (WIDE_SHARES if wide else (1.0,)) for size in STEPS]
     return sorted(found, key=lambda one: one[1] + 0.05 * one[0] * 4 * math.sqrt(k))
@@ -224,49 +219,33 @@ def _inverted_file(size: int, share: float, before: ClassIndex | None) -> ClassI
     return InvertedFile(n_probe=size, **coded, exact_below=EXACT_BELOW, wide_share=share, **_learned(before))
 
 
-# How many cells, clusters or links are looked into, the share of a fall-back, the index of the step before -> index.
-OUR_INDEXES: dict[str, Callable[[int, float, ClassIndex | None], ClassIndex]] = {
-    "exact": lambda size, share, before: Exact(),
-    "clusters": lambda size, share, before: Clusters(size, EXACT_BELOW),
-    "ivf": _inverted_file,
-}
-
-
 def bare_lists(ours: Identifier, flat: Any) -> Callable[[np.ndarray, int, float], np.ndarray]:
     """faiss alone with the lists of our index.
 
     (B, D) unit probes, the cells to look into and the share of the cells of a fall-back give (B,) identities.
     """
     index: Any = ours.index
-    if not isinstance(index, (Clusters, InvertedFile)):
-        index = _inverted_file(1, 1.0, None).fit(ours.class_means_KD, ours.partition)
-    lists, quantizer = index.lists(ours.class_means_KD, ours.partition)
-    whole, kept, wrap = lists, [quantizer, lists], lambda parameters: parameters
-    if isinstance(index, InvertedFile):
-        if index.map_DR is not None:
-            linear = linear_map(index.map_DR.numpy())
-            whole = faiss.IndexPreTransform(linear, lists)
-            kept += [linear, whole]
-        whole = faiss.IndexRefine(whole, flat)
-
-        def wrap(parameters: Any) -> Any:
-            inner = parameters
-            if index.map_DR is not None:
-                inner = faiss.SearchParametersPreTransform(index_params=parameters)  # type: ignore[call-arg]
-            return faiss.IndexRefineSearchParameters(k_factor=CANDIDATES, base_index_params=inner)  # type: ignore[call-arg]
+    lists, quantizer = index.lists(ours.class_means_KD)
+    inner, kept = lists, [quantizer, lists]
+    if index.map_DR is not None:
+        linear = linear_map(index.map_DR.numpy())
+        inner = faiss.IndexPreTransform(linear, lists)
+        kept += [linear, inner]
+    whole = faiss.IndexRefine(inner, flat)
 
     @functools.cache
     def looks(cells: int) -> Any:
-        return wrap(faiss.SearchParametersIVF(nprobe=min(cells, lists.nlist)))  # type: ignore[call-arg]
+        parameters: Any = faiss.SearchParametersIVF(nprobe=min(cells, lists.nlist))  # type: ignore[call-arg]
+        if index.map_DR is not None:
+            parameters = faiss.SearchParametersPreTransform(index_params=parameters)  # type: ignore[call-arg]
+        return faiss.IndexRefineSearchParameters(k_factor=CANDIDATES, base_index_params=parameters)  # type: ignore[call-arg]
 
     def search(rows_BD: np.ndarray, cells: int, share: float = 1.0, _kept: list = kept) -> np.ndarray:
         cosine_B1, identity_B1 = whole.search(rows_BD, 1, params=looks(cells))
         poor_B = cosine_B1[:, 0] < EXACT_BELOW
         if poor_B.any():
-            wider = flat.search(rows_BD[poor_B], 1) if whole is lists else whole.search(
-                rows_BD[poor_B], 1, params=looks(math.ceil(share * lists.nlist))
-            )  # fmt: skip
-            identity_B1[poor_B] = wider[1]
+            wide = looks(math.ceil(share * lists.nlist))
+            identity_B1[poor_B] = whole.search(rows_BD[poor_B], 1, params=wide)[1]
         return identity_B1[:, 0]
 
     return search

@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.partitioners.base import Partition
-
 # (B, D) unit probes and p -> (B, P) cosines, descending, and (B, P) int64 identities.
 Search = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 # The same of float32 NumPy arrays on the CPU, in any order; -1 fills up, with a cosine under -1.
@@ -26,12 +24,12 @@ class ClassIndex(ABC):
     safetensors. faiss's own files are not used: its reader trusts the lengths and links in them.
     """
 
-    def fit(self, class_means_KD: Tensor, partition: Partition) -> "ClassIndex":
+    def fit(self, class_means_KD: Tensor) -> "ClassIndex":
         """A copy with the structures that are slow to learn, from (K, D) float32 unit class means; deterministic."""
         return self
 
     @abstractmethod
-    def open(self, class_means_KD: Tensor, partition: Partition) -> "IndexSearch | None":
+    def open(self, class_means_KD: Tensor) -> "IndexSearch | None":
         """Builds what is quick to build and not worth saving; None looks at all class means.
 
         Raises InputError: structures that do not belong to these class means.

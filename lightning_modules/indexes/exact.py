@@ -3,12 +3,11 @@
 
 from torch import Tensor
 
-from datamodules.partitioners.base import Partition
 from lightning_modules.indexes.base import ClassIndex, IndexSearch
 
 
 class Exact(ClassIndex):
     """The K products of the paper's routing."""
 
-    def open(self, class_means_KD: Tensor, partition: Partition) -> IndexSearch | None:
+    def open(self, class_means_KD: Tensor) -> IndexSearch | None:
         return None

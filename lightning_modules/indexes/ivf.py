@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import InputError
-from datamodules.partitioners.base import Partition
 from lightning_modules.indexes.base import ClassIndex, IndexSearch, Near, all_of
 from lightning_modules.indexes.faiss_search import ENCODINGS, faiss_near, inverted_lists, linear_map, products
 
@@ -20,7 +19,7 @@ CANDIDATES = 16  # rounded class means that are compared again for each one aske
 
 
 class InvertedFile(ClassIndex):
-    """Class means in cells of their nearest centre, maybe finer than clusters; the nearest few are looked into.
+    """Class means in cells of their nearest centre; the nearest few cells are looked into.
 
     Args:
         n_cells: L; None takes 4 sqrt(K).
@@ -54,7 +53,7 @@ class InvertedFile(ClassIndex):
         self.exact_below, self.iterations, self.seed, self.wide_share = exact_below, iterations, seed, wide_share
         self.map_DR, self.centre_LR, self.cell_K = map_DR, centre_LR, cell_K
 
-    def fit(self, class_means_KD: Tensor, partition: Partition) -> "InvertedFile":
+    def fit(self, class_means_KD: Tensor) -> "InvertedFile":
         k, dim = class_means_KD.shape
         map_DR = None
         if self.dims is not None and self.dims < dim:
@@ -75,7 +74,7 @@ class InvertedFile(ClassIndex):
             self.wide_share,
         )  # fmt: skip
 
-    def lists(self, class_means_KD: Tensor, partition: Partition) -> tuple[faiss.IndexIVF, faiss.IndexFlat]:
+    def lists(self, class_means_KD: Tensor) -> tuple[faiss.IndexIVF, faiss.IndexFlat]:
         """The filled lists in the R directions, and the quantizer, which must be kept as long as they are.
 
         Raises InputError: learned structures that do not belong to these class means.
@@ -97,10 +96,10 @@ class InvertedFile(ClassIndex):
         index.nprobe = min(self.n_probe, cells)
         return index, quantizer
 
-    def open(self, class_means_KD: Tensor, partition: Partition) -> IndexSearch | None:
+    def open(self, class_means_KD: Tensor) -> IndexSearch | None:
         if self.centre_LR is None or self.cell_K is None:
-            return self.fit(class_means_KD, partition).open(class_means_KD, partition)
-        index, quantizer = self.lists(class_means_KD, partition)
+            return self.fit(class_means_KD).open(class_means_KD)
+        index, quantizer = self.lists(class_means_KD)
         wide = math.ceil(self.wide_share * index.nlist)
         near, wider = faiss_near(index, quantizer), faiss_near(index, params=faiss.SearchParametersIVF(nprobe=wide))  # type: ignore[call-arg]
         mapped = None if self.map_DR is None else linear_map(self.map_DR.cpu().numpy())

@@ -88,7 +88,7 @@ def test_the_held_out_people_are_enrolled_after_the_threshold_was_set(run, call,
 
 
 def test_an_index_may_be_chosen_and_m_be_named(run, call, tmp_path):
-    asked = ("n_identities=12", "n_subnets=3", "index=clusters", "index.n_clusters=1", "fpir=0.2")
+    asked = ("n_identities=12", "n_subnets=3", "index=ivf", "index.n_probe=1", "fpir=0.2")
     ended = call("train", f"run={run}", *asked, f"out={tmp_path / 'identifier'}", "logger=none")
     assert ended.code == 0 and "answered as without it" in ended.out, ended.err
     assert Identifier.load(tmp_path / "identifier").uses_index

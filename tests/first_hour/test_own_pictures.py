@@ -96,8 +96,8 @@ def test_the_sequence_of_the_readme(home, call, monkeypatch):
     done("train", *train, "name=again", "overwrite=true")
     assert NEWCOMERS[0] in Identifier.load(identifier).identities
 
-    done("identify", at("identifier", home / "identifier 2"), at("embeddings", faces_set), "index=clusters",
-         "index.n_clusters=2", at("out", home / "again.csv"))  # fmt: skip
+    done("identify", at("identifier", home / "identifier 2"), at("embeddings", faces_set), "index=ivf",
+         at("out", home / "again.csv"))  # fmt: skip
     assert [row["file"] for row in rows(home / "again.csv")] == list(data_now.files)
     command = json.loads((home / "runs/again/manifest.json").read_text(encoding="utf-8"))["provenance"]["command"]
     assert "scenario" not in command and command.startswith("python -m experiments.train ")

@@ -11,13 +11,11 @@ from omegaconf import OmegaConf
 from datamodules.class_means import normalise_rows
 from datamodules.errors import InputError
 from datamodules.files import read_json, sha256, write_json
-from datamodules.partitioners.base import Partition
 from datamodules.partitioners.kmeans import KMeansPartitioner
 from lightning_modules.decisions.argmax import Argmax
 from lightning_modules.decisions.nearest_mean import NearestMean
 from lightning_modules.identifier import Identifier
 from lightning_modules.indexes.base import ClassIndex, IndexSearch
-from lightning_modules.indexes.clusters import Clusters
 from lightning_modules.indexes.exact import Exact
 from lightning_modules.indexes.ivf import InvertedFile
 from lightning_modules.quick_answers import QuickAnswers
@@ -28,10 +26,6 @@ from tests.rounding import rounding
 
 CONFIGS = Path(__file__).resolve().parents[2] / "experiments/configs/index"
 NAMES = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
-EVERYTHING = {
-    "clusters": Clusters(10**6),
-    "ivf": InvertedFile(n_cells=12, n_probe=12),
-}
 
 
 class People:
@@ -48,7 +42,7 @@ class People:
         self.order, self.cosines = np.argsort(-cosines, axis=1), -np.sort(-cosines, axis=1)
 
     def search(self, index):
-        return index.open(torch.from_numpy(self.means), self.partition)
+        return index.open(torch.from_numpy(self.means))
 
     def identifier(self, index=None, decision=None):
         heads = Heads.pack(
@@ -69,14 +63,9 @@ def build(name):
     return instantiate(OmegaConf.load(CONFIGS / f"{name}.yaml"))
 
 
-@pytest.mark.parametrize("name", EVERYTHING)
 @pytest.mark.parametrize("p", [1, 3])
-def test_an_index_that_looks_everywhere_is_exact(people, name, p):
-    search = people.search(EVERYTHING[name])
-    if search is None:  # it says itself that it needs no search
-        assert name == "clusters"
-        return
-    cosine, identity = search(torch.from_numpy(people.probes), p)
+def test_an_index_that_looks_everywhere_is_exact(people, p):
+    cosine, identity = people.search(InvertedFile(n_cells=12, n_probe=12))(torch.from_numpy(people.probes), p)
     assert np.array_equal(identity.numpy(), people.order[:, :p])
     np.testing.assert_allclose(cosine.numpy(), people.cosines[:, :p], atol=1e-5)
 
@@ -93,8 +82,8 @@ def test_rounded_class_means_only_choose_whom_to_compare(people, encoding, most)
 
 @pytest.mark.parametrize(
     "index",
-    [Clusters(1, 0.97), InvertedFile(40, 1, "float32", None, 0.97), InvertedFile(40, 1, "int8", 15, 0.97)],
-    ids=["clusters", "float32", "int8"],
+    [InvertedFile(40, 1, "float32", None, 0.97), InvertedFile(40, 1, "int8", 15, 0.97)],
+    ids=["float32", "int8"],
 )
 def test_probes_that_resemble_nobody_are_compared_with_all(people, index):
     strangers = normalise_rows(np.random.default_rng(9).standard_normal((60, 16)))
@@ -109,22 +98,21 @@ def test_probes_that_resemble_nobody_are_compared_with_all(people, index):
 def test_directions_that_hold_everything_change_nothing():
     random = np.random.default_rng(4)
     means = normalise_rows(random.standard_normal((200, 5)) @ random.standard_normal((5, 16)))
-    search = InvertedFile(8, 8, dims=5).open(torch.from_numpy(means), Partition(np.zeros(200), 1))
+    search = InvertedFile(8, 8, dims=5).open(torch.from_numpy(means))
     _, identity = search(torch.from_numpy(means), 1)
     assert identity[:, 0].tolist() == list(range(200))
 
 
-@pytest.mark.parametrize("n_clusters", [1, 2, 7])
+@pytest.mark.parametrize("n_probe", [1, 2, 7])
 @pytest.mark.parametrize("batch", [1, 50])
-def test_clusters_finds_the_best_of_the_cells_it_looks_into(people, n_clusters, batch):
-    cosine, identity = people.search(Clusters(n_clusters))(torch.from_numpy(people.probes[:batch]), 4)
-    members = [people.partition.members(c) for c in range(8)]
-    centres = np.stack([people.means[m].mean(axis=0) for m in members]).astype(np.float64)
+def test_an_inverted_file_finds_the_best_of_the_cells_it_looks_into(people, n_probe, batch):
+    index = InvertedFile(20, n_probe, exact_below=None).fit(torch.from_numpy(people.means))
+    cosine, identity = people.search(index)(torch.from_numpy(people.probes[:batch]), 2)
     for probe, found, values in zip(people.probes, identity.tolist(), cosine.tolist(), strict=False):
-        cells = np.argsort(((probe - centres) ** 2).sum(axis=1))[:n_clusters]
-        seen = np.concatenate([members[c] for c in cells])
+        cells = np.argsort(-(index.centre_LR.numpy().astype(np.float64) @ probe))[:n_probe]
+        seen = np.flatnonzero(np.isin(index.cell_K.numpy(), cells))
         cosines = people.means[seen].astype(np.float64) @ probe
-        best = np.argsort(-cosines)[:4]
+        best = np.argsort(-cosines)[:2]
         assert found == seen[best].tolist()
         np.testing.assert_allclose(values, cosines[best], atol=1e-5)
 
@@ -148,7 +136,7 @@ def test_the_usual_settings_agree_with_exact_routing_on_a_small_set(people, name
     assert found.identity == exact.identity and np.array_equal(exact.index, people.order[:, 0])
 
 
-@pytest.mark.parametrize("index", [InvertedFile(12, 12, "int8", 15), InvertedFile(40, 8), Clusters(7)])
+@pytest.mark.parametrize("index", [InvertedFile(12, 12, "int8", 15), InvertedFile(40, 8)])
 @pytest.mark.parametrize("noise", [0.3, 1.5])  # near the class means, and rows of which the whole head is looked at
 def test_an_index_reads_few_rows_of_heads_and_answers_as_without(people, index, noise):
     random, clusters = np.random.default_rng(5), range(people.partition.n_clusters)
@@ -172,15 +160,13 @@ def test_probes_without_direction_are_unknown_with_an_index(people, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("m", [1, 30])
-def test_one_cluster_and_a_cluster_for_each(name, m):
-    random = np.random.default_rng(1)
-    means = normalise_rows(random.standard_normal((30, 6)))
-    partition = Partition(np.arange(30) if m == 30 else np.zeros(30), m)
-    search = build(name).open(torch.from_numpy(means), partition)
+@pytest.mark.parametrize("k", [1, 2, 30])
+def test_few_class_means_are_all_found(name, k):
+    means = normalise_rows(np.random.default_rng(1).standard_normal((k, 6)))
+    search = build(name).open(torch.from_numpy(means))
     if search is not None:
         _, identity = search(torch.from_numpy(means), 1)
-        assert identity.flatten().tolist() == list(range(30))
+        assert identity.flatten().tolist() == list(range(k))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -188,7 +174,7 @@ def test_one_cluster_and_a_cluster_for_each(name, m):
 def test_more_candidates_than_an_index_holds_ready_are_completed(name, p):
     means = normalise_rows(np.random.default_rng(2).standard_normal((30, 6)))
     partition = KMeansPartitioner().fit(means, 10)
-    search = build(name).open(torch.from_numpy(means), partition)
+    search = build(name).open(torch.from_numpy(means))
     scores = ProbeScores(torch.from_numpy(means[:4]), torch.from_numpy(means), partition, None, search=search)
     _, identity = scores.nearest_classes(p)
     expected = np.argsort(-(means[:4].astype(np.float64) @ means.T), axis=1)[:, : min(p, 30)]
@@ -214,7 +200,7 @@ def test_an_index_comes_back_from_disk(people, name, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_fitting_again_gives_the_same_index(people, name):
     means = torch.from_numpy(people.means)
-    one, other = (tensors_of(build(name).fit(means, people.partition), "index") for _ in range(2))
+    one, other = (tensors_of(build(name).fit(means), "index") for _ in range(2))
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
@@ -274,9 +260,9 @@ def test_a_corrupted_file_is_refused(people, tmp_path):
         {"class": "lightning_modules.indexes.base.ClassIndex", "arguments": {}},
         {"class": "lightning_modules.indexes.exact.torch", "arguments": {}},
         {"class": "lightning_modules.indexes.missing.Exact", "arguments": {}},
-        {"class": "lightning_modules.indexes.clusters.Clusters", "arguments": {"n_clusters": 0}},
-        {"class": "lightning_modules.indexes.clusters.Clusters", "arguments": {"nothing": 1}},
-        {"class": "lightning_modules.indexes.clusters.Clusters"},
+        {"class": "lightning_modules.indexes.ivf.InvertedFile", "arguments": {"n_probe": 0}},
+        {"class": "lightning_modules.indexes.ivf.InvertedFile", "arguments": {"nothing": 1}},
+        {"class": "lightning_modules.indexes.ivf.InvertedFile"},
     ],
 )
 def test_a_foreign_description_is_refused(description):
@@ -286,13 +272,13 @@ def test_a_foreign_description_is_refused(description):
 
 def test_without_a_description_there_is_no_index():
     assert restore(None, ClassIndex, {}) is None and describe(None) is None and tensors_of(None, "index") == {}
-    assert Exact().open(torch.eye(3), Partition(np.zeros(3), 1)) is None
+    assert Exact().open(torch.eye(3)) is None
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: Clusters(0), lambda: InvertedFile(n_probe=0), lambda: InvertedFile(n_cells=0),
+        lambda: InvertedFile(exact_below=2), lambda: InvertedFile(n_probe=0), lambda: InvertedFile(n_cells=0),
         lambda: InvertedFile(wide_share=0.0),
         lambda: InvertedFile(encoding="int4"), lambda: InvertedFile(seed=-1),
     ],
@@ -305,5 +291,5 @@ def test_unusable_arguments_are_refused(wrong):
 def test_an_index_does_not_change_the_class_means(people):
     means = torch.from_numpy(people.means.copy())
     for name in NAMES:
-        build(name).fit(means, people.partition).open(means, people.partition)
+        build(name).fit(means).open(means)
     assert np.array_equal(means.numpy(), people.means)
