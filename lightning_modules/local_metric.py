@@ -129,7 +129,7 @@ class LocalMetric:
 
 def learn(
     class_means_KD: Tensor, samples: TrainingSamples, directions: int, pool: int, prior: int,
-    donor_K: Tensor | None = None,
+    donor_K: Tensor | None = None, asked_I: Tensor | None = None,
 ) -> LocalMetric:  # fmt: skip
     """Learns from the first 16 training samples of each identity, fewer if that is more than 1,048,576 in all.
 
@@ -142,6 +142,7 @@ def learn(
         directions: R at most; there are fewer if there are fewer degrees of freedom.
         pool, prior: degrees of freedom, of a neighbourhood at least 1, of the covariance of all at least 0.
         donor_K: bool, the identities that directions and covariances are learned from; None for all.
+        asked_I: int64, the identities whose neighbours are wanted; None for all.
     """
     device, (k, dim) = class_means_KD.device, class_means_KD.shape
     rows, labels = kept(samples, k)
@@ -162,7 +163,10 @@ def learn(
     r = min(directions, dim, int(freedom_K.sum()))
     basis_DR = torch.linalg.eigh(scatter_DD)[1][:, dim - r :]
     whole_RR = basis_DR.T @ scatter_DD @ basis_DR / freedom_K.sum().clamp_min(1)
-    near_Kj = _neighbours(class_means_KD, class_means_KD, freedom_K, pool)[:, : None if r else 0]
+    asked_I = torch.arange(k, device=device) if asked_I is None else asked_I
+    near_Ij = _neighbours(class_means_KD[asked_I], class_means_KD, freedom_K, pool)[:, : None if r else 0]
+    near_Kj = near_Ij.new_full((k, near_Ij.shape[1]), -1)
+    near_Kj[asked_I] = near_Ij
     blocks = _around_means(class_means_KD, samples, rows, start_K)
     centred_NR = torch.cat([(centred_nD @ basis_DR).half() for *_, centred_nD in blocks])
     projected_KR = length * class_means_KD @ basis_DR

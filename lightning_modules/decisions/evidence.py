@@ -107,19 +107,20 @@ def of_training_samples(scores: ProbeScores, samples: TrainingSamples, fold: int
     """
     means_KD = scores.class_means_KD
     identity_K = torch.arange(len(means_KD), device=means_KD.device)
-    local = local_metric.learn(means_KD, samples, *settings, donor_K=identity_K % 2 == fold)
-    count_K = local.start_K.diff()
+    rows, labels = local_metric.kept(samples, len(means_KD))
+    count_K = torch.from_numpy(np.bincount(labels, minlength=len(means_KD))).to(means_KD.device)
     label_N = identity_K.repeat_interleave(count_K)
     place_B = ((label_N % 2 != fold) & (count_K[label_N] > 1)).nonzero().squeeze(1)
     drawn = torch.linspace(0, len(place_B) - 1, min(len(place_B), MOST_PROBES // 2), dtype=torch.float64).long()
     place_B = place_B[drawn.to(place_B.device)]
     truth_B = label_N[place_B]
-    rows, _ = local_metric.kept(samples, len(means_KD))
     probes_BD = torch.from_numpy(normalise_rows(samples.embeddings_ND[rows[place_B.cpu().numpy()]]))
     found = ProbeScores(probes_BD.to(means_KD.device), means_KD, scores.partition, None, search=scores.search)
     cosine_BX, identity_BX = found.nearest_classes(candidates)
     right_BX = identity_BX == truth_B[:, None]
     unit_BD = found.probes_BD
+    donors = {"donor_K": identity_K % 2 == fold, "asked_I": identity_BX.unique()}
+    local = local_metric.learn(means_KD, samples, *settings, **donors)
 
     rest_BD = (count_K * local.mean_length_K)[truth_B][:, None] * means_KD[truth_B] - unit_BD
     rest_length_B = rest_BD.norm(dim=1) / (count_K[truth_B] - 1)
