@@ -256,6 +256,7 @@ def test_networks_on_disk_are_not_trained_again_and_damaged_ones_are(experiment,
     assert record["best_epoch"] <= record["epochs"] <= 12 and record["history"][0]["val/loss"] > 0
 
 
+@pytest.mark.slow
 def test_processes_train_the_same_networks_as_this_one_alone(experiment):
     method = LabelClusters(RandomPartitioner(), gate=True)
     here, weights = method.run(experiment()), weights_of(experiment())

@@ -71,6 +71,7 @@ def test_order_of_the_jobs_does_not_matter(jobs, undisturbed):
     assert not torch.equal(undisturbed[0], undisturbed[1])
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_weights(jobs, undisturbed):
     done, progress = jobs("processes"), Silent()
     assert Processes(workers=2, threads=torch.get_num_threads()).run(done, progress) == {}
