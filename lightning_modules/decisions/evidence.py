@@ -122,8 +122,10 @@ def of_training_samples(scores: ProbeScores, samples: TrainingSamples, fold: int
     donors = {"donor_K": identity_K % 2 == fold, "asked_I": identity_BX.unique()}
     local = local_metric.learn(means_KD, samples, *settings, **donors)
 
-    rest_BD = (count_K * local.mean_length_K)[truth_B][:, None] * means_KD[truth_B] - unit_BD
-    rest_length_B = rest_BD.norm(dim=1) / (count_K[truth_B] - 1)
+    # Class means are of all samples, also of those that are not kept.
+    of_mean_K = torch.from_numpy(np.bincount(samples.split.labels, minlength=len(means_KD))).to(means_KD.device)
+    rest_BD = (of_mean_K * local.mean_length_K)[truth_B][:, None] * means_KD[truth_B] - unit_BD
+    rest_length_B = rest_BD.norm(dim=1) / (of_mean_K[truth_B] - 1)
     rest_BD = F.normalize(rest_BD)
     rest_cosine_B1 = (unit_BD * rest_BD).sum(1, keepdim=True)
     along_BR = unit_BD @ local.basis_DR

@@ -8,7 +8,13 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 
+from datamodules.class_means import class_means, normalise_rows
+from datamodules.partitioners.base import Partition
+from datamodules.partitioners.samples import TrainingSamples
+from datamodules.splits import Split
+from lightning_modules import local_metric
 from lightning_modules.decisions import evidence
+from lightning_modules.scores import ProbeScores
 
 
 def draw(b=400, x=6, j=3, seed=0, factors=(12.0, 5.0, 1.0)):
@@ -86,3 +92,23 @@ def test_answers_that_the_evidence_repairs_and_breaks_are_counted():
     other_BX = torch.tensor([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 0.1]])
     right_BX = torch.tensor([[False, True], [False, True], [True, False], [False, True]])
     assert evidence.changed(torch.stack([mean_BX, other_BX]), torch.tensor([1.0, 1.0]), right_BX) == (2, 1)
+
+
+@pytest.mark.parametrize("images", [3, 40])
+def test_a_training_sample_is_compared_with_the_mean_of_all_others_of_its_class(images, monkeypatch):
+    """Two of three samples are kept, or 16 of 40; class means are of all."""
+    monkeypatch.setattr(local_metric, "LEARN_ROWS", 1 if images == 3 else 1 << 20)
+    random, k = np.random.default_rng(0), 60
+    labels = np.repeat(np.arange(k), images).astype(np.int32)
+    centres = normalise_rows(random.standard_normal((k, 12)))
+    rows = normalise_rows(centres[labels] + 0.15 * random.standard_normal((len(labels), 12)))
+    samples = TrainingSamples(rows, Split(np.arange(len(labels)), labels))
+    means = torch.from_numpy(class_means(rows, samples.split, k))
+    scores = ProbeScores(torch.from_numpy(rows), means, Partition(np.zeros(k), 1), None)
+    kinds, right = evidence.of_training_samples(scores, samples, 0, (4, 20, 4), (1.0,), 5)
+    probes, _ = local_metric.kept(samples, k)
+    probes = probes[labels[probes] % 2 == 1]  # of the identities of the other fold
+    others = [rows[(labels == labels[p]) & (np.arange(len(rows)) != p)].mean(0) for p in probes]
+    expected = (rows[probes] * normalise_rows(np.stack(others))).sum(1)
+    found = kinds[0, 0][right].numpy()
+    assert right.any(1).all() and np.abs(found - expected).mean() < 0.01
