@@ -242,7 +242,7 @@ def _neighbours(of_kD: Tensor, class_means_KD: Tensor, freedom_K: Tensor, pool: 
     freedom_J, means_JD = freedom_K[donors_J], class_means_KD[donors_J]
     most = min(int((freedom_J.sort()[0].cumsum(0) < pool).sum()) + 1, len(donors_J))
     search = exact_search(means_JD)
-    if len(of_kD) * len(donors_J) > EXACT_PRODUCTS:  # a million identities: a day
+    if len(of_kD) * len(donors_J) > EXACT_PRODUCTS:  # a million identities: hours
         search = InvertedFile(n_probe=64, exact_below=None).fit(means_JD).open(means_JD)
     parts = []
     for means_kD in of_kD.split(NEIGHBOURS_AT_ONCE):
