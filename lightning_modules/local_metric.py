@@ -42,6 +42,7 @@ class LocalMetric:
     projected_KR: Tensor  # t mean_c in the directions
     near_Kj: Tensor  # int32 neighbours of each identity, most similar first; -1 fills up
     mean_length_K: Tensor  # mean cosine of the samples of an identity with its class mean
+    count_K: Tensor  # int64 training samples that the class mean is of, kept or not
     # t in (0, 1], length of the mean of infinitely many unit samples of a class: the square root of the mean cosine
     # between two samples of one class. Estimated means come out longer, that of one sample with length 1.
     length: float
@@ -146,16 +147,17 @@ def learn(
     """
     device, (k, dim) = class_means_KD.device, class_means_KD.shape
     rows, labels = kept(samples, k)
-    count_K = torch.from_numpy(np.bincount(labels, minlength=k)).to(device)
-    start_K = torch.cat([count_K.new_zeros(1), count_K.cumsum(0)])
+    kept_K = torch.from_numpy(np.bincount(labels, minlength=k)).to(device)
+    start_K = torch.cat([kept_K.new_zeros(1), kept_K.cumsum(0)])
     donor_K = torch.ones(k, dtype=torch.bool, device=device) if donor_K is None else donor_K
-    freedom_K = (count_K - 1).clamp_min(0) * donor_K
+    freedom_K = (kept_K - 1).clamp_min(0) * donor_K
     mean_length_K, scatter_DD = torch.zeros(k, device=device), torch.zeros(dim, dim, device=device)
     for part, label_n, length_k, centred_nD in _around_means(class_means_KD, samples, rows, start_K):
         mean_length_K[part] = length_k
         of_donors_nD = centred_nD[donor_K[label_n]]
         scatter_DD += of_donors_nD.T @ of_donors_nD
-    # |sum|^2 - n is the sum of the cosines of all n (n - 1) pairs.
+    # |sum|^2 - n is the sum of the cosines of all n (n - 1) pairs. Class means are sums of all samples, so n counts all.
+    count_K = torch.from_numpy(np.bincount(samples.split.labels, minlength=k)).to(device)
     pairs = (count_K * (count_K - 1)).sum()
     cosines = ((count_K * mean_length_K).square() - count_K).sum()
     length = float((cosines / pairs).clamp(0.01, 1).sqrt()) if pairs else 1.0
@@ -170,7 +172,8 @@ def learn(
     blocks = _around_means(class_means_KD, samples, rows, start_K)
     centred_NR = torch.cat([(centred_nD @ basis_DR).half() for *_, centred_nD in blocks])
     projected_KR = length * class_means_KD @ basis_DR
-    return LocalMetric(basis_DR, whole_RR, centred_NR, start_K, projected_KR, near_Kj, mean_length_K, length, prior)
+    learned = basis_DR, whole_RR, centred_NR, start_K, projected_KR, near_Kj, mean_length_K, count_K
+    return LocalMetric(*learned, length, prior)
 
 
 def _around_means(
@@ -206,24 +209,27 @@ def extended(local: LocalMetric, class_means_KD: Tensor, samples: TrainingSample
     rows, labels = kept(samples, k)
     sample_ND = torch.from_numpy(normalise_rows(samples.embeddings_ND[rows])).to(device)
     new_N = torch.from_numpy(labels.astype(np.int64)).to(device)
-    old_K, new_K = (F.pad(count, (0, k - len(count))) for count in (local.start_K.diff(), torch.bincount(new_N)))
-    total_K = F.pad(local.mean_length_K, (0, k - known)) * old_K
-    total_K.index_add_(0, new_N, (sample_ND * class_means_KD[new_N]).sum(1))
-    mean_length_K = total_K / (old_K + new_K)
+    kept_K, kept_k = F.pad(local.start_K.diff(), (0, k - known)), torch.bincount(new_N, minlength=k)
+    new_K = torch.from_numpy(np.bincount(samples.split.labels, minlength=k)).to(device)
+    of_new_K = torch.zeros(k, device=device).index_add_(0, new_N, (sample_ND * class_means_KD[new_N]).sum(1))
+    count_K = F.pad(local.count_K, (0, k - known))
+    total_K = F.pad(local.mean_length_K, (0, k - known)) * count_K + of_new_K / kept_k.clamp_min(1) * new_K
+    count_K += new_K
+    mean_length_K = total_K / count_K
     sample_ND -= mean_length_K[new_N][:, None] * class_means_KD[new_N]
 
-    label_N = torch.cat([torch.arange(k, device=device).repeat_interleave(old_K), new_N])
+    label_N = torch.cat([torch.arange(k, device=device).repeat_interleave(kept_K), new_N])
     label_N, order_N = label_N.sort(stable=True)
     start_N = torch.searchsorted(label_N, label_N)
     few_N = torch.arange(len(label_N), device=device) - start_N < SAMPLES_KEPT
-    count_K = torch.bincount(label_N[few_N], minlength=k)
+    kept_K = torch.bincount(label_N[few_N], minlength=k)
     centred_NR = torch.cat([local.centred_NR, (sample_ND @ local.basis_DR).to(local.centred_NR)])[order_N[few_N]]
-    near_kj = _neighbours(class_means_KD[known:], class_means_KD, (count_K - 1).clamp_min(0), pool)
+    near_kj = _neighbours(class_means_KD[known:], class_means_KD, (kept_K - 1).clamp_min(0), pool)
     width = max(near_kj.shape[1], local.near_Kj.shape[1])
     near_Kj = torch.cat([F.pad(near, (0, width - near.shape[1]), value=-1) for near in (local.near_Kj, near_kj)])
     return LocalMetric(
-        local.basis_DR, local.whole_RR, centred_NR, F.pad(count_K.cumsum(0), (1, 0)),
-        local.length * class_means_KD @ local.basis_DR, near_Kj, mean_length_K, local.length, local.prior,
+        local.basis_DR, local.whole_RR, centred_NR, F.pad(kept_K.cumsum(0), (1, 0)),
+        local.length * class_means_KD @ local.basis_DR, near_Kj, mean_length_K, count_K, local.length, local.prior,
     )  # fmt: skip
 
 

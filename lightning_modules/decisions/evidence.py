@@ -80,8 +80,8 @@ def kinds(
     given_SBX = local.given_back(offset_NR, identity_N, strengths).unflatten(1, identity_BX.shape)
     none_N = torch.full_like(identity_N, -1)
     nearest_BX = local.with_samples(cosine_BX.flatten(), along_NR, identity_N, none_N).view_as(cosine_BX)
-    count_BX = local.start_K[identity_BX + 1] - local.start_K[identity_BX]
-    tight_BX = (cosine_BX - 1) * tightness(local, count_BX, local.mean_length_K[identity_BX])
+    tight_BX = tightness(local, local.count_K[identity_BX], local.mean_length_K[identity_BX])
+    tight_BX = (cosine_BX - 1) * tight_BX
     return _stacked(cosine_BX, given_SBX, tight_BX, nearest_BX)
 
 
@@ -108,9 +108,9 @@ def of_training_samples(scores: ProbeScores, samples: TrainingSamples, fold: int
     means_KD = scores.class_means_KD
     identity_K = torch.arange(len(means_KD), device=means_KD.device)
     rows, labels = local_metric.kept(samples, len(means_KD))
-    count_K = torch.from_numpy(np.bincount(labels, minlength=len(means_KD))).to(means_KD.device)
-    label_N = identity_K.repeat_interleave(count_K)
-    place_B = ((label_N % 2 != fold) & (count_K[label_N] > 1)).nonzero().squeeze(1)
+    kept_K = torch.from_numpy(np.bincount(labels, minlength=len(means_KD))).to(means_KD.device)
+    label_N = identity_K.repeat_interleave(kept_K)
+    place_B = ((label_N % 2 != fold) & (kept_K[label_N] > 1)).nonzero().squeeze(1)
     drawn = torch.linspace(0, len(place_B) - 1, min(len(place_B), MOST_PROBES // 2), dtype=torch.float64).long()
     place_B = place_B[drawn.to(place_B.device)]
     truth_B = label_N[place_B]
@@ -122,10 +122,8 @@ def of_training_samples(scores: ProbeScores, samples: TrainingSamples, fold: int
     donors = {"donor_K": identity_K % 2 == fold, "asked_I": identity_BX.unique()}
     local = local_metric.learn(means_KD, samples, *settings, **donors)
 
-    # Class means are of all samples, also of those that are not kept.
-    of_mean_K = torch.from_numpy(np.bincount(samples.split.labels, minlength=len(means_KD))).to(means_KD.device)
-    rest_BD = (of_mean_K * local.mean_length_K)[truth_B][:, None] * means_KD[truth_B] - unit_BD
-    rest_length_B = rest_BD.norm(dim=1) / (of_mean_K[truth_B] - 1)
+    rest_BD = (local.count_K * local.mean_length_K)[truth_B][:, None] * means_KD[truth_B] - unit_BD
+    rest_length_B = rest_BD.norm(dim=1) / (local.count_K[truth_B] - 1)
     rest_BD = F.normalize(rest_BD)
     rest_cosine_B1 = (unit_BD * rest_BD).sum(1, keepdim=True)
     along_BR = unit_BD @ local.basis_DR
@@ -142,8 +140,8 @@ def of_training_samples(scores: ProbeScores, samples: TrainingSamples, fold: int
     unseen_B = rest_length_B * ((unit_BD - along_BR @ local.basis_DR.T) * rest_BD).sum(1)
     nearest_BX = torch.where(right_BX, nearest_BX + (unseen_B - seen_B)[:, None], nearest_BX)
     given_SN = local.given_back(offset_BXR.flatten(0, 1), identity_BX.flatten(), strengths)
-    tight_BX = tightness(local, count_K[identity_BX], local.mean_length_K[identity_BX])
-    rest_tight_B = tightness(local, count_K[truth_B] - 1, rest_length_B)
+    tight_BX = tightness(local, local.count_K[identity_BX], local.mean_length_K[identity_BX])
+    rest_tight_B = tightness(local, local.count_K[truth_B] - 1, rest_length_B)
     tight_BX = torch.where(right_BX, rest_tight_B[:, None], tight_BX)
     cosine_BX = torch.where(right_BX, rest_cosine_B1, cosine_BX)
     given_SBX = given_SN.unflatten(1, identity_BX.shape)

@@ -55,7 +55,7 @@ class Metric(Decision):
         directions: R at most.
         pool, prior: degrees of freedom of a neighbourhood and of the covariance of all, see `local_metric.learn`.
         strength: a, above 0.
-        length, factors_J, basis_DR, whole_RR, centred_NR, start_K, projected_KR, near_Kj, mean_length_K: see
+        length, factors_J, basis_DR, whole_RR, centred_NR, start_K, projected_KR, near_Kj, mean_length_K, count_K: see
             `local_metric.LocalMetric`. These and the strength are set by `fit`; before it, class means decide alone.
     """
 
@@ -67,6 +67,7 @@ class Metric(Decision):
         length: float = 1.0, factors_J: Tensor | None = None, basis_DR: Tensor | None = None,
         whole_RR: Tensor | None = None, centred_NR: Tensor | None = None, start_K: Tensor | None = None,
         projected_KR: Tensor | None = None, near_Kj: Tensor | None = None, mean_length_K: Tensor | None = None,
+        count_K: Tensor | None = None,
     ):  # fmt: skip
         if candidates < 1 or directions < 0 or pool < 1 or prior < 0 or strength <= 0:
             raise ValueError(
@@ -76,23 +77,20 @@ class Metric(Decision):
         self.candidates, self.directions, self.pool, self.prior = candidates, directions, pool, prior
         self.strength, self.length, self.factors_J = strength, length, factors_J
         self.basis_DR, self.whole_RR, self.centred_NR = basis_DR, whole_RR, centred_NR
-        self.start_K, self.projected_KR, self.near_Kj, self.mean_length_K = (
-            start_K,
-            projected_KR,
-            near_Kj,
-            mean_length_K,
-        )
+        self.start_K, self.projected_KR, self.near_Kj = start_K, projected_KR, near_Kj
+        self.mean_length_K, self.count_K = mean_length_K, count_K
         self._local: LocalMetric | None = None
         if factors_J is not None:
-            tensors = basis_DR, whole_RR, centred_NR, start_K, projected_KR, near_Kj, mean_length_K
+            tensors = basis_DR, whole_RR, centred_NR, start_K, projected_KR, near_Kj, mean_length_K, count_K
             self._local = LocalMetric(*tensors, length, prior)
 
     def fits(self, partition: Partition, dim: int) -> bool:
         if self._local is None:
             return True
         k, r = partition.n_identities, self.basis_DR.shape[1]
-        tensors = self.basis_DR, self.whole_RR, self.start_K, self.projected_KR, self.mean_length_K, self.factors_J
-        same = [tuple(x.shape) for x in tensors] == [(dim, r), (r, r), (k + 1,), (k, r), (k,), (4,)]
+        of_identities = self.start_K, self.projected_KR, self.mean_length_K, self.count_K
+        tensors = self.basis_DR, self.whole_RR, *of_identities, self.factors_J
+        same = [tuple(x.shape) for x in tensors] == [(dim, r), (r, r), (k + 1,), (k, r), (k,), (k,), (4,)]
         return same and len(self.near_Kj) == k and tuple(self.centred_NR.shape) == (int(self.start_K[-1]), r)
 
     def decide(self, scores: ProbeScores, clusters_BP: Tensor) -> Decided:
@@ -160,4 +158,5 @@ class Metric(Decision):
         return Metric(
             self.candidates, self.directions, self.pool, self.prior, strength, local.length, factors_J, local.basis_DR,
             local.whole_RR, local.centred_NR, local.start_K, local.projected_KR, local.near_Kj, local.mean_length_K,
+            local.count_K,
         )  # fmt: skip

@@ -112,3 +112,25 @@ def test_a_training_sample_is_compared_with_the_mean_of_all_others_of_its_class(
     expected = (rows[probes] * normalise_rows(np.stack(others))).sum(1)
     found = kinds[0, 0][right].numpy()
     assert right.any(1).all() and np.abs(found - expected).mean() < 0.01
+
+
+@pytest.mark.parametrize("images", [3, 40])
+def test_length_and_tightness_are_those_of_all_samples_of_a_class(images, monkeypatch):
+    """Two of three samples are kept, or 16 of 40: the mean cosine of two samples is the same as of all."""
+    monkeypatch.setattr(local_metric, "LEARN_ROWS", 1 if images == 3 else 1 << 20)
+    random, k = np.random.default_rng(0), 300
+    labels = np.repeat(np.arange(k), images).astype(np.int32)
+    centres = normalise_rows(random.standard_normal((k, 12)))
+    rows = normalise_rows(centres[labels] + 0.3 * random.standard_normal((len(labels), 12)))
+    samples = TrainingSamples(rows, Split(np.arange(len(labels)), labels))
+    local = local_metric.learn(torch.from_numpy(class_means(rows, samples.split, k)), samples, 4, 20, 4)
+    sums = np.stack([rows[labels == c].sum(0, dtype=np.float64) for c in range(k)])
+    cosines = ((sums**2).sum(1) - images) / (images * (images - 1))
+    assert local.length**2 == pytest.approx(cosines.mean(), abs=0.02)
+    found = evidence.tightness(local, local.count_K, local.mean_length_K).numpy()
+    shrunk = ((images - 1) * cosines + 4 * cosines.mean()) / (images + 3) / cosines.mean()
+    assert found.mean() == pytest.approx(shrunk.mean(), abs=0.01)
+    later = TrainingSamples(rows, samples.split)
+    again = local_metric.extended(local, torch.from_numpy(class_means(rows, samples.split, k)), later, 20)
+    assert (again.count_K == 2 * images).all()
+    torch.testing.assert_close(again.mean_length_K, local.mean_length_K, atol=1e-5, rtol=0)

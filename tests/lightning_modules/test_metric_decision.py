@@ -171,6 +171,7 @@ def test_an_identity_takes_less_than_four_kilobytes():
         learned.projected_KR,
         learned.near_Kj,
         learned.mean_length_K,
+        learned.count_K,
     )  # the others do not depend on the number of identities
     assert sum(one.nbytes for one in growing) / k < 4096
     assert learned.centred_NR.shape == (16 * k, 96)
