@@ -174,31 +174,17 @@ def test_k_means_refuses_numbers_below_one_before_it_sees_data(arguments):
 
 
 def test_random_clusters_of_equal_size_differ_by_one_identity_at_most(blobs):
-    sizes = RandomPartitioner("equal").fit(blobs[0], 7, seed=0).sizes()
+    sizes = RandomPartitioner().fit(blobs[0], 7, seed=0).sizes()
     assert sizes.sum() == 200 and sizes.max() - sizes.min() <= 1
 
 
-def test_binomial_sizes_spread_as_a_binomial_distribution_does():
-    k, m = 2000, 4
-    points = np.ones((k, 2), np.float32)
-    sizes = np.concatenate([RandomPartitioner("binomial").fit(points, m, seed=seed).sizes() for seed in range(50)])
-    expected = np.sqrt(k * (1 / m) * (1 - 1 / m))  # standard deviation of Binomial(k, 1/m): 19.4
-    assert 0.8 * expected < sizes.std() < 1.2 * expected
-
-
-@pytest.mark.parametrize("sizes", ["equal", "binomial"])
-def test_a_random_partition_does_not_look_at_the_embeddings(blobs, sizes):
+def test_a_random_partition_does_not_look_at_the_embeddings(blobs):
     points, truth = blobs
     one, other = (
-        RandomPartitioner(sizes).fit(means, 4, seed=2).cluster_of for means in (points, points[:, ::-1].copy())
+        RandomPartitioner().fit(means, 4, seed=2).cluster_of for means in (points, points[:, ::-1].copy())
     )
     assert np.array_equal(one, other)
     assert abs(adjusted_rand_score(truth, one)) < 0.05
-
-
-def test_unknown_kinds_of_sizes_are_refused():
-    with pytest.raises(InputError, match="equal"):
-        RandomPartitioner("even")
 
 
 def test_single_is_one_cluster_whatever_is_asked_for(blobs):

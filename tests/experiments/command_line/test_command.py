@@ -55,7 +55,7 @@ def assert_nothing_left(tmp_path):
         (["loss.scale=-1"], ["scale"]),
         (["optimizer.lr=-1"], ["-1"]),
         (["partitioner.n_init=0"], ["n_init"]),
-        (["partitioner=random", "partitioner.sizes=even"], ["even"]),
+        (["partitioner=random", "partitioner.shuffle=-1"], ["-1"]),
         (["seeds=0"], ["seeds"]),
         (["scenarios=[]"], ["scenarios"]),
         (["n_subnets=17"], ["17", "16"]),
