@@ -29,6 +29,7 @@ SAMPLES_KEPT = 16  # of an identity: 3 kB in half precision at R = 96
 FACTORS_AT_ONCE = 32
 NEIGHBOURS_AT_ONCE = 512
 CACHE_BYTES = 1 << 28  # factors of metrics that are kept for the next probes
+OF_ALL = -1  # in place of an identity
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,17 @@ class LocalMetric:
         scatter_IRR = torch.stack([rows_nR.T @ rows_nR for rows_nR in of_each]) + self.prior * self.whole_RR
         return scaled(scatter_IRR / (freedom_I + self.prior)[:, None, None])
 
-    def given_back(self, offset_NR: Tensor, identity_N: Tensor, strengths: tuple[float, ...]) -> Tensor:
+    def given_back(self, offset_NR: Tensor, identity_N: Tensor | None, strengths: tuple[float, ...]) -> Tensor:
         """(o' o - o' (I + strength W)^-1 o) / 2, at least 0: (S, N) halves of what the metric takes from |o|^2.
 
-        Strength 1 halves the squared distance in a direction of effective variance.
+        Strength 1 halves the squared distance in a direction of effective variance. W is the covariance of the
+        identity, or of all for None.
         """
         found_SN = offset_NR.new_zeros(len(strengths), len(offset_NR))
-        if not offset_NR.shape[1]:
+        if not offset_NR.numel():
             return found_SN
+        if identity_N is None:
+            identity_N = torch.full((len(offset_NR),), OF_ALL, device=offset_NR.device)
         sorted_N, order_N = identity_N.sort(stable=True)
         present, counts = torch.unique_consecutive(sorted_N, return_counts=True)
         of_each = order_N.split(counts.tolist())
@@ -93,7 +97,8 @@ class LocalMetric:
         keys = [(identity, strengths) for identity in identity_I.tolist()]
         found = [self._cache.get(key) for key in keys]
         if missing := [place for place, factor in enumerate(found) if factor is None]:
-            covariance_IRR = self.covariances(identity_I[missing])
+            of_all = keys[missing[0]][0] == OF_ALL
+            covariance_IRR = scaled(self.whole_RR)[None] if of_all else self.covariances(identity_I[missing])
             by_strength_S11 = covariance_IRR.new_tensor(strengths)[:, None, None]
             unit_RR = torch.eye(covariance_IRR.shape[-1], device=covariance_IRR.device)
             made_ISRR = torch.linalg.cholesky(unit_RR + by_strength_S11 * covariance_IRR[:, None])
@@ -156,7 +161,7 @@ def learn(
         mean_length_K[part] = length_k
         of_donors_nD = centred_nD[donor_K[label_n]]
         scatter_DD += of_donors_nD.T @ of_donors_nD
-    # |sum|^2 - n is the sum of the cosines of all n (n - 1) pairs. Class means are sums of all samples, so n counts all.
+    # |sum|^2 - n is the sum of the cosines of all n (n - 1) pairs. Class means are of all samples: n counts all.
     count_K = torch.from_numpy(np.bincount(samples.split.labels, minlength=k)).to(device)
     pairs = (count_K * (count_K - 1)).sum()
     cosines = ((count_K * mean_length_K).square() - count_K).sum()

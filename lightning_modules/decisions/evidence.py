@@ -63,26 +63,38 @@ def changed(kinds_JBX: Tensor, factors_J: Tensor, right_BX: Tensor) -> tuple[int
     return int((after_B & ~before_B).sum()), int((before_B & ~after_B).sum())
 
 
+def margin(kinds_5BX: Tensor, factors_J: Tensor) -> float:
+    """By how much a candidate's own covariance brings it closer to the best by the covariance of all, at most.
+
+    Args:
+        kinds_5BX: evidence of `of_training_samples`.
+    """
+    own_BX, of_all_BX = kinds_5BX[1], kinds_5BX[4]
+    best_B1 = torch.einsum("j,jbx->bx", factors_J, kinds_5BX[[0, 4, 2, 3]]).argmax(1, keepdim=True)
+    gain_BX = (own_BX - of_all_BX) * factors_J[1] / (factors_J.sum() - factors_J[1])
+    return float((gain_BX - gain_BX.gather(1, best_B1)).max())
+
+
 def kinds(
-    local: LocalMetric, unit_BD: Tensor, cosine_BX: Tensor, identity_BX: Tensor, strengths: tuple[float, ...]
-) -> Tensor:
-    """The (S, 4, B, X) evidence for candidates: mean, metric, tightness, nearest sample; see `decisions.metric`.
+    local: LocalMetric, unit_BD: Tensor, cosine_BX: Tensor, identity_BX: Tensor, strength: float
+) -> tuple[Tensor, Tensor]:
+    """The (4, B, X) evidence for candidates: mean, metric, tightness, nearest sample; see `decisions.metric`.
+
+    The metric is that of the covariance of all, which costs little. Returns also the (B, X, R) offsets that
+    `LocalMetric.given_back` takes.
 
     Args:
         unit_BD: probes of unit length.
         cosine_BX: with the class means of the candidates.
         identity_BX: int64.
     """
-    along_BR = unit_BD @ local.basis_DR
-    rows_BX = torch.arange(len(unit_BD), device=unit_BD.device)[:, None].expand_as(identity_BX)
-    identity_N, along_NR = identity_BX.flatten(), along_BR[rows_BX.flatten()]
-    offset_NR = along_NR - local.projected_KR[identity_N]
-    given_SBX = local.given_back(offset_NR, identity_N, strengths).unflatten(1, identity_BX.shape)
-    none_N = torch.full_like(identity_N, -1)
-    nearest_BX = local.with_samples(cosine_BX.flatten(), along_NR, identity_N, none_N).view_as(cosine_BX)
+    along_BR, (b, x) = unit_BD @ local.basis_DR, identity_BX.shape
+    offset_BXR = along_BR[:, None] - local.projected_KR[identity_BX]
+    given_BX = local.given_back(offset_BXR.flatten(0, 1), None, (strength,)).view(b, x)
+    along_NR, none_N = along_BR.repeat_interleave(x, 0), torch.full((b * x,), -1, device=unit_BD.device)
+    nearest_BX = local.with_samples(cosine_BX.flatten(), along_NR, identity_BX.flatten(), none_N).view(b, x)
     tight_BX = tightness(local, local.count_K[identity_BX], local.mean_length_K[identity_BX])
-    tight_BX = (cosine_BX - 1) * tight_BX
-    return _stacked(cosine_BX, given_SBX, tight_BX, nearest_BX)
+    return torch.stack([cosine_BX, given_BX, (cosine_BX - 1) * tight_BX, nearest_BX]), offset_BXR
 
 
 def tightness(local: LocalMetric, count_N: Tensor, mean_length_N: Tensor) -> Tensor:
@@ -98,12 +110,12 @@ def tightness(local: LocalMetric, count_N: Tensor, mean_length_N: Tensor) -> Ten
 def of_training_samples(scores: ProbeScores, samples: TrainingSamples, fold: int, settings: tuple[int, int, int],
     strengths: tuple[float, ...], candidates: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The (S, 4, B, X) evidence of training samples for their nearest classes, and where the right one is, (B, X).
+    """The (S, 5, B, X) evidence of training samples for their nearest classes, and where the right one is, (B, X).
 
-    Each is compared with the mean of its class without it. A covariance that has seen a sample knows its deviation: so
-    directions and covariances are learned from the identities k with k % 2 == fold, and the probes are samples of the
-    others that have another sample, at most 10,000, evenly drawn. `settings` are directions, pool and prior of
-    `local_metric.learn`.
+    The fifth is the metric again, of the covariance of all. Each sample is compared with the mean of its class without
+    it. A covariance that has seen a sample knows its deviation: so directions and covariances are learned from the
+    identities k with k % 2 == fold, and the probes are samples of the others that have another sample, at most 10,000,
+    evenly drawn. `settings` are directions, pool and prior of `local_metric.learn`.
     """
     means_KD = scores.class_means_KD
     identity_K = torch.arange(len(means_KD), device=means_KD.device)
@@ -139,14 +151,14 @@ def of_training_samples(scores: ProbeScores, samples: TrainingSamples, fold: int
     seen_B = local.mean_length_K[truth_B] * ((unit_BD - along_BR @ local.basis_DR.T) * means_KD[truth_B]).sum(1)
     unseen_B = rest_length_B * ((unit_BD - along_BR @ local.basis_DR.T) * rest_BD).sum(1)
     nearest_BX = torch.where(right_BX, nearest_BX + (unseen_B - seen_B)[:, None], nearest_BX)
-    given_SN = local.given_back(offset_BXR.flatten(0, 1), identity_BX.flatten(), strengths)
+    given_SN, of_all_SN = (
+        local.given_back(offset_BXR.flatten(0, 1), which_N, strengths) for which_N in (identity_BX.flatten(), None)
+    )
     tight_BX = tightness(local, local.count_K[identity_BX], local.mean_length_K[identity_BX])
     rest_tight_B = tightness(local, local.count_K[truth_B] - 1, rest_length_B)
     tight_BX = torch.where(right_BX, rest_tight_B[:, None], tight_BX)
     cosine_BX = torch.where(right_BX, rest_cosine_B1, cosine_BX)
-    given_SBX = given_SN.unflatten(1, identity_BX.shape)
-    return _stacked(cosine_BX, given_SBX, (cosine_BX - 1) * tight_BX, nearest_BX), right_BX
-
-
-def _stacked(mean_BX: Tensor, given_SBX: Tensor, tight_BX: Tensor, nearest_BX: Tensor) -> Tensor:
-    return torch.stack([torch.stack([mean_BX, given_BX, tight_BX, nearest_BX]) for given_BX in given_SBX])
+    shared = cosine_BX, (cosine_BX - 1) * tight_BX, nearest_BX
+    by_strength = zip(*(one_SN.unflatten(1, identity_BX.shape) for one_SN in (given_SN, of_all_SN)), strict=True)
+    kinds_SJBX = [torch.stack([shared[0], given_BX, *shared[1:], of_all_BX]) for given_BX, of_all_BX in by_strength]
+    return torch.stack(kinds_SJBX), right_BX

@@ -46,6 +46,10 @@ class Metric(Decision):
     evidence does not repair more of their answers than it breaks by two standard deviations (sign test), class means
     decide alone. Validation samples are not used.
 
+    W_c differs little from the covariance of all. Only candidates that can still win get their own: those whose score
+    by the covariance of all is at most `margin` below the best. The margin is the largest change of such a difference
+    that was seen among the training samples.
+
     Memory: 2 R bytes for each of at most 16 samples of an identity, and 4 R bytes: at most 3.6 kB at R = 96. Time: a
     cosine per class of the routed clusters; per candidate a covariance of about `pool` samples and its factors, which
     are kept for the next probes.
@@ -55,8 +59,9 @@ class Metric(Decision):
         directions: R at most.
         pool, prior: degrees of freedom of a neighbourhood and of the covariance of all, see `local_metric.learn`.
         strength: a, above 0.
+        margin: of scores, see above.
         length, factors_J, basis_DR, whole_RR, centred_NR, start_K, projected_KR, near_Kj, mean_length_K, count_K: see
-            `local_metric.LocalMetric`. These and the strength are set by `fit`; before it, class means decide alone.
+            `local_metric.LocalMetric`. `fit` sets these, strength and margin; before it, class means decide alone.
     """
 
     needs_fit = True
@@ -64,7 +69,7 @@ class Metric(Decision):
 
     def __init__(
         self, candidates: int = 10, directions: int = 96, pool: int = 300, prior: int = 200, strength: float = 1.0,
-        length: float = 1.0, factors_J: Tensor | None = None, basis_DR: Tensor | None = None,
+        margin: float = 1e9, length: float = 1.0, factors_J: Tensor | None = None, basis_DR: Tensor | None = None,
         whole_RR: Tensor | None = None, centred_NR: Tensor | None = None, start_K: Tensor | None = None,
         projected_KR: Tensor | None = None, near_Kj: Tensor | None = None, mean_length_K: Tensor | None = None,
         count_K: Tensor | None = None,
@@ -75,7 +80,7 @@ class Metric(Decision):
                 f"{strength}; expected at least 1, 0, 1, 0, and above 0"
             )
         self.candidates, self.directions, self.pool, self.prior = candidates, directions, pool, prior
-        self.strength, self.length, self.factors_J = strength, length, factors_J
+        self.strength, self.margin, self.length, self.factors_J = strength, margin, length, factors_J
         self.basis_DR, self.whole_RR, self.centred_NR = basis_DR, whole_RR, centred_NR
         self.start_K, self.projected_KR, self.near_Kj = start_K, projected_KR, near_Kj
         self.mean_length_K, self.count_K = mean_length_K, count_K
@@ -99,10 +104,13 @@ class Metric(Decision):
 
     def rank(self, scores: ProbeScores, clusters_BP: Tensor, most: int) -> Ranked:
         """The candidates in order of their score, at most `candidates` of a routed cluster; see `Decision.rank`."""
-        return ranked_inside(scores, clusters_BP, most, lambda c, which_b: self._candidates(scores, c, which_b))
+        return ranked_inside(scores, clusters_BP, most, lambda c, which_b: self._candidates(scores, c, which_b, most))
 
-    def _candidates(self, scores: ProbeScores, cluster: int, which_b: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        # Slices of which_b, scores of the candidates, their places in the cluster.
+    def _candidates(
+        self, scores: ProbeScores, cluster: int, which_b: Tensor, most: int
+    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        # Slices of which_b, scores of the candidates, their places in the cluster. A candidate that is not among the
+        # best `most`, whatever its own covariance says, has score -inf.
         identity_C = identities_of(scores, cluster)
         means_CD = scores.class_means_KD.index_select(0, identity_C)
         for start in range(0, len(which_b), BLOCK_PROBES):
@@ -110,10 +118,16 @@ class Metric(Decision):
             unit_bD = scores.probes_BD[which_b[block]]
             found_bT, class_bT = (unit_bD @ means_CD.T).topk(min(self.candidates, len(identity_C)), dim=1)
             if self._local is not None and self.factors_J is not None:
-                kinds_JbT = evidence.kinds(self._local, unit_bD, found_bT, identity_C[class_bT], (self.strength,))[0]
+                identity_bT = identity_C[class_bT]
+                kinds_JbT, offset_bTR = evidence.kinds(self._local, unit_bD, found_bT, identity_bT, self.strength)
                 kinds_JbT[2] += 1
                 share_J = self.factors_J / (self.factors_J.sum() - self.factors_J[1])
                 found_bT = torch.einsum("j,jbt->bt", share_J, kinds_JbT)
+                least_b1 = found_bT.topk(min(most, found_bT.shape[1]), dim=1).values[:, -1:] - self.margin
+                asked_bT = found_bT >= least_b1
+                own_N = self._local.given_back(offset_bTR[asked_bT], identity_bT[asked_bT], (self.strength,))[0]
+                found_bT[asked_bT] += share_J[1] * (own_N - kinds_JbT[1][asked_bT])
+                found_bT.masked_fill_(~asked_bT, -torch.inf)
             yield block, found_bT, class_bT
 
     def fit(self, scores: ProbeScores, clusters_BP: Tensor, truth_B: Tensor, samples: TrainingSamples) -> "Metric":
@@ -127,10 +141,10 @@ class Metric(Decision):
         if not right_BX.any():
             logger.info("metric: no training sample can be a probe, class means decide alone")
             return plain
-        found = [evidence.best_weights(kinds_JBX, right_BX) for kinds_JBX in kinds_SJBX]
+        found = [evidence.best_weights(kinds_JBX[:4], right_BX) for kinds_JBX in kinds_SJBX]
         best = int(np.argmax([probability for _, probability in found]))
         factors = torch.from_numpy(found[best][0]).float().to(right_BX.device)
-        repaired, broken = evidence.changed(kinds_SJBX[best], factors, right_BX)
+        repaired, broken = evidence.changed(kinds_SJBX[best, :4], factors, right_BX)
         strength = evidence.STRENGTHS[best]
         logger.info(
             "metric: class mean %.1f, metric %.1f, tightness %.1f, nearest sample %.1f, strength %g; of %d training "
@@ -139,24 +153,25 @@ class Metric(Decision):
         if repaired - broken < max(1, 2 * (repaired + broken) ** 0.5) or not factors[[0, 2, 3]].any():
             logger.info("metric: the gain is not shown, class means decide alone")
             return plain
-        return self._made_of(local_metric.learn(scores.class_means_KD, samples, *settings), strength, factors)
+        margin = evidence.margin(kinds_SJBX[best], factors)
+        return self._made_of(local_metric.learn(scores.class_means_KD, samples, *settings), strength, margin, factors)
 
     def refit(self, class_means_KD: Tensor, samples: TrainingSamples) -> "Metric":
         """With metrics, tightness and samples learned again; strength and f stay, or that class means decide alone."""
         if self._local is None:
             return self
         learned = local_metric.learn(class_means_KD, samples, self.directions, self.pool, self.prior)
-        return self._made_of(learned, self.strength, self.factors_J)
+        return self._made_of(learned, self.strength, self.margin, self.factors_J)
 
     def extended(self, class_means_KD: Tensor, samples: TrainingSamples) -> "Metric":
         if self._local is None:
             return self
         local = local_metric.extended(self._local, class_means_KD, samples, self.pool)
-        return self._made_of(local, self.strength, self.factors_J)
+        return self._made_of(local, self.strength, self.margin, self.factors_J)
 
-    def _made_of(self, local: LocalMetric, strength: float, factors_J: Tensor) -> "Metric":
+    def _made_of(self, local: LocalMetric, strength: float, margin: float, factors_J: Tensor) -> "Metric":
         return Metric(
-            self.candidates, self.directions, self.pool, self.prior, strength, local.length, factors_J, local.basis_DR,
-            local.whole_RR, local.centred_NR, local.start_K, local.projected_KR, local.near_Kj, local.mean_length_K,
-            local.count_K,
+            self.candidates, self.directions, self.pool, self.prior, strength, margin, local.length, factors_J,
+            local.basis_DR, local.whole_RR, local.centred_NR, local.start_K, local.projected_KR, local.near_Kj,
+            local.mean_length_K, local.count_K,
         )  # fmt: skip

@@ -180,9 +180,7 @@ def test_random_clusters_of_equal_size_differ_by_one_identity_at_most(blobs):
 
 def test_a_random_partition_does_not_look_at_the_embeddings(blobs):
     points, truth = blobs
-    one, other = (
-        RandomPartitioner().fit(means, 4, seed=2).cluster_of for means in (points, points[:, ::-1].copy())
-    )
+    one, other = (RandomPartitioner().fit(means, 4, seed=2).cluster_of for means in (points, points[:, ::-1].copy()))
     assert np.array_equal(one, other)
     assert abs(adjusted_rand_score(truth, one)) < 0.05
 

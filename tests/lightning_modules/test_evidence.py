@@ -94,6 +94,16 @@ def test_answers_that_the_evidence_repairs_and_breaks_are_counted():
     assert evidence.changed(torch.stack([mean_BX, other_BX]), torch.tensor([1.0, 1.0]), right_BX) == (2, 1)
 
 
+def test_the_margin_is_the_largest_lead_that_an_own_covariance_takes_from_the_best():
+    kinds_5BX = torch.zeros(5, 2, 3)
+    kinds_5BX[0] = torch.tensor([[0.9, 0.8, 0.1], [0.2, 0.3, 0.5]])
+    kinds_5BX[4] = 0.1
+    kinds_5BX[1] = 0.1 + torch.tensor([[-0.02, 0.01, 0.0], [0.04, 0.0, 0.01]])
+    factors_J = torch.tensor([4.0, 10.0, 0.0, 1.0])
+    # First probe: 0.01 - -0.02, second 0.04 - 0.01; times 10 / (4 + 0 + 1).
+    assert evidence.margin(kinds_5BX, factors_J) == pytest.approx(0.06, abs=1e-6)
+
+
 @pytest.mark.parametrize("images", [3, 40])
 def test_a_training_sample_is_compared_with_the_mean_of_all_others_of_its_class(images, monkeypatch):
     """Two of three samples are kept, or 16 of 40; class means are of all."""

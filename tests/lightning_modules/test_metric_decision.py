@@ -110,12 +110,30 @@ def test_it_learns_what_varies_and_beats_the_nearest_mean():
     assert world.accuracy(world.fitted()) > world.accuracy(world.identifier(NearestMean())) + 0.05
 
 
+@pytest.mark.parametrize("most", [1, 3, 20])
+def test_candidates_that_cannot_win_are_left_out_and_nothing_changes(most):
+    world = make_world()
+    fitted, probes = world.fitted(), torch.from_numpy(world.test[0])
+    every = world.fitted()
+    every.decision.margin = 10.0
+    (one, _), (other, _) = fitted.rank(probes, most), every.rank(probes, most)
+    assert torch.equal(one.identity_BT, other.identity_BT)
+    torch.testing.assert_close(one.score_BT, other.score_BT, atol=1e-5, rtol=0)
+    asked = [len(identifier.decision._local._cache) for identifier in (fitted, every)]
+    assert 0 < fitted.decision.margin < 1 and asked[0] <= asked[1]
+    alone = fitted.decide(probes[:1])  # a single probe asks for few of its twenty candidates
+    fitted.decision._local._cache.clear()
+    assert torch.equal(fitted.decide(probes[:1]).identity_B, alone.identity_B)
+    assert len(fitted.decision._local._cache) < 10
+
+
 def test_refit_keeps_the_weights_and_learns_the_rest_again():
     few, many = make_world(), make_world(n_train=12)  # the same identities
     before = few.fitted().decision
     means_KD = torch.from_numpy(many.means_KD)
     after = before.refit(means_KD, many.train)
-    assert torch.equal(before.factors_J, after.factors_J) and before.strength == after.strength
+    assert torch.equal(before.factors_J, after.factors_J)
+    assert (before.strength, before.margin) == (after.strength, after.margin)
     assert len(before.centred_NR) == 8 * K and len(after.centred_NR) == 12 * K
     learned = learn(means_KD, many.train, **SMALL)
     torch.testing.assert_close(after.projected_KR, learned.projected_KR)
@@ -222,7 +240,9 @@ def test_training_samples_are_scored_against_their_class_without_them():
         tight = (pair + 4 * t**2) / (n - 1 + 4) / t**2
         whole = others.mean(0)
         nearest = (x @ whole + ((others - whole) @ basis @ basis.T) @ x).max()
-        expected = [x @ mean, (o @ o - o @ inverse @ o) / 2, (x @ mean - 1) * tight, nearest]
+        of_all = np.linalg.inv(np.eye(8) + local_metric.scaled(learned.whole_RR).double().numpy())
+        metric, metric_of_all = ((o @ o - o @ one @ o) / 2 for one in (inverse, of_all))
+        expected = [x @ mean, metric, (x @ mean - 1) * tight, nearest, metric_of_all]
         np.testing.assert_allclose(kinds_SJBX[0, :, b, place], expected, atol=2e-3)
 
 
