@@ -7,6 +7,7 @@ K identities, D embedding dimension, R directions.
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,8 +61,8 @@ class Metric(Decision):
         pool, prior: degrees of freedom of a neighbourhood and of the covariance of all, see `local_metric.learn`.
         strength: a, above 0.
         margin: of scores, see above.
-        length, factors_J, basis_DR, whole_RR, centred_NR, start_K, projected_KR, near_Kj, mean_length_K, count_K: see
-            `local_metric.LocalMetric`. `fit` sets these, strength and margin; before it, class means decide alone.
+        length, factors_J, learned: of `local_metric.LocalMetric`. `fit` sets these, strength and margin; before it,
+            class means decide alone.
     """
 
     needs_fit = True
@@ -69,10 +70,7 @@ class Metric(Decision):
 
     def __init__(
         self, candidates: int = 10, directions: int = 96, pool: int = 300, prior: int = 200, strength: float = 1.0,
-        margin: float = 1e9, length: float = 1.0, factors_J: Tensor | None = None, basis_DR: Tensor | None = None,
-        whole_RR: Tensor | None = None, centred_NR: Tensor | None = None, start_K: Tensor | None = None,
-        projected_KR: Tensor | None = None, near_Kj: Tensor | None = None, mean_length_K: Tensor | None = None,
-        count_K: Tensor | None = None,
+        margin: float = 1e9, length: float = 1.0, factors_J: Tensor | None = None, **learned: Any,
     ):  # fmt: skip
         if candidates < 1 or directions < 0 or pool < 1 or prior < 0 or strength <= 0:
             raise ValueError(
@@ -81,22 +79,17 @@ class Metric(Decision):
             )
         self.candidates, self.directions, self.pool, self.prior = candidates, directions, pool, prior
         self.strength, self.margin, self.length, self.factors_J = strength, margin, length, factors_J
-        self.basis_DR, self.whole_RR, self.centred_NR = basis_DR, whole_RR, centred_NR
-        self.start_K, self.projected_KR, self.near_Kj = start_K, projected_KR, near_Kj
-        self.mean_length_K, self.count_K = mean_length_K, count_K
-        self._local: LocalMetric | None = None
-        if factors_J is not None:
-            tensors = basis_DR, whole_RR, centred_NR, start_K, projected_KR, near_Kj, mean_length_K, count_K
-            self._local = LocalMetric(*tensors, length, prior)
+        vars(self).update(learned)
+        self._local = None if factors_J is None else LocalMetric(**learned, length=length, prior=prior)
 
     def fits(self, partition: Partition, dim: int) -> bool:
-        if self._local is None:
+        if self._local is None or self.factors_J is None:
             return True
-        k, r = partition.n_identities, self.basis_DR.shape[1]
-        of_identities = self.start_K, self.projected_KR, self.mean_length_K, self.count_K
-        tensors = self.basis_DR, self.whole_RR, *of_identities, self.factors_J
+        local, k, r = self._local, partition.n_identities, self._local.basis_DR.shape[1]
+        of_identities = local.start_K, local.projected_KR, local.mean_length_K, local.count_K
+        tensors = local.basis_DR, local.whole_RR, *of_identities, self.factors_J
         same = [tuple(x.shape) for x in tensors] == [(dim, r), (r, r), (k + 1,), (k, r), (k,), (k,), (4,)]
-        return same and len(self.near_Kj) == k and tuple(self.centred_NR.shape) == (int(self.start_K[-1]), r)
+        return same and len(local.near_Kj) == k and tuple(local.centred_NR.shape) == (int(local.start_K[-1]), r)
 
     def decide(self, scores: ProbeScores, clusters_BP: Tensor) -> Decided:
         """Looks into the routed clusters only; see `Decision.decide`. The score is like a cosine, a little above."""
@@ -170,8 +163,6 @@ class Metric(Decision):
         return self._made_of(local, self.strength, self.margin, self.factors_J)
 
     def _made_of(self, local: LocalMetric, strength: float, margin: float, factors_J: Tensor) -> "Metric":
-        return Metric(
-            self.candidates, self.directions, self.pool, self.prior, strength, margin, local.length, factors_J,
-            local.basis_DR, local.whole_RR, local.centred_NR, local.start_K, local.projected_KR, local.near_Kj,
-            local.mean_length_K, local.count_K,
-        )  # fmt: skip
+        learned: Any = {name: value for name, value in vars(local).items() if isinstance(value, Tensor)}
+        settings = self.candidates, self.directions, self.pool, self.prior, strength, margin, local.length, factors_J
+        return Metric(*settings, **learned)
