@@ -18,6 +18,7 @@ from lightning_modules.scores import ProbeScores
 
 STRENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0)
 MOST_PROBES = 20_000  # training samples that weights are learned from
+PROBES_AT_ONCE = 1024
 TIGHTNESS_PRIOR = 4  # samples that the tightness of all identities counts for
 PRIOR_FACTOR = 20.0  # of the first kind before anything is known, and how far factors may lie from that by themselves
 
@@ -112,53 +113,75 @@ def of_training_samples(scores: ProbeScores, samples: TrainingSamples, fold: int
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The (S, 5, B, X) evidence of training samples for their nearest classes, and where the right one is, (B, X).
 
-    The fifth is the metric again, of the covariance of all. Each sample is compared with the mean of its class without
-    it. A covariance that has seen a sample knows its deviation: so directions and covariances are learned from the
-    identities k with k % 2 == fold, and the probes are samples of the others that have another sample, at most 10,000,
-    evenly drawn. `settings` are directions, pool and prior of `local_metric.learn`.
+    The fifth is the metric again, of the covariance of all. Every class is taken without one of its samples: the right
+    one without the probe, the others, if they have two, without another one. Else the class with a sample less would be
+    told by that. A covariance that has seen a sample knows its deviation: so directions and covariances are learned
+    from the identities k with k % 2 == fold, and the probes are samples of the others that have another sample, at most
+    10,000, evenly drawn. `settings` are directions, pool and prior of `local_metric.learn`.
     """
-    means_KD = scores.class_means_KD
-    identity_K = torch.arange(len(means_KD), device=means_KD.device)
+    means_KD, device = scores.class_means_KD, scores.class_means_KD.device
+    identity_K = torch.arange(len(means_KD), device=device)
     rows, labels = local_metric.kept(samples, len(means_KD))
-    kept_K = torch.from_numpy(np.bincount(labels, minlength=len(means_KD))).to(means_KD.device)
+    kept_K = torch.from_numpy(np.bincount(labels, minlength=len(means_KD))).to(device)
     label_N = identity_K.repeat_interleave(kept_K)
     place_B = ((label_N % 2 != fold) & (kept_K[label_N] > 1)).nonzero().squeeze(1)
     drawn = torch.linspace(0, len(place_B) - 1, min(len(place_B), MOST_PROBES // 2), dtype=torch.float64).long()
-    place_B = place_B[drawn.to(place_B.device)]
-    truth_B = label_N[place_B]
-    probes_BD = torch.from_numpy(normalise_rows(samples.embeddings_ND[rows[place_B.cpu().numpy()]]))
-    found = ProbeScores(probes_BD.to(means_KD.device), means_KD, scores.partition, None, search=scores.search)
-    cosine_BX, identity_BX = found.nearest_classes(candidates)
-    right_BX = identity_BX == truth_B[:, None]
-    unit_BD = found.probes_BD
-    donors = {"donor_K": identity_K % 2 == fold, "asked_I": identity_BX.unique()}
-    local = local_metric.learn(means_KD, samples, *settings, **donors)
-
-    rest_BD = (local.count_K * local.mean_length_K)[truth_B][:, None] * means_KD[truth_B] - unit_BD
-    rest_length_B = rest_BD.norm(dim=1) / (local.count_K[truth_B] - 1)
-    rest_BD = F.normalize(rest_BD)
-    rest_cosine_B1 = (unit_BD * rest_BD).sum(1, keepdim=True)
-    along_BR = unit_BD @ local.basis_DR
-    offset_BXR = along_BR[:, None] - local.projected_KR[identity_BX]
-    rest_offset_BR = along_BR - local.length * rest_BD @ local.basis_DR
-    offset_BXR = torch.where(right_BX[..., None], rest_offset_BR[:, None], offset_BXR)
-    left_out_BX = torch.where(right_BX, place_B[:, None], -1)
-    along_NR = along_BR.repeat_interleave(cosine_BX.shape[1], 0)
-    flat = cosine_BX.flatten(), along_NR, identity_BX.flatten(), left_out_BX.flatten()
-    nearest_BX = local.with_samples(*flat).view_as(cosine_BX)
-    # Beside the directions a sample is its class mean. The mean of the own class must not have seen the probe there
-    # either: its part is replaced by that of the mean without it.
-    seen_B = local.mean_length_K[truth_B] * ((unit_BD - along_BR @ local.basis_DR.T) * means_KD[truth_B]).sum(1)
-    unseen_B = rest_length_B * ((unit_BD - along_BR @ local.basis_DR.T) * rest_BD).sum(1)
-    nearest_BX = torch.where(right_BX, nearest_BX + (unseen_B - seen_B)[:, None], nearest_BX)
-    given_SN, of_all_SN = (
-        local.given_back(offset_BXR.flatten(0, 1), which_N, strengths) for which_N in (identity_BX.flatten(), None)
+    place_B = place_B[drawn.to(device)]
+    found = ProbeScores(
+        _unit(samples, rows[place_B.cpu().numpy()], device), means_KD, scores.partition, None, search=scores.search
     )
-    tight_BX = tightness(local, local.count_K[identity_BX], local.mean_length_K[identity_BX])
-    rest_tight_B = tightness(local, local.count_K[truth_B] - 1, rest_length_B)
-    tight_BX = torch.where(right_BX, rest_tight_B[:, None], tight_BX)
-    cosine_BX = torch.where(right_BX, rest_cosine_B1, cosine_BX)
-    shared = cosine_BX, (cosine_BX - 1) * tight_BX, nearest_BX
-    by_strength = zip(*(one_SN.unflatten(1, identity_BX.shape) for one_SN in (given_SN, of_all_SN)), strict=True)
-    kinds_SJBX = [torch.stack([shared[0], given_BX, *shared[1:], of_all_BX]) for given_BX, of_all_BX in by_strength]
-    return torch.stack(kinds_SJBX), right_BX
+    cosine_BX, identity_BX = found.nearest_classes(candidates + 1)
+    right_BX = identity_BX == label_N[place_B][:, None]
+    local = local_metric.learn(
+        means_KD, samples, *settings, donor_K=identity_K % 2 == fold, asked_I=identity_BX.unique()
+    )
+    start_BX, kept_BX = local.start_K[identity_BX], kept_K[identity_BX]
+    left_out_BX = torch.where(right_BX, place_B[:, None], start_BX + place_B[:, None] % kept_BX.clamp_min(1))
+    left_out_BX = left_out_BX.masked_fill(kept_BX < 2, -1)
+
+    parts = []
+    for which_b in torch.arange(len(place_B), device=device).split(PROBES_AT_ONCE):
+        left_out_bX = left_out_BX[which_b]
+        left_ND = _unit(samples, rows[left_out_bX.clamp_min(0).flatten().cpu().numpy()], device)
+        of_block = found.probes_BD[which_b], cosine_BX[which_b], identity_BX[which_b], left_out_bX
+        parts.append(_without_one(local, means_KD, left_ND.view(*left_out_bX.shape, means_KD.shape[1]), *of_block))
+    cosine_BX, tight_BX, nearest_BX, offset_BXR = (torch.cat(part) for part in zip(*parts, strict=True))
+    # The right class is a candidate only if it is without the probe.
+    cosine_BX, order_BX = cosine_BX.topk(min(candidates, cosine_BX.shape[1]), dim=1)
+    tight_BX, nearest_BX, identity_BX, right_BX = (
+        table_BX.gather(1, order_BX) for table_BX in (tight_BX, nearest_BX, identity_BX, right_BX)
+    )
+    offset_BXR = offset_BXR.gather(1, order_BX[..., None].expand(-1, -1, offset_BXR.shape[2]))
+    own_SBX, of_all_SBX = (
+        local.given_back(offset_BXR.flatten(0, 1), which_N, strengths).unflatten(1, identity_BX.shape)
+        for which_N in (identity_BX.flatten(), None)
+    )
+    kinds_JSBX = cosine_BX.expand_as(own_SBX), own_SBX, tight_BX.expand_as(own_SBX), nearest_BX.expand_as(own_SBX)
+    return torch.stack([*kinds_JSBX, of_all_SBX], 1), right_BX
+
+
+def _without_one(
+    local: LocalMetric, means_KD: Tensor, left_BXD: Tensor, unit_BD: Tensor, cosine_BX: Tensor, identity_BX: Tensor,
+    left_out_BX: Tensor,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    # Mean, tightness and nearest sample (B, X), offsets (B, X, R), of classes without the samples `left_BXD`, which lie
+    # at the places `left_out_BX`; -1 for none.
+    is_left_BX = left_out_BX >= 0
+    count_BX = local.count_K[identity_BX] - is_left_BX.long()
+    sum_BXD = (local.count_K * local.mean_length_K)[identity_BX][..., None] * means_KD[identity_BX]
+    sum_BXD -= left_BXD * is_left_BX[..., None]
+    length_BX, rest_BXD = sum_BXD.norm(dim=2) / count_BX, F.normalize(sum_BXD, dim=2)
+    rest_cosine_BX = (rest_BXD @ unit_BD[..., None]).squeeze(2)
+    along_BR = unit_BD @ local.basis_DR
+    offset_BXR = along_BR[:, None] - local.length * rest_BXD @ local.basis_DR
+    flat = along_BR.repeat_interleave(identity_BX.shape[1], 0), identity_BX.flatten(), left_out_BX.flatten()
+    nearest_BX = local.with_samples(cosine_BX.flatten(), *flat).view_as(cosine_BX)
+    # Beside the directions a sample is its class mean, which must not have seen the one left out there either.
+    beside_BD1 = (unit_BD - along_BR @ local.basis_DR.T)[..., None]
+    seen_BX = local.mean_length_K[identity_BX] * (means_KD[identity_BX] @ beside_BD1).squeeze(2)
+    nearest_BX += length_BX * (rest_BXD @ beside_BD1).squeeze(2) - seen_BX
+    return rest_cosine_BX, (rest_cosine_BX - 1) * tightness(local, count_BX, length_BX), nearest_BX, offset_BXR
+
+
+def _unit(samples: TrainingSamples, rows: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(normalise_rows(samples.embeddings_ND[rows])).to(device)
