@@ -170,10 +170,10 @@ def learn(
     r = min(directions, dim, int(freedom_K.sum()))
     basis_DR = torch.linalg.eigh(scatter_DD)[1][:, dim - r :]
     whole_RR = basis_DR.T @ scatter_DD @ basis_DR / freedom_K.sum().clamp_min(1)
-    asked_I = torch.arange(k, device=device) if asked_I is None else asked_I
-    near_Ij = _neighbours(class_means_KD[asked_I], class_means_KD, freedom_K, pool)[:, : None if r else 0]
-    near_Kj = near_Ij.new_full((k, near_Ij.shape[1]), -1)
-    near_Kj[asked_I] = near_Ij
+    wanted_ID = class_means_KD if asked_I is None else class_means_KD[asked_I]
+    near_Kj = _neighbours(wanted_ID, class_means_KD, freedom_K, pool)[:, : None if r else 0]
+    if asked_I is not None:
+        near_Kj = near_Kj.new_full((k, near_Kj.shape[1]), -1).index_copy_(0, asked_I, near_Kj)
     blocks = _around_means(class_means_KD, samples, rows, start_K)
     centred_NR = torch.cat([(centred_nD @ basis_DR).half() for *_, centred_nD in blocks])
     projected_KR = length * class_means_KD @ basis_DR
@@ -255,13 +255,13 @@ def _neighbours(of_kD: Tensor, class_means_KD: Tensor, freedom_K: Tensor, pool: 
     search = exact_search(means_JD)
     if len(of_kD) * len(donors_J) > EXACT_PRODUCTS:  # a million identities: hours
         search = InvertedFile(n_probe=64, exact_below=None).fit(means_JD).open(means_JD)
-    parts = []
-    for means_kD in of_kD.split(NEIGHBOURS_AT_ONCE):
-        near_kj = search(means_kD, most)[1] if most else donors_J.new_zeros(len(means_kD), 0)
-        freedom_kj = freedom_J[near_kj]
+    near_kj = torch.full((len(of_kD), most), -1, dtype=torch.int32, device=of_kD.device)
+    for start in range(0, len(of_kD) if most else 0, NEIGHBOURS_AT_ONCE):
+        block = slice(start, start + NEIGHBOURS_AT_ONCE)
+        found_kj = search(of_kD[block], most)[1]
+        freedom_kj = freedom_J[found_kj]
         taken_kj = freedom_kj.cumsum(1) - freedom_kj < pool
-        parts.append(donors_J[near_kj].masked_fill(~taken_kj, -1).int())
-    near_kj = torch.cat(parts)
+        near_kj[block] = donors_J[found_kj].masked_fill(~taken_kj, -1).int()
     return near_kj[:, : max((near_kj >= 0).sum(1).tolist(), default=0)]
 
 
