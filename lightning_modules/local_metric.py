@@ -217,9 +217,9 @@ def extended(local: LocalMetric, class_means_KD: Tensor, samples: TrainingSample
     kept_K, kept_k = F.pad(local.start_K.diff(), (0, k - known)), torch.bincount(new_N, minlength=k)
     new_K = torch.from_numpy(np.bincount(samples.split.labels, minlength=k)).to(device)
     of_new_K = torch.zeros(k, device=device).index_add_(0, new_N, (sample_ND * class_means_KD[new_N]).sum(1))
-    count_K = F.pad(local.count_K, (0, k - known))
-    total_K = F.pad(local.mean_length_K, (0, k - known)) * count_K + of_new_K / kept_k.clamp_min(1) * new_K
-    count_K += new_K
+    old_K = F.pad(local.count_K, (0, k - known))
+    total_K = F.pad(local.mean_length_K, (0, k - known)) * old_K + of_new_K / kept_k.clamp_min(1) * new_K
+    count_K = old_K + new_K
     mean_length_K = total_K / count_K
     sample_ND -= mean_length_K[new_N][:, None] * class_means_KD[new_N]
 

@@ -104,16 +104,21 @@ def test_the_margin_is_the_largest_lead_that_an_own_covariance_takes_from_the_be
     assert evidence.margin(kinds_5BX, factors_J) == pytest.approx(0.06, abs=1e-6)
 
 
+def few_are_kept(monkeypatch, images, k, spread):
+    """(N, D) rows of k classes of so many images, of which two of three or 16 of 40 are kept, and their class means."""
+    monkeypatch.setattr(local_metric, "LEARN_ROWS", 1 if images == 3 else 1 << 20)
+    random, labels = np.random.default_rng(0), np.repeat(np.arange(k), images).astype(np.int32)
+    centres = normalise_rows(random.standard_normal((k, 12)))
+    rows = normalise_rows(centres[labels] + spread * random.standard_normal((len(labels), 12)))
+    samples = TrainingSamples(rows, Split(np.arange(len(labels)), labels))
+    return rows, labels, samples, torch.from_numpy(class_means(rows, samples.split, k))
+
+
 @pytest.mark.parametrize("images", [3, 40])
 def test_a_training_sample_is_compared_with_the_mean_of_all_others_of_its_class(images, monkeypatch):
     """Two of three samples are kept, or 16 of 40; class means are of all."""
-    monkeypatch.setattr(local_metric, "LEARN_ROWS", 1 if images == 3 else 1 << 20)
-    random, k = np.random.default_rng(0), 60
-    labels = np.repeat(np.arange(k), images).astype(np.int32)
-    centres = normalise_rows(random.standard_normal((k, 12)))
-    rows = normalise_rows(centres[labels] + 0.15 * random.standard_normal((len(labels), 12)))
-    samples = TrainingSamples(rows, Split(np.arange(len(labels)), labels))
-    means = torch.from_numpy(class_means(rows, samples.split, k))
+    k = 60
+    rows, labels, samples, means = few_are_kept(monkeypatch, images, k, 0.15)
     scores = ProbeScores(torch.from_numpy(rows), means, Partition(np.zeros(k), 1), None)
     kinds, right = evidence.of_training_samples(scores, samples, 0, (4, 20, 4), (1.0,), 5)
     probes, _ = local_metric.kept(samples, k)
@@ -127,20 +132,16 @@ def test_a_training_sample_is_compared_with_the_mean_of_all_others_of_its_class(
 @pytest.mark.parametrize("images", [3, 40])
 def test_length_and_tightness_are_those_of_all_samples_of_a_class(images, monkeypatch):
     """Two of three samples are kept, or 16 of 40: the mean cosine of two samples is the same as of all."""
-    monkeypatch.setattr(local_metric, "LEARN_ROWS", 1 if images == 3 else 1 << 20)
-    random, k = np.random.default_rng(0), 300
-    labels = np.repeat(np.arange(k), images).astype(np.int32)
-    centres = normalise_rows(random.standard_normal((k, 12)))
-    rows = normalise_rows(centres[labels] + 0.3 * random.standard_normal((len(labels), 12)))
-    samples = TrainingSamples(rows, Split(np.arange(len(labels)), labels))
-    local = local_metric.learn(torch.from_numpy(class_means(rows, samples.split, k)), samples, 4, 20, 4)
+    k = 300
+    rows, labels, samples, means = few_are_kept(monkeypatch, images, k, 0.3)
+    local = local_metric.learn(means, samples, 4, 20, 4)
     sums = np.stack([rows[labels == c].sum(0, dtype=np.float64) for c in range(k)])
     cosines = ((sums**2).sum(1) - images) / (images * (images - 1))
     assert local.length**2 == pytest.approx(cosines.mean(), abs=0.02)
     found = evidence.tightness(local, local.count_K, local.mean_length_K).numpy()
     shrunk = ((images - 1) * cosines + 4 * cosines.mean()) / (images + 3) / cosines.mean()
     assert found.mean() == pytest.approx(shrunk.mean(), abs=0.01)
-    later = TrainingSamples(rows, samples.split)
-    again = local_metric.extended(local, torch.from_numpy(class_means(rows, samples.split, k)), later, 20)
+    again = local_metric.extended(local, means, samples, 20)
+    assert (local.count_K == images).all()
     assert (again.count_K == 2 * images).all()
     torch.testing.assert_close(again.mean_length_K, local.mean_length_K, atol=1e-5, rtol=0)
