@@ -83,7 +83,7 @@ class Identifier:
         if self.threshold is not None and not finite:
             raise InputError(f"threshold = {self.threshold!r}", "a finite number or None", cure)
 
-    @property
+    @cached_property  # a tensor takes longer to tell its shape than all other checks of a probe
     def dim(self) -> int:
         """D, the embedding dimension."""
         return self.class_means_KD.shape[1]

@@ -84,6 +84,20 @@ def operating_point(searches: Searches, threshold: float) -> OperatingPoint:
     )
 
 
+def fpir_on_others(searches: Searches, fpir: float) -> float:
+    """The FPIR of persons that a threshold was not set on, for an FPIR asked for in (0, 1).
+
+    The unknown persons are cut into two halves. Each half is searched at the threshold of the other; the rate is over
+    both. NaN if a half has too few searches to tell that rate.
+    """
+    first_Q = np.unique(searches.identity_Q, return_inverse=True)[1] % 2 == 0
+    halves = searches.score_Q[first_Q], searches.score_Q[~first_Q]
+    if fpir * min(map(len, halves)) < 1:
+        return np.nan
+    passed = [other >= np.float32(threshold_at_fpir(half, fpir)) for half, other in (halves, halves[::-1])]
+    return float(np.concatenate(passed).mean())
+
+
 def bootstrap_tpir(searches: Searches, fpir: float, random: Generator, resamples: int = 500) -> tuple[float, float]:
     """The 2.5th and 97.5th percentile of TPIR at an FPIR in (0, 1), by resampling persons, whose pictures err together.
 

@@ -18,8 +18,8 @@ from lightning_modules.identifier import Identifier
 RANKS = 20
 FPIRS = (0.01, 0.001)
 _COLUMNS = (
-    "threshold", "fpir_seen", "tpir", "tpir_low", "tpir_high", "fnir", "wrong_cluster", "wrong_class",
-    "under_threshold",
+    "threshold", "fpir_seen", "fpir_on_others", "tpir", "tpir_low", "tpir_high", "fnir",
+    "wrong_cluster", "wrong_class", "under_threshold",
 )  # fmt: skip
 
 
@@ -115,8 +115,8 @@ def _rates(searches: open_set.Searches, fpir: float, seed: int) -> dict[str, Any
     point = open_set.operating_point(searches, open_set.threshold_at_fpir(searches.score_Q, fpir))
     low, high = open_set.bootstrap_tpir(searches, fpir, np.random.default_rng([seed, 6]))
     shares = (
-        point.fpir, point.tpir, low, high, 1 - point.tpir, point.wrong_cluster, point.wrong_class,
-        point.under_threshold,
+        point.fpir, open_set.fpir_on_others(searches, fpir), point.tpir, low, high, 1 - point.tpir,
+        point.wrong_cluster, point.wrong_class, point.under_threshold,
     )  # fmt: skip
     values = (point.threshold, *(100 * share for share in shares))
     return {**dict(zip(_COLUMNS, values, strict=True)), "unresolved": ""}

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The paper's answer, reading few rows. Axes: B probes, Q candidates, K identities, D dimension, S rows of heads."""
 
-import faiss
+import math
+
 import numpy as np
 from torch import Tensor
 
@@ -27,6 +28,7 @@ class QuickAnswers:
 
     def __init__(self, search: IndexSearch, partition: Partition, heads: Heads | None):
         self.search, self.rows_SD, self.most = search, None, min(search.k, search.more)
+        self.compared = self.most
         # The last place is that of nobody, -1.
         self.cluster_of = np.append(partition.cluster_of, -1).astype(np.int64)
         if heads is not None:
@@ -37,17 +39,32 @@ class QuickAnswers:
 
     def __call__(self, unit_BD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(B,) int64 identities, float32 scores and int64 clusters of (B, D) contiguous float32 unit probes."""
-        score_BQ, identity_BQ = self.search.candidates(unit_BD, self.most)
-        # For a single probe NumPy takes longer than faiss: lookups by single numbers are its quickest.
-        probe_B, best_B = (0 if len(unit_BD) == 1 else np.arange(len(unit_BD))), score_BQ.argmax(1)
+        score_BQ, identity_BQ = self.search.candidates(unit_BD, self.most, self.compared)
+        if len(unit_BD) == 1 and (answer := self._single(unit_BD, score_BQ, identity_BQ)):
+            return answer
+        probe_B, best_B = np.arange(len(unit_BD)), score_BQ.argmax(1)
         cluster_B = self.cluster_of[identity_BQ[probe_B, best_B]]
         if self.rows_SD is not None:
-            elsewhere_BQ = self.cluster_of[identity_BQ] != cluster_B[:, None]
-            place_BQ = self.place_of[identity_BQ]
-            place_BQ[elsewhere_BQ] = -1
+            place_BQ = np.where(self.cluster_of[identity_BQ] == cluster_B[:, None], self.place_of[identity_BQ], -1)
             score_BQ = products(unit_BD, self.rows_SD, place_BQ)
             best_B = score_BQ.argmax(1)
         return identity_BQ[probe_B, best_B], score_BQ[probe_B, best_B], cluster_B
+
+    def _single(
+        self, unit_1D: np.ndarray, score_1Q: np.ndarray, identity_1Q: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        # NumPy takes longer for sixteen numbers than faiss for its search: so rows of other clusters are compared as
+        # well, and None asks for their removal if one of them is the best.
+        best = score_1Q.argmax()
+        found = identity_1Q.item(best)
+        cluster = self.cluster_of.item(found)
+        if self.rows_SD is not None:
+            score_1Q = products(unit_1D, self.rows_SD, self.place_of[identity_1Q])
+            best = score_1Q.argmax()
+            found = identity_1Q.item(best)
+            if self.cluster_of.item(found) != cluster:
+                return None
+        return np.array([found]), score_1Q[0, best : best + 1], np.array([cluster])
 
 
 def near_class_means(heads: Heads, class_means_KD: Tensor) -> bool:
@@ -59,12 +76,11 @@ def near_class_means(heads: Heads, class_means_KD: Tensor) -> bool:
 
 def unit_rows(probes_BD: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """`unit_probes` of contiguous NumPy arrays, (B, D) float32; and (B,) bool, which rows are zeros, None for none."""
-    square_B, pointer = np.empty(len(probes_BD), np.float32), faiss.swig_ptr
-    faiss.fvec_norms_L2sqr(pointer(square_B), pointer(probes_BD), probes_BD.shape[1], len(probes_BD))  # type: ignore[attr-defined]
-    if square_B[square_B.argmin()] > 1e-20 and square_B[square_B.argmax()] < 1e20:
-        unit_BD = probes_BD.copy()
-        faiss.fvec_renorm_L2(unit_BD.shape[1], len(unit_BD), pointer(unit_BD))  # type: ignore[attr-defined]
-        return unit_BD, None
+    if len(probes_BD) == 1 and 1e-20 < (square := probes_BD[0].dot(probes_BD[0])) < 1e20:
+        return probes_BD / math.sqrt(square), None
+    square_B = np.einsum("bd,bd->b", probes_BD, probes_BD)
+    if square_B.min() > 1e-20 and square_B.max() < 1e20:
+        return probes_BD / np.sqrt(square_B)[:, None], None
     wide_BD = probes_BD.astype(np.float64)
     square_B = np.einsum("bd,bd->b", wide_BD, wide_BD)
     lost_B = ~((square_B > 0) & (square_B < np.inf))

@@ -17,20 +17,19 @@ from datamodules.class_means import normalise_rows
 from datamodules.errors import InputError
 from datamodules.partitioners.kmeans import KMeansPartitioner
 from experiments.benchmarks.config import Bench, Group
-from experiments.benchmarks.measurement import Skipped, measure_in_turn, record, seconds, with_peak_memory
+from experiments.benchmarks.measurement import measure_in_turn, record, seconds, with_peak_memory
 from experiments.benchmarks.synthetic_data import class_means_of, probes_of
 from experiments.enrolment.original import open_original
 from lightning_modules.decisions.argmax import Argmax
 from lightning_modules.identifier import Identifier
 from lightning_modules.indexes.base import ClassIndex
-from lightning_modules.indexes.faiss_search import linear_map
 from lightning_modules.indexes.ivf import CANDIDATES, InvertedFile
 from lightning_modules.routers.nearest_class import NearestClass
 from lightning_modules.scores import Heads
 
 STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # of what an index looks into, tried in order
 WIDE_SHARES = (0.125, 0.25, 0.5, 1.0)  # of the cells that a fall-back looks into
-RIVALS = ("faiss_flat", "faiss_ivf", "faiss_hnsw")
+RIVALS = ("faiss_flat", "faiss_ivf")
 EXACT_BELOW = 0.5  # 5 of 100 synthetic probes have no cosine above it: strangers and bad photographs
 FILL_SECONDS = 0.5
 SINGLE_PROBES = 200
@@ -57,7 +56,6 @@ class IdentificationBenchmark(Group):
         agreement: share of the probes that must be answered alike, in percent.
         per_cluster: identities per cluster; M is K divided by it.
         n_probes: probes on which agreement is measured.
-        hnsw_most: K above which no graph is built: it takes minutes for a million on two cores.
     """
 
     n_identities: list[int]
@@ -70,13 +68,12 @@ class IdentificationBenchmark(Group):
     n_probes: int = 2000
     repeats: int = 5
     dim: int = 512
-    hnsw_most: int = 100_000
 
     def __post_init__(self):
         if wrong := set(self.against) - set(RIVALS):
             raise InputError(f"{sorted(wrong)}", f"of {RIVALS}", "correct the suite")
 
-    def measure(self, bench: Bench) -> Iterator[dict[str, Any] | Skipped]:
+    def measure(self, bench: Bench) -> Iterator[dict[str, Any]]:
         """See `Group.measure`."""
         seed = bench.cfg.seed
         for k in self.n_identities:
@@ -92,7 +89,7 @@ class IdentificationBenchmark(Group):
     def _people(
         self, identifier: Identifier, flat: Any, probes_BD: np.ndarray, who_B: np.ndarray, heads: str,
         data: str = "synthetic",
-    ) -> Iterator[dict[str, Any] | Skipped]:  # fmt: skip
+    ) -> Iterator[dict[str, Any]]:  # fmt: skip
         k, unit_BD = len(identifier.identities), normalise_rows(probes_BD)
         nearest_B = flat.search(unit_BD, 1)[1][:, 0]
         exact_B = identifier.identify(probes_BD).index
@@ -104,9 +101,6 @@ class IdentificationBenchmark(Group):
             "clusters": identifier.partition.n_clusters,
         }  # fmt: skip
         for baseline in self.against:
-            if baseline == "faiss_hnsw" and k > self.hnsw_most:
-                yield Skipped(f"identify, {k} classes", baseline, f"more than hnsw_most = {self.hnsw_most}")
-                continue
             their, more = self._baseline(baseline, found, flat, unit_BD, nearest_B)
             for batch in self.batches:
                 yield self._pair(k, batch, baseline, found.identify, their, probes_BD, unit_BD, {**facts, **more})
@@ -130,9 +124,8 @@ class IdentificationBenchmark(Group):
         if baseline == "faiss_flat":
             facts = {"theirs_agreement": 100.0, "theirs_index_mb": flat.ntotal * flat.d * 4 / 2**20}
             return lambda rows: flat.search(rows, 1), facts
-        make = partial(bare_lists, ours, flat) if baseline == "faiss_ivf" else partial(_bare_graph, ours)
-        search, peak = with_peak_memory(make)
-        for share, size in _settings(flat.ntotal, baseline == "faiss_ivf"):
+        search, peak = with_peak_memory(partial(bare_lists, ours, flat))
+        for share, size in _settings(flat.ntotal):
             alike = 100 * float((search(unit_BD, size, share) == nearest_B).mean())
             if alike >= self.agreement:
                 break
@@ -182,9 +175,9 @@ def probes_of_data(path: str, trained: Identifier, n_probes: int, seed: int) -> 
     return np.asarray(original.embedding_set.embeddings[test.rows[drawn_B]], np.float32), test.labels[drawn_B]
 
 
-def _settings(k: int, wide: bool = True) -> list[tuple[float, int]]:
+def _settings(k: int) -> list[tuple[float, int]]:
     # As 5 of 100 probes fall back, in the order of the cells of 4 sqrt(K) that are looked into on average.
-    found = [(share, size) for share in (WIDE_SHARES if wide else (1.0,)) for size in STEPS]
+    found = [(share, size) for share in WIDE_SHARES for size in STEPS]
     return sorted(found, key=lambda one: one[1] + 0.05 * one[0] * 4 * math.sqrt(k))
 
 
@@ -225,39 +218,20 @@ def bare_lists(ours: Identifier, flat: Any) -> Callable[[np.ndarray, int, float]
     (B, D) unit probes, the cells to look into and the share of the cells of a fall-back give (B,) identities.
     """
     index: Any = ours.index
-    lists, quantizer = index.lists(ours.class_means_KD)
-    inner, kept = lists, [quantizer, lists]
-    if index.map_DR is not None:
-        linear = linear_map(index.map_DR.numpy())
-        inner = faiss.IndexPreTransform(linear, lists)
-        kept += [linear, inner]
-    whole = faiss.IndexRefine(inner, flat)
+    lists, looks = index.lists(ours.class_means_KD)
+    whole, n_cells = faiss.IndexRefine(lists, flat), len(index.centre_LR)
 
     @functools.cache
-    def looks(cells: int) -> Any:
-        parameters: Any = faiss.SearchParametersIVF(nprobe=min(cells, lists.nlist))  # type: ignore[call-arg]
-        if index.map_DR is not None:
-            parameters = faiss.SearchParametersPreTransform(index_params=parameters)  # type: ignore[call-arg]
-        return faiss.IndexRefineSearchParameters(k_factor=CANDIDATES, base_index_params=parameters)  # type: ignore[call-arg]
+    def refined(cells: int) -> Any:
+        return faiss.IndexRefineSearchParameters(k_factor=CANDIDATES, base_index_params=looks(cells))  # type: ignore[call-arg]
 
-    def search(rows_BD: np.ndarray, cells: int, share: float = 1.0, _kept: list = kept) -> np.ndarray:
-        cosine_B1, identity_B1 = whole.search(rows_BD, 1, params=looks(cells))
+    def search(rows_BD: np.ndarray, cells: int, share: float = 1.0) -> np.ndarray:
+        cosine_B1, identity_B1 = whole.search(rows_BD, 1, params=refined(cells))
         poor_B = cosine_B1[:, 0] < EXACT_BELOW
         if poor_B.any():
-            wide = looks(math.ceil(share * lists.nlist))
+            wide = refined(math.ceil(share * n_cells))
             identity_B1[poor_B] = whole.search(rows_BD[poor_B], 1, params=wide)[1]
         return identity_B1[:, 0]
-
-    return search
-
-
-def _bare_graph(ours: Identifier) -> Callable[[np.ndarray, int, float], np.ndarray]:
-    index = faiss.IndexHNSWFlat(ours.dim, 32, faiss.METRIC_INNER_PRODUCT)
-    index.add(ours.class_means_KD.numpy())
-
-    def search(rows_BD: np.ndarray, size: int, share: float = 1.0) -> np.ndarray:
-        index.hnsw.efSearch = 16 * size
-        return index.search(rows_BD, 1)[1][:, 0]
 
     return search
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 # (B, D) unit probes and p -> (B, P) cosines, descending, and (B, P) int64 identities.
 Search = Callable[[Tensor, int], tuple[Tensor, Tensor]]
-# The same of float32 NumPy arrays on the CPU, in any order; -1 fills up, with a cosine under -1.
-Near = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+# (B, D) float32 unit probes on the CPU, Q and C <= Q -> (B, Q) int64 identities, in any order of their cosines, and
+# before them the exact cosines of the first C, or of all; -1 fills up, with a cosine under -1.
+Near = Callable[[np.ndarray, int, int], tuple[np.ndarray, np.ndarray]]
 BLOCK_ELEMENTS = 1 << 25  # similarities computed at a time: 128 MiB of float32
 NO_COSINE = -2.0
 
@@ -55,23 +56,24 @@ class IndexSearch:
     below: float | None = None
     more: int = 1
 
-    def candidates(self, unit_BD: np.ndarray, q: int, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """What `Near` gives of (B, D) unit probes: (B, Q) cosines and identities, at least `least` of them if K are."""
-        cosine_BQ, identity_BQ = self.near(unit_BD, q)
+    def candidates(self, unit_BD: np.ndarray, q: int, c: int, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """What `Near` gives of (B, D) unit probes, at least `least` identities if K are."""
+        cosine_BC, identity_BQ = self.near(unit_BD, q, c)
         below = NO_COSINE if self.below is None else self.below
         if len(unit_BD) == 1 and least == 1:  # NumPy takes longer for a row of sixteen than faiss for its search
-            return self.wider(unit_BD, q) if cosine_BQ[0, cosine_BQ.argmax()] < below else (cosine_BQ, identity_BQ)
-        poor_B = cosine_BQ.max(1) < below
+            return self.wider(unit_BD, q, c) if cosine_BC[0, cosine_BC.argmax()] < below else (cosine_BC, identity_BQ)
+        poor_B = cosine_BC.max(1) < below
         if least > 1:
             poor_B |= (identity_BQ >= 0).sum(1) < least
         if poor_B.any():
-            cosine_BQ[poor_B], identity_BQ[poor_B] = self.wider(unit_BD[poor_B], q)
-        return cosine_BQ, identity_BQ
+            cosine_BC[poor_B], identity_BQ[poor_B] = self.wider(unit_BD[poor_B], q, c)
+        return cosine_BC, identity_BQ
 
     def __call__(self, probes_BD: Tensor, p: int) -> tuple[Tensor, Tensor]:
         """Asks on the CPU, whatever device the probes are on; see `Search`."""
         p = min(p, self.k)
-        found = self.candidates(probes_BD.cpu().numpy(), min(self.more * p, self.k), p) if len(probes_BD) else (
+        q = min(self.more * p, self.k)
+        found = self.candidates(probes_BD.cpu().numpy(), q, q, p) if len(probes_BD) else (
             np.zeros((0, p), np.float32), np.zeros((0, p), np.int64)
         )  # fmt: skip
         cosine_BQ, identity_BQ = (torch.from_numpy(part).to(probes_BD.device) for part in found)
@@ -103,7 +105,7 @@ def all_of(class_means_KD: Tensor) -> Near:
     """`exact_search` of NumPy arrays; the (K, D) class means may be on any device."""
     search = exact_search(class_means_KD)
 
-    def near(unit_BD: np.ndarray, p: int) -> tuple[np.ndarray, np.ndarray]:
+    def near(unit_BD: np.ndarray, p: int, _: int) -> tuple[np.ndarray, np.ndarray]:
         cosine_BP, identity_BP = search(torch.from_numpy(unit_BD).to(class_means_KD.device), p)
         return cosine_BP.cpu().numpy(), identity_BP.cpu().numpy()
 

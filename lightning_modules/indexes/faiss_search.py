@@ -1,27 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Indexes of faiss as searches. Axes: B probes, P candidates, K class means, L cells, R dimensions."""
+"""Parts of faiss. Axes: B probes, P candidates, K class means, L cells, R dimensions."""
 
 from typing import Any
 
 import faiss
 import numpy as np
 
-from lightning_modules.indexes.base import Near
-
 ENCODINGS = {"float32": None, "float16": "QT_fp16", "int8": "QT_8bit_uniform"}
 ADD_ROWS = 1 << 16  # class means that are coded at a time
-
-
-def faiss_near(index: Any, *owned: Any, **parameters: Any) -> Near:
-    """What a faiss index finds; `owned` are objects that the index refers to and Python must keep.
-
-    `parameters` are of `index.search`.
-    """
-
-    def near(unit_BR: np.ndarray, p: int, _owned: tuple = owned) -> tuple[np.ndarray, np.ndarray]:
-        return index.search(unit_BR, p, **parameters)
-
-    return near
 
 
 def products(unit_BD: np.ndarray, rows_SD: np.ndarray, place_BQ: np.ndarray) -> np.ndarray:
@@ -46,8 +32,7 @@ def linear_map(map_DR: np.ndarray) -> Any:
 def inverted_lists(points_KR: np.ndarray, quantizer: Any, cell_K: np.ndarray, encoding: str = "float32") -> Any:
     """An inverted file by inner product whose cells are given (Jegou, Douze & Schmid, TPAMI 2011).
 
-    The points are float32. The quantizer finds the L cells of a probe; the caller must keep it. The encoding is one of
-    `ENCODINGS`.
+    The points are float32. The quantizer finds the L cells of a probe. The encoding is one of `ENCODINGS`.
     """
     cells, dim, kind = quantizer.ntotal, points_KR.shape[1], ENCODINGS[encoding]
     index: faiss.IndexIVF

@@ -2,6 +2,7 @@
 """Inverted file of faiss over the class means. Axes: K identities, L cells, D dimension, R directions."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import faiss
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from datamodules.errors import InputError
 from lightning_modules.indexes.base import ClassIndex, IndexSearch, Near, all_of
-from lightning_modules.indexes.faiss_search import ENCODINGS, faiss_near, inverted_lists, linear_map, products
+from lightning_modules.indexes.faiss_search import ENCODINGS, inverted_lists, linear_map, products
 
 POINTS_PER_CELL = 64  # class means per cell that its centre is learned from
 MOMENT_POINTS = 20_000  # class means that the directions are learned from
@@ -74,8 +75,8 @@ class InvertedFile(ClassIndex):
             self.wide_share,
         )  # fmt: skip
 
-    def lists(self, class_means_KD: Tensor) -> tuple[faiss.IndexIVF, faiss.IndexFlat]:
-        """The filled lists in the R directions, and the quantizer, which must be kept as long as they are.
+    def lists(self, class_means_KD: Tensor) -> tuple[Any, Callable[[int], Any]]:
+        """faiss's index of the filled lists, and its search parameters that look into so many cells.
 
         Raises InputError: learned structures that do not belong to these class means.
         """
@@ -93,33 +94,40 @@ class InvertedFile(ClassIndex):
         quantizer = faiss.IndexFlatIP(dim)
         quantizer.add(centres_LR)
         index = inverted_lists(_mapped(class_means_KD, self.map_DR), quantizer, cell_K, self.encoding)
-        index.nprobe = min(self.n_probe, cells)
-        return index, quantizer
+        if self.map_DR is not None:
+            index = faiss.IndexPreTransform(linear_map(self.map_DR.cpu().numpy()), index)
+
+        def looks(into: int) -> Any:
+            parameters: Any = faiss.SearchParametersIVF(nprobe=min(into, cells))  # type: ignore[call-arg]
+            if self.map_DR is None:
+                return parameters
+            return faiss.SearchParametersPreTransform(index_params=parameters)  # type: ignore[call-arg]
+
+        return index, looks
 
     def open(self, class_means_KD: Tensor) -> IndexSearch | None:
         if self.centre_LR is None or self.cell_K is None:
             return self.fit(class_means_KD).open(class_means_KD)
-        index, quantizer = self.lists(class_means_KD)
-        wide = math.ceil(self.wide_share * index.nlist)
-        near, wider = faiss_near(index, quantizer), faiss_near(index, params=faiss.SearchParametersIVF(nprobe=wide))  # type: ignore[call-arg]
-        mapped = None if self.map_DR is None else linear_map(self.map_DR.cpu().numpy())
-        if rounded := mapped is not None or self.encoding != "float32":
-            means_KD = np.ascontiguousarray(class_means_KD.cpu().numpy())
-            near, wider = (_compared(search, means_KD, mapped) for search in (near, wider))
-        elif wide == index.nlist:
+        index, looks = self.lists(class_means_KD)
+        rounded, cells = self.map_DR is not None or self.encoding != "float32", len(self.centre_LR)
+        means_KD = np.ascontiguousarray(class_means_KD.cpu().numpy()) if rounded else None
+        wide = math.ceil(self.wide_share * cells)
+        near, wider = (_near(index, looks(into), means_KD) for into in (self.n_probe, wide))
+        if wide == cells and not rounded:
             wider = all_of(class_means_KD)
-        more = CANDIDATES if rounded else 1
-        return IndexSearch(near, wider, len(class_means_KD), self.exact_below, more)
+        return IndexSearch(near, wider, len(class_means_KD), self.exact_below, CANDIDATES if rounded else 1)
 
 
-def _compared(near: Near, means_KD: np.ndarray, mapped: Any) -> Near:
-    """A search by rounded class means; whom it finds is compared again with the (K, D) class means."""
+def _near(index: Any, parameters: Any, means_KD: np.ndarray | None) -> Near:
+    """A search of faiss; the first C that it finds are compared again with the (K, D) class means if there are any."""
 
-    def compared(unit_BD: np.ndarray, q: int) -> tuple[np.ndarray, np.ndarray]:
-        _, identity_BQ = near(unit_BD if mapped is None else mapped.apply(unit_BD), q)
-        return products(unit_BD, means_KD, identity_BQ), identity_BQ
+    def near(unit_BD: np.ndarray, q: int, c: int) -> tuple[np.ndarray, np.ndarray]:
+        cosine_BQ, identity_BQ = index.search(unit_BD, q, params=parameters)
+        if means_KD is None:
+            return cosine_BQ, identity_BQ
+        return products(unit_BD, means_KD, np.ascontiguousarray(identity_BQ[:, :c])), identity_BQ
 
-    return compared
+    return near
 
 
 def _mapped(class_means_KD: Tensor, map_DR: Tensor | None) -> np.ndarray:

@@ -269,12 +269,12 @@ def test_identification_end_to_end_states_agreement_of_both(call, tmp_path, monk
         "benchmark", "only=[identify]", "threads=1", "trainer.accelerator=cpu", "suite.identify.n_identities=[300]",
         "suite.identify.dim=32", "suite.identify.n_probes=60", "suite.identify.repeats=1",
         "suite.identify.per_cluster=60", "suite.identify.batches=[1,16]",
-        "suite.identify.against=[faiss_flat,faiss_ivf,faiss_hnsw]", "suite.identify.agreement=95",
+        "suite.identify.against=[faiss_flat,faiss_ivf]", "suite.identify.agreement=95",
         f"runs_dir={tmp_path}", "name=a",
     )  # fmt: skip
     assert ended.code == 0, ended.err
     found = records_of(tmp_path / "a")
-    assert len(found) == 3 * 2
+    assert len(found) == 2 * 2
     assert all(one["agreement"] >= 95 and one["theirs_agreement"] >= 95 and one["accuracy"] > 50 for one in found)
     singles = [one for one in found if one["batch"] == 1]
     assert all(0 < one["ours_median_ms"] <= one["ours_p99_ms"] for one in singles)

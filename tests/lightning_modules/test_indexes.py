@@ -15,7 +15,7 @@ from datamodules.partitioners.kmeans import KMeansPartitioner
 from lightning_modules.decisions.argmax import Argmax
 from lightning_modules.decisions.nearest_mean import NearestMean
 from lightning_modules.identifier import Identifier
-from lightning_modules.indexes.base import ClassIndex, IndexSearch
+from lightning_modules.indexes.base import ClassIndex, IndexSearch, all_of
 from lightning_modules.indexes.exact import Exact
 from lightning_modules.indexes.ivf import InvertedFile
 from lightning_modules.quick_answers import QuickAnswers
@@ -232,7 +232,7 @@ def test_structures_out_of_bounds_are_refused_even_with_a_digest_that_fits(peopl
 
 
 def test_a_probe_near_which_nothing_is_found_is_nobody(people):
-    def nobody(unit_BD, p):
+    def nobody(unit_BD, p, compared):
         return np.full((len(unit_BD), p), -np.inf, np.float32), np.full((len(unit_BD), p), -1)
 
     parts = (people.partition.members(cluster) for cluster in range(people.partition.n_clusters))
@@ -241,6 +241,27 @@ def test_a_probe_near_which_nothing_is_found_is_nobody(people):
     for count in (1, 3):
         identity, score, cluster = answer(np.ascontiguousarray(people.probes[:count], np.float32))
         assert (identity == -1).all() and (cluster == -1).all() and (score == -np.inf).all()
+
+
+def test_the_answer_is_the_best_row_of_the_cluster_of_the_nearest_class_mean(people):
+    random, near = np.random.default_rng(1), all_of(torch.from_numpy(people.means))
+    rows_KD = normalise_rows(people.means + 0.3 * random.standard_normal(people.means.shape))
+    parts = (people.partition.members(cluster) for cluster in range(people.partition.n_clusters))
+    heads = Heads.pack(people.partition, [torch.from_numpy(rows_KD[members]) for members in parts])
+    probes_BD = normalise_rows(random.standard_normal((200, 16)))
+    nearest_BQ = np.argsort(-probes_BD @ people.means.T, axis=1)[:, :16]
+    cosine_BQ = np.take_along_axis(probes_BD @ rows_KD.T, nearest_BQ, axis=1)
+    elsewhere_BQ = people.partition.cluster_of[nearest_BQ] != people.partition.cluster_of[nearest_BQ[:, :1]]
+    best_B = np.where(elsewhere_BQ, -2, cosine_BQ).argmax(1)
+    assert (best_B != cosine_BQ.argmax(1)).sum() > 20  # else a row of another cluster is never the best
+    expected_B = nearest_BQ[np.arange(200), best_B]
+    answer = QuickAnswers(IndexSearch(near, near, 400), people.partition, heads)
+    for size in (1, 200):
+        found = [answer(np.ascontiguousarray(probes_BD[i : i + size], np.float32)) for i in range(0, 200, size)]
+        identity_B, score_B, cluster_B = map(np.concatenate, zip(*found, strict=True))
+        assert identity_B.tolist() == expected_B.tolist()
+        assert cluster_B.tolist() == people.partition.cluster_of[expected_B].tolist()
+        np.testing.assert_allclose(score_B, cosine_BQ[np.arange(200), best_B], rtol=0, atol=rounding(16))
 
 
 def test_a_corrupted_file_is_refused(people, tmp_path):

@@ -13,6 +13,7 @@ from lightning_modules.open_set import (
     check_fpir,
     cumulative_match,
     det_curve,
+    fpir_on_others,
     operating_point,
     threshold_at_fpir,
 )  # fmt: skip
@@ -41,6 +42,19 @@ def test_rates_are_counts(decimals, threshold):
     assert [point.tpir, point.wrong_cluster, point.wrong_class, point.under_threshold] == pytest.approx(expected)
     assert point.tpir + point.wrong_cluster + point.wrong_class + point.under_threshold == pytest.approx(1)
     assert point.fpir == pytest.approx(sum(score >= threshold for score in one.score_Q.tolist()) / 300)
+
+
+def test_a_threshold_is_tried_on_persons_that_it_was_not_set_on():
+    person_Q = np.repeat([7, 3, 9, 5], 5)  # halves: 3 and 7, 5 and 9
+    score_Q = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 20, 21, 22, 23, 24, 10, 11, 12, 3, 7], "f4")
+    one = Searches(*[np.zeros(1)] * 4, score_Q, person_Q)
+    # At 20 % the threshold of 3 and 7 is 8, at which eight of the others pass; that of 5 and 9 is 23: none passes.
+    assert fpir_on_others(one, 0.2) == pytest.approx(8 / 20)
+    assert np.isnan(fpir_on_others(one, 0.05))
+    many = draw(q=60_000, seed=4)
+    assert fpir_on_others(many, 0.01) == pytest.approx(0.01, abs=0.0025)  # 600 of them: four standard deviations
+    shared = Searches(*[np.zeros(1)] * 4, many.score_Q + 2 * (many.identity_Q % 4 == 0), many.identity_Q)
+    assert fpir_on_others(shared, 0.01) > 0.05  # persons who differ: a half does not speak for the other
 
 
 @pytest.mark.parametrize("decimals", [None, 1, 0])
