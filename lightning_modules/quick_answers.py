@@ -15,6 +15,7 @@ CANDIDATES = 16  # nearest class means whose rows of the head are compared
 MANY = 1 << 17  # class means above which it is twice as many: of a million, 0.6 % of the best rows are not among 16
 NEAR = 0.6  # median cosine of rows and class means from which on that is safe; after 50 epochs it is 0.73 on LFW
 SOME_ROWS = 10_000  # rows from which the median is measured
+Answer = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class QuickAnswers:
@@ -37,7 +38,7 @@ class QuickAnswers:
             self.place_of = np.full(len(self.cluster_of), -1, np.int64)
             self.place_of[heads.identity_S.numpy()] = np.arange(len(self.rows_SD))
 
-    def __call__(self, unit_BD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __call__(self, unit_BD: np.ndarray) -> Answer:
         """(B,) int64 identities, float32 scores and int64 clusters of (B, D) contiguous float32 unit probes."""
         score_BQ, identity_BQ = self.search.candidates(unit_BD, self.most, self.compared)
         if len(unit_BD) == 1 and (answer := self._single(unit_BD, score_BQ, identity_BQ)):
@@ -50,9 +51,7 @@ class QuickAnswers:
             best_B = score_BQ.argmax(1)
         return identity_BQ[probe_B, best_B], score_BQ[probe_B, best_B], cluster_B
 
-    def _single(
-        self, unit_1D: np.ndarray, score_1Q: np.ndarray, identity_1Q: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    def _single(self, unit_1D: np.ndarray, score_1Q: np.ndarray, identity_1Q: np.ndarray) -> Answer | None:
         # NumPy takes longer for sixteen numbers than faiss for its search: so rows of other clusters are compared as
         # well, and None asks for their removal if one of them is the best.
         best = score_1Q.argmax()

@@ -14,31 +14,23 @@ from datamodules.partitioners.samples import TrainingSamples
 class SoftOverlapPartitioner(KMeansPartitioner):
     """K-means on the class means; a share of the identities belongs to a second cluster too.
 
-    Identities near a border are found there by probes that are routed to the wrong one of the two. Foreign identities
-    are negatives that do not resemble the others of the cluster.
+    They are those whose distances to the two nearest centres differ least. There they are found by probes that are
+    routed to the wrong one of the two.
 
     Args:
         share: of the identities, in [0, 1], with a second cluster.
-        near: True takes the identities whose distances to the two nearest centres differ least, and their second
-            cluster; False draws identities and one of their other clusters at random.
     """
 
-    def __init__(
-        self, share: float = 0.2, near: bool = True, n_init: int = 1, max_iter: int = 100, faiss_above: int = 100_000
-    ):
+    def __init__(self, share: float = 0.2, n_init: int = 1, max_iter: int = 100, faiss_above: int = 100_000):
         super().__init__(n_init, max_iter, faiss_above)
         if not 0 <= share <= 1:
             raise InputError(f"share = {share}", "a share from 0 to 1", "correct partitioner.share")
-        self.share, self.near = share, near
+        self.share = share
 
     def memberships(
         self, class_means_KD: np.ndarray, m: int, seed: int, samples: TrainingSamples | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         home, count = self.assign(class_means_KD, m, seed), round(self.share * len(class_means_KD))
-        if not self.near:
-            random = np.random.default_rng([seed, 11])
-            drawn = random.permutation(len(home))[:count]
-            return home, np.stack([drawn, (home[drawn] + random.integers(1, m, count)) % m], axis=1)
         distance_KM = distances(class_means_KD, centres_of(class_means_KD, home, m))
         every = np.arange(len(home))
         own = distance_KM[every, home].copy()

@@ -79,8 +79,9 @@ DETAILS = {
     "open_set": Schema(
         _SCENARIO | {"score": "text", "fpir": "percent"},
         {"unresolved": "text", "mated": "whole", "non_mated": "whole", "threshold": "number"}
-        | dict.fromkeys(("fpir_seen", "fpir_on_others", "tpir", "tpir_low", "tpir_high", "fnir"), "percent")
+        | dict.fromkeys(("fpir_seen", "tpir", "tpir_low", "tpir_high", "fnir"), "percent")
         | dict.fromkeys(("wrong_cluster", "wrong_class", "under_threshold"), "percent"),
+        {"fpir_on_others": "percent"},
     ),
     "det": Schema(_SCENARIO | {"score": "text", "fpir": "percent", "fnir": "percent"}),
     "skipped": Schema(_RUN | {"scenario": "text", "reason": "text"}),
