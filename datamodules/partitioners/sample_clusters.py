@@ -8,12 +8,12 @@ samples.
 import logging
 
 import numpy as np
+from sklearn.metrics import pairwise_distances_argmin
 
 from datamodules.class_means import normalise_rows
 from datamodules.errors import InputError
 from datamodules.partitioners.kmeans import KMeansPartitioner, fill_empty
 from datamodules.partitioners.samples import TrainingSamples
-from datamodules.partitioners.soft_overlap import centres_of, distances
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class SampleClustersPartitioner(KMeansPartitioner):
             logger.info("centres of samples: found on %d of %d samples", len(drawn_ND), len(samples))
         centres_MD = centres_of(drawn_ND, self.assign(drawn_ND, m, seed), m)
 
-        keys = [distances(rows, centres_MD).argmin(1) + np.int64(m) * labels for rows, labels in samples.blocks()]
+        keys = [pairwise_distances_argmin(rows, centres_MD) + np.int64(m) * labels for rows, labels in samples.blocks()]
         key_P, count_P = np.unique(np.concatenate(keys), return_counts=True)
         identity_P, cluster_P = np.divmod(key_P, m)
 
@@ -71,3 +71,11 @@ class SampleClustersPartitioner(KMeansPartitioner):
         least_P = share * total_K[identity_P]
         beside = (count_P > least_P) & (cluster_P != home[identity_P])
         return home, np.stack([identity_P[beside], cluster_P[beside]], axis=1)
+
+
+def centres_of(points_ND: np.ndarray, cluster_of: np.ndarray, m: int) -> np.ndarray:
+    """Mean of the points of each of m clusters, none empty: (M, D) float32."""
+    order = np.argsort(cluster_of, kind="stable")
+    starts = np.searchsorted(cluster_of[order], np.arange(m))
+    sums = np.add.reduceat(points_ND[order], starts, axis=0, dtype=np.float64)
+    return (sums / np.bincount(cluster_of, minlength=m)[:, None]).astype(np.float32)

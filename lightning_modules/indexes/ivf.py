@@ -9,13 +9,19 @@ import faiss
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from datamodules.errors import InputError
 from lightning_modules.indexes.base import ClassIndex, IndexSearch, Near, all_of
-from lightning_modules.indexes.faiss_search import ENCODINGS, inverted_lists, linear_map, products
+from lightning_modules.indexes.faiss_search import ADD_ROWS, ENCODINGS, inverted_lists, linear_map, products
 
 POINTS_PER_CELL = 64  # class means per cell that its centre is learned from
 MOMENT_POINTS = 20_000  # class means that the directions are learned from
+BLOCK = 1 << 13  # class means in a matrix product: their floats stay in the cache
+GROUP = 16  # class means of which only the best product is kept
+GROUPS = 4  # groups whose class means are compared exactly for each candidate
+SHORT = 0.75  # share of the directions that the matrix products have
+MANY_PROBES = 256  # in a matrix product
 CANDIDATES = 16  # rounded class means that are compared again for each one asked for
 
 
@@ -113,8 +119,8 @@ class InvertedFile(ClassIndex):
         means_KD = np.ascontiguousarray(class_means_KD.cpu().numpy()) if rounded else None
         wide = math.ceil(self.wide_share * cells)
         near, wider = (_near(index, looks(into), means_KD) for into in (self.n_probe, wide))
-        if wide == cells and not rounded:
-            wider = all_of(class_means_KD)
+        if wide == cells:
+            wider = _all_rounded(wider, class_means_KD, self.map_DR, means_KD) if rounded else all_of(class_means_KD)
         return IndexSearch(near, wider, len(class_means_KD), self.exact_below, CANDIDATES if rounded else 1)
 
 
@@ -130,6 +136,38 @@ def _near(index: Any, parameters: Any, means_KD: np.ndarray | None) -> Near:
     return near
 
 
-def _mapped(class_means_KD: Tensor, map_DR: Tensor | None) -> np.ndarray:
-    mapped = class_means_KD if map_DR is None else class_means_KD @ map_DR.to(class_means_KD.device)
+def _all_rounded(few: Near, class_means_KD: Tensor, map_DR: Tensor | None, means_KD: np.ndarray) -> Near:
+    """Looks at all class means by matrix products; the lists of `few` are faster for a single probe.
+
+    The products are of class means rounded to 8 bits, in their longest directions. The groups with the best products
+    are compared exactly. Axes: X class means in them.
+    """
+    short_DR = None if map_DR is None else map_DR[:, -math.ceil(SHORT * map_DR.shape[1]) :]
+    points_KR = torch.from_numpy(_mapped(class_means_KD, short_DR))
+    scale, k = 127 / points_KR.abs().max(), len(points_KR)
+    code_KR = torch.cat([(part * scale).round().to(torch.int8) for part in points_KR.split(ADD_ROWS)])
+    code_KR = pad(code_KR, (0, 0, 0, -k % GROUP))
+
+    def some(unit_BD: Tensor, q: int) -> tuple[Tensor, Tensor]:
+        mapped_RB = torch.from_numpy(_mapped(unit_BD, short_DR)).T
+        best = [(part.float() @ mapped_RB).unflatten(0, (-1, GROUP)).amax(1) for part in code_KR.split(BLOCK)]
+        group_BG = torch.cat(best).T.topk(min(GROUPS * q, len(code_KR) // GROUP)).indices
+        place_BX = (group_BG[:, :, None] * GROUP + torch.arange(GROUP)).flatten(1)
+        place_BX[place_BX >= k] = -1
+        cosine_BX = torch.from_numpy(products(unit_BD.numpy(), means_KD, place_BX.numpy()))
+        cosine_BQ, found_BQ = cosine_BX.topk(q)
+        return cosine_BQ, place_BX.gather(1, found_BQ)
+
+    def near(unit_BD: np.ndarray, q: int, c: int) -> tuple[np.ndarray, np.ndarray]:
+        if len(unit_BD) == 1:
+            return few(unit_BD, q, c)
+        parts = [some(part, q) for part in torch.from_numpy(unit_BD).split(MANY_PROBES)]
+        cosine_BQ, identity_BQ = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+        return cosine_BQ[:, :c], identity_BQ
+
+    return near
+
+
+def _mapped(rows_ND: Tensor, map_DR: Tensor | None) -> np.ndarray:
+    mapped = rows_ND if map_DR is None else rows_ND @ map_DR.to(rows_ND.device)
     return np.ascontiguousarray(mapped.cpu().numpy())

@@ -15,6 +15,7 @@ from datamodules.partitioners.kmeans import KMeansPartitioner
 from lightning_modules.decisions.argmax import Argmax
 from lightning_modules.decisions.nearest_mean import NearestMean
 from lightning_modules.identifier import Identifier
+from lightning_modules.indexes import ivf
 from lightning_modules.indexes.base import ClassIndex, IndexSearch, all_of
 from lightning_modules.indexes.exact import Exact
 from lightning_modules.indexes.ivf import InvertedFile
@@ -80,19 +81,29 @@ def test_rounded_class_means_only_choose_whom_to_compare(people, encoding, most)
     assert (people.cosines[:, :2] - cosine.numpy()).max() < most
 
 
+@pytest.mark.parametrize("batch", [1, 7, 60])
 @pytest.mark.parametrize(
     "index",
-    [InvertedFile(40, 1, "float32", None, 0.97), InvertedFile(40, 1, "int8", 15, 0.97)],
-    ids=["float32", "int8"],
-)
-def test_probes_that_resemble_nobody_are_compared_with_all(people, index):
+    [
+        InvertedFile(40, 1, "float32", None, 0.97), InvertedFile(40, 1, "int8", 15, 0.97),
+        InvertedFile(40, 1, "float16", None, 0.97),
+    ],
+    ids=["float32", "int8", "float16"],
+)  # fmt: skip
+def test_probes_that_resemble_nobody_are_compared_with_all(index, batch, monkeypatch):
+    people = People(k=395)
+    # Sizes that leave blocks and groups which are not full, and groups whose class means are not compared.
+    for name, size in {"BLOCK": 160, "GROUP": 4, "GROUPS": 2, "MANY_PROBES": 40}.items():
+        monkeypatch.setattr(ivf, name, size)
     strangers = normalise_rows(np.random.default_rng(9).standard_normal((60, 16)))
     nearest = (strangers.astype(np.float64) @ people.means.T).argmax(axis=1)
-    _, identity = people.search(index)(torch.from_numpy(strangers), 1)
-    assert np.array_equal(identity[:, 0].numpy(), nearest)
-    index = type(index)(**{**vars(index), "exact_below": None})
-    _, without = people.search(index)(torch.from_numpy(strangers), 1)
-    assert not np.array_equal(without[:, 0].numpy(), nearest)
+
+    def answers(index):
+        search = people.search(index)
+        return torch.cat([search(part, 1)[1][:, 0] for part in torch.from_numpy(strangers).split(batch)]).numpy()
+
+    assert np.array_equal(answers(index), nearest)
+    assert not np.array_equal(answers(InvertedFile(**{**vars(index), "exact_below": None})), nearest)
 
 
 def test_directions_that_hold_everything_change_nothing():
