@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from datamodules.errors import InputError
-from lightning_modules.indexes.base import ClassIndex, IndexSearch, Near, all_of
+from lightning_modules.indexes.base import BLOCK_ELEMENTS, ClassIndex, IndexSearch, Near, all_of
 from lightning_modules.indexes.faiss_search import ADD_ROWS, ENCODINGS, inverted_lists, linear_map, products
 
 POINTS_PER_CELL = 64  # class means per cell that its centre is learned from
@@ -140,7 +140,7 @@ def _all_rounded(few: Near, class_means_KD: Tensor, map_DR: Tensor | None, means
     """Looks at all class means by matrix products; the lists of `few` are faster for a single probe.
 
     The products are of class means rounded to 8 bits, in their longest directions. The groups with the best products
-    are compared exactly. Axes: X class means in them.
+    are compared exactly. Axes: X class means in them, G such groups.
     """
     short_DR = None if map_DR is None else map_DR[:, -math.ceil(SHORT * map_DR.shape[1]) :]
     points_KR = torch.from_numpy(_mapped(class_means_KD, short_DR))
@@ -161,7 +161,8 @@ def _all_rounded(few: Near, class_means_KD: Tensor, map_DR: Tensor | None, means
     def near(unit_BD: np.ndarray, q: int, c: int) -> tuple[np.ndarray, np.ndarray]:
         if len(unit_BD) == 1:
             return few(unit_BD, q, c)
-        parts = [some(part, q) for part in torch.from_numpy(unit_BD).split(MANY_PROBES)]
+        size = min(MANY_PROBES, max(1, BLOCK_ELEMENTS // (GROUPS * q * GROUP)))
+        parts = [some(part, q) for part in torch.from_numpy(unit_BD).split(size)]
         cosine_BQ, identity_BQ = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
         return cosine_BQ[:, :c], identity_BQ
 

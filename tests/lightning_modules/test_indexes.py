@@ -95,6 +95,7 @@ def test_probes_that_resemble_nobody_are_compared_with_all(index, batch, monkeyp
     # Sizes that leave blocks and groups which are not full, and groups whose class means are not compared.
     for name, size in {"BLOCK": 160, "GROUP": 4, "GROUPS": 2, "MANY_PROBES": 40}.items():
         monkeypatch.setattr(ivf, name, size)
+    monkeypatch.setattr(ivf, "BLOCK_ELEMENTS", 20 * 2 * 16 * 4)  # 20 probes
     strangers = normalise_rows(np.random.default_rng(9).standard_normal((60, 16)))
     nearest = (strangers.astype(np.float64) @ people.means.T).argmax(axis=1)
 
