@@ -101,8 +101,8 @@ class Identifier:
 
     @property
     def uses_index(self) -> bool:
-        """Whether the nearest class means are found without looking at all of them."""
-        return self._search is not None
+        """Whether a probe is answered without looking at all class means."""
+        return (self._quick or self._search) is not None
 
     @cached_property
     def _search(self) -> IndexSearch | None:
@@ -111,14 +111,16 @@ class Identifier:
     @cached_property
     def _quick(self) -> QuickAnswers | None:
         routed = not self.decision.needs_route or (self.router is not None and self.router.quick)
-        if self._search is None or not (self.decision.quick and routed) or self.class_means_KD.device.type != "cpu":
+        if self.index is None or not (self.decision.quick and routed) or self.class_means_KD.device.type != "cpu":
             return None
         heads = self.heads if self.decision.needs_heads else None
         if heads and (heads.rows_SD is None or heads.rows_per_class > 1 or self.partition.overlapping):
             return None
         if heads and not near_class_means(heads, self.class_means_KD):
             return None
-        return QuickAnswers(self._search, self.partition, heads)
+        rows = heads.by_identity() if heads else None
+        search = self.index.open(self.class_means_KD, rows) if rows else self._search
+        return QuickAnswers(search, self.partition, rows) if search else None
 
     @cached_property
     def _cluster_of_K(self) -> Tensor:

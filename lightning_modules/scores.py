@@ -15,7 +15,7 @@ from datamodules.errors import InputError
 from datamodules.lazy import short_repr
 from datamodules.partitioners.base import Partition
 from lightning_modules.heads.base import Head
-from lightning_modules.indexes.base import Search, exact_search
+from lightning_modules.indexes.base import Rows, Search, exact_search
 
 BLOCK_ELEMENTS = 1 << 25  # similarities computed at a time: 128 MiB of float32
 
@@ -87,6 +87,12 @@ class Heads:
     def rows(self, cluster: int) -> Tensor:
         """(C R, D) rows of a cluster with a linear head."""
         return self.rows_SD[self.starts[cluster] : self.starts[cluster + 1]]
+
+    def by_identity(self) -> Rows:
+        """The rows of linear heads on the CPU, one for each identity, without overlapping clusters."""
+        place_of = np.full(len(self.identity_S) + 1, -1)
+        place_of[self.identity_S.cpu().numpy()] = np.arange(len(self.identity_S))
+        return Rows(np.ascontiguousarray(self.linear("rows by identity").cpu().numpy()), place_of)
 
     def identities(self, cluster: int) -> Tensor:
         """(C,) int64 identities of the classes of a cluster."""

@@ -23,7 +23,7 @@ from experiments.enrolment.original import open_original
 from lightning_modules.decisions.argmax import Argmax
 from lightning_modules.identifier import Identifier
 from lightning_modules.indexes.base import ClassIndex
-from lightning_modules.indexes.ivf import CANDIDATES, InvertedFile
+from lightning_modules.indexes.ivf import CANDIDATES, InvertedFile, in_order
 from lightning_modules.routers.nearest_class import NearestClass
 from lightning_modules.scores import Heads
 
@@ -42,9 +42,9 @@ class IdentificationBenchmark(Group):
     """Milliseconds per probe at equal agreement with exact search; for single probes the mean.
 
     Ours is `Identifier.identify` with `index=ivf`, from probe to name. faiss searches the class means for the nearest
-    one. `faiss_ivf` has our cells, codes and fall-back. Every index looks into as little as gives the agreement asked
-    for: ours of its answers with those of exact routing, faiss's of its nearest class mean with that of IndexFlatIP. So
-    does the fall-back.
+    one. `faiss_ivf` has our cells, kind of codes and rule of the fall-back; ours are codes of the rows of the heads.
+    Every index looks into as little as gives the agreement asked for: ours of its answers with those of exact routing,
+    faiss's of its nearest class mean with that of IndexFlatIP. So does the fall-back.
 
     Args:
         n_identities: sizes of synthetic sets, whose heads are class means perturbed at random.
@@ -223,7 +223,7 @@ def bare_lists(ours: Identifier, flat: Any) -> Callable[[np.ndarray, int, float]
     (B, D) unit probes, the cells to look into and the share of the cells of a fall-back give (B,) identities.
     """
     index: Any = ours.index
-    lists, looks = index.lists(ours.class_means_KD)
+    lists, looks = index.lists(in_order(ours.class_means_KD.numpy()))
     whole, n_cells = faiss.IndexRefine(lists, flat), len(index.centre_LR)
 
     @functools.cache

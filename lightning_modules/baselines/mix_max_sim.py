@@ -22,12 +22,10 @@ class MixMaxSim(Baseline):
     "euclidean", which depends on the batch. Its sub-networks use a random partition, those of the ISM scenario here.
 
     Args:
-        confidence: P_b above which max-max is trusted; 0.8 is in `evaluate_mms` of that code. None takes the rule of
-            its paper: the lowest multiple of 0.01 above which less than 1 % of the wrong answers of max-max are, on
-            the validation samples.
+        confidence: P_b above which max-max is trusted; 0.8 is in `evaluate_mms` of that code.
     """
 
-    def __init__(self, confidence: float | None = 0.8):
+    def __init__(self, confidence: float = 0.8):
         self.confidence = confidence
 
     def partitioners(self) -> list[Partitioner]:
@@ -35,13 +33,11 @@ class MixMaxSim(Baseline):
 
     def fit(self, task: BaselineTask) -> Predictor:
         ((_, heads),) = task.ensembles
-        rule = Rule(torch.from_numpy(task.class_means_KD), heads, self.confidence or 0.8)
+        rule = Rule(torch.from_numpy(task.class_means_KD), heads, self.confidence)
         if len(task.val):
             probes_ND, truth_N = unit_rows(task.val)
             found = [rule.candidates(block) for block in torch.split(probes_ND, BLOCK)]
             candidates = [torch.cat([part[i] for part in found]) for i in range(6)]
-            if self.confidence is None:
-                rule.confidence = lowest_confidence(candidates[4][candidates[1] != truth_N])
             recalls = [_macro_recall(rule.choose(candidates, t)[0], truth_N) for t in range(STEPS)]
             rule.t = max(range(STEPS), key=lambda t: (recalls[t], t))
         return rule
@@ -70,16 +66,6 @@ class Rule(Predictor):
 
     def answer(self, probes_BD: Tensor) -> tuple[Tensor, Tensor]:
         return self.choose(self.candidates(probes_BD), self.t)
-
-
-def lowest_confidence(wrong_P: Tensor) -> float:
-    """The lowest multiple of 0.01 in [0, 1] above which less than 1 % of the wrong answers lie.
-
-    >>> lowest_confidence(torch.tensor([0.105, 0.305, 0.2]))
-    0.31
-    """
-    rare = (n / 100 for n in range(101) if not len(wrong_P) or (wrong_P > n / 100).float().mean() < 0.01)
-    return next(rare, 1.0)
 
 
 def _macro_recall(answer_N: Tensor, truth_N: Tensor) -> float:

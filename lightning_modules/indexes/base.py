@@ -11,9 +11,9 @@ from torch import Tensor
 
 # (B, D) unit probes and p -> (B, P) cosines, descending, and (B, P) int64 identities.
 Search = Callable[[Tensor, int], tuple[Tensor, Tensor]]
-# (B, D) float32 unit probes on the CPU, Q and C <= Q -> (B, Q) int64 identities, in any order of their cosines, and
-# before them the exact cosines of the first C, or of all; -1 fills up, with a cosine under -1.
-Near = Callable[[np.ndarray, int, int], tuple[np.ndarray, np.ndarray]]
+# (B, D) float32 unit probes on the CPU and Q -> (B, Q) exact cosines with class means, in any order, and (B, Q) int64
+# identities; -1 fills up, with a cosine under -1.
+Near = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 BLOCK_ELEMENTS = 1 << 25  # similarities computed at a time: 128 MiB of float32
 NO_COSINE = -2.0
 
@@ -30,11 +30,21 @@ class ClassIndex(ABC):
         return self
 
     @abstractmethod
-    def open(self, class_means_KD: Tensor) -> "IndexSearch | None":
+    def open(self, class_means_KD: Tensor, rows: "Rows | None" = None) -> "IndexSearch | None":
         """Builds what is quick to build and not worth saving; None looks at all class means.
+
+        With rows, identities are found by these. The cosines are those of the class means all the same.
 
         Raises InputError: structures that do not belong to these class means.
         """
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One row for each identity: its class mean, or its row of a head."""
+
+    rows_KD: np.ndarray  # float32 and contiguous, in an order of their own
+    place_of: np.ndarray  # (K + 1,) int64 row of each identity; the last place, -1, is that of nobody
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ class IndexSearch:
         near, wider: the two searches; their cosines are exact, whom they compare need not be the nearest.
         k: class means.
         below: highest cosine under which the wider one is asked.
-        more: Q / P; above 1 if class means are rounded until they are compared.
+        more: Q / P; above 1 if the class means compared are chosen by rounded ones, or by rows of a head.
     """
 
     near: Near
@@ -56,24 +66,24 @@ class IndexSearch:
     below: float | None = None
     more: int = 1
 
-    def candidates(self, unit_BD: np.ndarray, q: int, c: int, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    def candidates(self, unit_BD: np.ndarray, q: int, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """What `Near` gives of (B, D) unit probes, at least `least` identities if K are."""
-        cosine_BC, identity_BQ = self.near(unit_BD, q, c)
+        cosine_BQ, identity_BQ = self.near(unit_BD, q)
         below = NO_COSINE if self.below is None else self.below
         if len(unit_BD) == 1 and least == 1:  # NumPy takes longer for a row of sixteen than faiss for its search
-            return self.wider(unit_BD, q, c) if cosine_BC[0, cosine_BC.argmax()] < below else (cosine_BC, identity_BQ)
-        poor_B = cosine_BC.max(1) < below
+            return self.wider(unit_BD, q) if cosine_BQ[0, cosine_BQ.argmax()] < below else (cosine_BQ, identity_BQ)
+        poor_B = cosine_BQ.max(1) < below
         if least > 1:
             poor_B |= (identity_BQ >= 0).sum(1) < least
         if poor_B.any():
-            cosine_BC[poor_B], identity_BQ[poor_B] = self.wider(unit_BD[poor_B], q, c)
-        return cosine_BC, identity_BQ
+            cosine_BQ[poor_B], identity_BQ[poor_B] = self.wider(unit_BD[poor_B], q)
+        return cosine_BQ, identity_BQ
 
     def __call__(self, probes_BD: Tensor, p: int) -> tuple[Tensor, Tensor]:
         """Asks on the CPU, whatever device the probes are on; see `Search`."""
         p = min(p, self.k)
         q = min(self.more * p, self.k)
-        found = self.candidates(probes_BD.cpu().numpy(), q, q, p) if len(probes_BD) else (
+        found = self.candidates(probes_BD.cpu().numpy(), q, p) if len(probes_BD) else (
             np.zeros((0, p), np.float32), np.zeros((0, p), np.int64)
         )  # fmt: skip
         cosine_BQ, identity_BQ = (torch.from_numpy(part).to(probes_BD.device) for part in found)
@@ -105,7 +115,7 @@ def all_of(class_means_KD: Tensor) -> Near:
     """`exact_search` of NumPy arrays; the (K, D) class means may be on any device."""
     search = exact_search(class_means_KD)
 
-    def near(unit_BD: np.ndarray, p: int, _: int) -> tuple[np.ndarray, np.ndarray]:
+    def near(unit_BD: np.ndarray, p: int) -> tuple[np.ndarray, np.ndarray]:
         cosine_BP, identity_BP = search(torch.from_numpy(unit_BD).to(class_means_KD.device), p)
         return cosine_BP.cpu().numpy(), identity_BP.cpu().numpy()
 

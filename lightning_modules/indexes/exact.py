@@ -3,11 +3,11 @@
 
 from torch import Tensor
 
-from lightning_modules.indexes.base import ClassIndex, IndexSearch
+from lightning_modules.indexes.base import ClassIndex, IndexSearch, Rows
 
 
 class Exact(ClassIndex):
     """The K products of the paper's routing."""
 
-    def open(self, class_means_KD: Tensor) -> IndexSearch | None:
+    def open(self, class_means_KD: Tensor, rows: Rows | None = None) -> IndexSearch | None:
         return None

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from datamodules.errors import InputError
-from lightning_modules.indexes.base import BLOCK_ELEMENTS, ClassIndex, IndexSearch, Near, all_of
+from lightning_modules.indexes.base import BLOCK_ELEMENTS, ClassIndex, IndexSearch, Near, Rows, all_of
 from lightning_modules.indexes.faiss_search import ADD_ROWS, ENCODINGS, inverted_lists, linear_map, products
 
 POINTS_PER_CELL = 64  # class means per cell that its centre is learned from
@@ -81,13 +81,15 @@ class InvertedFile(ClassIndex):
             self.wide_share,
         )  # fmt: skip
 
-    def lists(self, class_means_KD: Tensor) -> tuple[Any, Callable[[int], Any]]:
+    def lists(self, rows: Rows) -> tuple[Any, Callable[[int], Any]]:
         """faiss's index of the filled lists, and its search parameters that look into so many cells.
 
-        Raises InputError: learned structures that do not belong to these class means.
+        A row lies in the cell of its identity's class mean.
+
+        Raises InputError: learned structures that do not belong to these identities.
         """
         centres_LR, cell_K = self.centre_LR.cpu().float().numpy(), self.cell_K.cpu().numpy()
-        (k, d), dim, cells = class_means_KD.shape, centres_LR.shape[-1], len(centres_LR)
+        (k, d), dim, cells = rows.rows_KD.shape, centres_LR.shape[-1], len(centres_LR)
         fits = (
             centres_LR.ndim == 2 and cell_K.shape == (k,) and cell_K.min() >= 0 and cell_K.max() < cells
             and (d, dim) == (tuple(self.map_DR.shape) if self.map_DR is not None else (dim, dim))
@@ -99,7 +101,7 @@ class InvertedFile(ClassIndex):
             )  # fmt: skip
         quantizer = faiss.IndexFlatIP(dim)
         quantizer.add(centres_LR)
-        index = inverted_lists(_mapped(class_means_KD, self.map_DR), quantizer, cell_K, self.encoding)
+        index = inverted_lists(_points(rows, self.map_DR), quantizer, cell_K, self.encoding)
         if self.map_DR is not None:
             index = faiss.IndexPreTransform(linear_map(self.map_DR.cpu().numpy()), index)
 
@@ -111,62 +113,76 @@ class InvertedFile(ClassIndex):
 
         return index, looks
 
-    def open(self, class_means_KD: Tensor) -> IndexSearch | None:
+    def open(self, class_means_KD: Tensor, rows: Rows | None = None) -> IndexSearch | None:
         if self.centre_LR is None or self.cell_K is None:
-            return self.fit(class_means_KD).open(class_means_KD)
-        index, looks = self.lists(class_means_KD)
-        rounded, cells = self.map_DR is not None or self.encoding != "float32", len(self.centre_LR)
-        means_KD = np.ascontiguousarray(class_means_KD.cpu().numpy()) if rounded else None
+            return self.fit(class_means_KD).open(class_means_KD, rows)
+        means_KD = np.ascontiguousarray(class_means_KD.cpu().numpy())
+        # Rounded class means, and rows of a head, only choose whom to compare.
+        chosen = rows is not None or self.map_DR is not None or self.encoding != "float32"
+        rows = rows or in_order(means_KD)
+        index, looks = self.lists(rows)
+        cells = len(self.centre_LR)
         wide = math.ceil(self.wide_share * cells)
-        near, wider = (_near(index, looks(into), means_KD) for into in (self.n_probe, wide))
+        near, wider = (_near(index, looks(into), means_KD if chosen else None) for into in (self.n_probe, wide))
         if wide == cells:
-            wider = _all_rounded(wider, class_means_KD, self.map_DR, means_KD) if rounded else all_of(class_means_KD)
-        return IndexSearch(near, wider, len(class_means_KD), self.exact_below, CANDIDATES if rounded else 1)
+            wider = _all_rounded(wider, rows, self.map_DR, means_KD) if chosen else all_of(class_means_KD)
+        return IndexSearch(near, wider, len(means_KD), self.exact_below, CANDIDATES if chosen else 1)
+
+
+def in_order(means_KD: np.ndarray) -> Rows:
+    """(K, D) class means as the rows of their identities."""
+    return Rows(means_KD, np.append(np.arange(len(means_KD)), -1))
 
 
 def _near(index: Any, parameters: Any, means_KD: np.ndarray | None) -> Near:
-    """A search of faiss; the first C that it finds are compared again with the (K, D) class means if there are any."""
+    """A search of faiss; those that it finds are compared with the (K, D) class means if there are any."""
 
-    def near(unit_BD: np.ndarray, q: int, c: int) -> tuple[np.ndarray, np.ndarray]:
+    def near(unit_BD: np.ndarray, q: int) -> tuple[np.ndarray, np.ndarray]:
         cosine_BQ, identity_BQ = index.search(unit_BD, q, params=parameters)
-        if means_KD is None:
-            return cosine_BQ, identity_BQ
-        return products(unit_BD, means_KD, np.ascontiguousarray(identity_BQ[:, :c])), identity_BQ
+        return (cosine_BQ if means_KD is None else products(unit_BD, means_KD, identity_BQ)), identity_BQ
 
     return near
 
 
-def _all_rounded(few: Near, class_means_KD: Tensor, map_DR: Tensor | None, means_KD: np.ndarray) -> Near:
-    """Looks at all class means by matrix products; the lists of `few` are faster for a single probe.
+def _all_rounded(few: Near, rows: Rows, map_DR: Tensor | None, means_KD: np.ndarray) -> Near:
+    """Looks at all rows by matrix products; the lists of `few` are faster for a single probe.
 
-    The products are of class means rounded to 8 bits, in their longest directions. The groups with the best products
-    are compared exactly. Axes: X class means in them, G such groups.
+    The products are of rows rounded to 8 bits, in the longest directions of the class means. The groups with the best
+    products are compared exactly. Axes: X rows in them, G such groups.
     """
     short_DR = None if map_DR is None else map_DR[:, -math.ceil(SHORT * map_DR.shape[1]) :]
-    points_KR = torch.from_numpy(_mapped(class_means_KD, short_DR))
+    points_KR = torch.from_numpy(_points(rows, short_DR))
     scale, k = 127 / points_KR.abs().max(), len(points_KR)
     code_KR = torch.cat([(part * scale).round().to(torch.int8) for part in points_KR.split(ADD_ROWS)])
     code_KR = pad(code_KR, (0, 0, 0, -k % GROUP))
 
-    def some(unit_BD: Tensor, q: int) -> tuple[Tensor, Tensor]:
+    def some(unit_BD: Tensor, q: int) -> Tensor:
         mapped_RB = torch.from_numpy(_mapped(unit_BD, short_DR)).T
         best = [(part.float() @ mapped_RB).unflatten(0, (-1, GROUP)).amax(1) for part in code_KR.split(BLOCK)]
         group_BG = torch.cat(best).T.topk(min(GROUPS * q, len(code_KR) // GROUP)).indices
-        place_BX = (group_BG[:, :, None] * GROUP + torch.arange(GROUP)).flatten(1)
-        place_BX[place_BX >= k] = -1
-        cosine_BX = torch.from_numpy(products(unit_BD.numpy(), means_KD, place_BX.numpy()))
-        cosine_BQ, found_BQ = cosine_BX.topk(q)
-        return cosine_BQ, place_BX.gather(1, found_BQ)
+        identity_BX = (group_BG[:, :, None] * GROUP + torch.arange(GROUP)).flatten(1)
+        identity_BX[identity_BX >= k] = -1
+        product_BX = products(unit_BD.numpy(), rows.rows_KD, rows.place_of[identity_BX.numpy()])
+        return identity_BX.gather(1, torch.from_numpy(product_BX).topk(q).indices)
 
-    def near(unit_BD: np.ndarray, q: int, c: int) -> tuple[np.ndarray, np.ndarray]:
+    def near(unit_BD: np.ndarray, q: int) -> tuple[np.ndarray, np.ndarray]:
         if len(unit_BD) == 1:
-            return few(unit_BD, q, c)
+            return few(unit_BD, q)
         size = min(MANY_PROBES, max(1, BLOCK_ELEMENTS // (GROUPS * q * GROUP)))
-        parts = [some(part, q) for part in torch.from_numpy(unit_BD).split(size)]
-        cosine_BQ, identity_BQ = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
-        return cosine_BQ[:, :c], identity_BQ
+        identity_BQ = torch.cat([some(part, q) for part in torch.from_numpy(unit_BD).split(size)]).numpy()
+        return products(unit_BD, means_KD, identity_BQ), identity_BQ
 
     return near
+
+
+def _points(rows: Rows, map_DR: Tensor | None) -> np.ndarray:
+    """(K, R) rows in the order of the identities, in the directions."""
+    place_K = rows.place_of[:-1]
+    point_KR = np.empty((len(place_K), rows.rows_KD.shape[1] if map_DR is None else map_DR.shape[1]), np.float32)
+    for start in range(0, len(place_K), ADD_ROWS):
+        block = slice(start, start + ADD_ROWS)
+        point_KR[block] = _mapped(torch.from_numpy(rows.rows_KD[place_K[block]]), map_DR)
+    return point_KR
 
 
 def _mapped(rows_ND: Tensor, map_DR: Tensor | None) -> np.ndarray:

@@ -16,7 +16,7 @@ from lightning_modules.decisions.argmax import Argmax
 from lightning_modules.decisions.nearest_mean import NearestMean
 from lightning_modules.identifier import Identifier
 from lightning_modules.indexes import ivf
-from lightning_modules.indexes.base import ClassIndex, IndexSearch, all_of
+from lightning_modules.indexes.base import ClassIndex, IndexSearch, Rows, all_of
 from lightning_modules.indexes.exact import Exact
 from lightning_modules.indexes.ivf import InvertedFile
 from lightning_modules.quick_answers import QuickAnswers
@@ -91,7 +91,7 @@ def test_rounded_class_means_only_choose_whom_to_compare(people, encoding, most)
     ids=["float32", "int8", "float16"],
 )  # fmt: skip
 def test_probes_that_resemble_nobody_are_compared_with_all(index, batch, monkeypatch):
-    people = People(k=395)
+    people = People(k=393)
     # Sizes that leave blocks and groups which are not full, and groups whose class means are not compared.
     for name, size in {"BLOCK": 160, "GROUP": 4, "GROUPS": 2, "MANY_PROBES": 40}.items():
         monkeypatch.setattr(ivf, name, size)
@@ -146,6 +146,38 @@ def test_the_usual_settings_agree_with_exact_routing_on_a_small_set(people, name
     exact = people.identifier(decision=NearestMean()).identify(people.probes)
     found = people.identifier(build(name), NearestMean()).identify(people.probes)
     assert found.identity == exact.identity and np.array_equal(exact.index, people.order[:, 0])
+
+
+@pytest.mark.parametrize("size", [1, 50])
+@pytest.mark.parametrize("n_probe, exact_below", [(1, 1.0), (12, None)], ids=["falls back", "all cells"])
+@pytest.mark.parametrize("encoding, dims, alike", [("float32", None, 1.0), ("int8", 15, 0.9)])
+def test_with_rows_an_index_finds_the_best_rows_and_gives_the_cosines_of_class_means(
+    people, encoding, dims, alike, n_probe, exact_below, size
+):
+    random, order = np.random.default_rng(3), np.random.default_rng(4).permutation(400)
+    rows_KD = normalise_rows(people.means + 0.2 * random.standard_normal(people.means.shape))
+    rows = Rows(rows_KD[order], np.append(np.argsort(order), -1))
+    search = InvertedFile(12, n_probe, encoding, dims, exact_below).open(torch.from_numpy(people.means), rows)
+    best_BQ = np.argsort(-people.probes @ rows_KD.T, axis=1)[:, :16]
+    assert not np.array_equal(np.sort(best_BQ), np.sort(people.order[:, :16]))
+    found = [search.candidates(people.probes[i : i + size], 16) for i in range(0, 50, size)]
+    cosine_BQ, identity_BQ = map(np.concatenate, zip(*found, strict=True))
+    shared = [len(set(one) & set(other)) for one, other in zip(identity_BQ, best_BQ, strict=True)]
+    assert np.mean(shared) >= alike * 16
+    truth_BQ = np.einsum("bqd,bd->bq", people.means[identity_BQ], people.probes)
+    np.testing.assert_allclose(cosine_BQ, truth_BQ, atol=1e-5)
+
+
+@pytest.mark.parametrize("p, k", [(1, 400), (2, 400), (2, 20), (3, 20), (5, 5)])
+@pytest.mark.parametrize("size", [1, 50])
+def test_as_many_candidates_are_found_as_are_asked_for(people, p, k, size):
+    means, probes = people.means[:k], torch.from_numpy(people.probes)
+    search = InvertedFile(8, 8, "int8", 15, exact_below=None).open(torch.from_numpy(means))
+    found = [search(part, p) for part in probes.split(size)]
+    cosine, identity = (torch.cat(part) for part in zip(*found, strict=True))
+    expected = -np.sort(-people.probes @ means.T, axis=1)[:, :p]
+    assert (identity >= 0).all()
+    assert (expected - cosine.numpy()).max() < 0.02
 
 
 @pytest.mark.parametrize("index", [InvertedFile(12, 12, "int8", 15), InvertedFile(40, 8)])
@@ -244,12 +276,12 @@ def test_structures_out_of_bounds_are_refused_even_with_a_digest_that_fits(peopl
 
 
 def test_a_probe_near_which_nothing_is_found_is_nobody(people):
-    def nobody(unit_BD, p, compared):
-        return np.full((len(unit_BD), p), -np.inf, np.float32), np.full((len(unit_BD), p), -1)
+    def nobody(unit_BD, q):
+        return np.full((len(unit_BD), q), -np.inf, np.float32), np.full((len(unit_BD), q), -1)
 
     parts = (people.partition.members(cluster) for cluster in range(people.partition.n_clusters))
     heads = Heads.pack(people.partition, [torch.from_numpy(people.means[members]) for members in parts])
-    answer = QuickAnswers(IndexSearch(nobody, nobody, 400), people.partition, heads)
+    answer = QuickAnswers(IndexSearch(nobody, nobody, 400), people.partition, heads.by_identity())
     for count in (1, 3):
         identity, score, cluster = answer(np.ascontiguousarray(people.probes[:count], np.float32))
         assert (identity == -1).all() and (cluster == -1).all() and (score == -np.inf).all()
@@ -267,7 +299,7 @@ def test_the_answer_is_the_best_row_of_the_cluster_of_the_nearest_class_mean(peo
     best_B = np.where(elsewhere_BQ, -2, cosine_BQ).argmax(1)
     assert (best_B != cosine_BQ.argmax(1)).sum() > 20  # else a row of another cluster is never the best
     expected_B = nearest_BQ[np.arange(200), best_B]
-    answer = QuickAnswers(IndexSearch(near, near, 400), people.partition, heads)
+    answer = QuickAnswers(IndexSearch(near, near, 400, more=16), people.partition, heads.by_identity())
     for size in (1, 200):
         found = [answer(np.ascontiguousarray(probes_BD[i : i + size], np.float32)) for i in range(0, 200, size)]
         identity_B, score_B, cluster_B = map(np.concatenate, zip(*found, strict=True))
@@ -306,6 +338,12 @@ def test_a_foreign_description_is_refused(description):
 def test_without_a_description_there_is_no_index():
     assert restore(None, ClassIndex, {}) is None and describe(None) is None and tensors_of(None, "index") == {}
     assert Exact().open(torch.eye(3)) is None
+
+
+@pytest.mark.parametrize("decision", [Argmax(), NearestMean()])
+def test_an_identifier_says_whether_it_looks_at_all_class_means(people, decision):
+    for index, uses in ((None, False), (Exact(), False), (InvertedFile(12), True)):
+        assert people.identifier(index, decision).uses_index == uses
 
 
 @pytest.mark.parametrize(
