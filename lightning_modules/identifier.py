@@ -3,8 +3,7 @@
 
 import logging
 import math
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -199,9 +198,6 @@ class Identifier:
         scores = self.scores(rows.to(self.class_means_KD.device, torch.float32))
         if not len(rows):
             decided = Decided(*torch.zeros(3, 0, dtype=torch.long))
-        elif len(rows) == 1 and self.uses_index:
-            with _one_thread():
-                decided = self._decided(scores)
         else:
             decided = self._decided(scores)
         found = decided.identity_B, decided.score_B, decided.cluster_B, ~scores.probes_BD.any(1)
@@ -351,17 +347,6 @@ def check_replaceable(path: Path | str) -> None:
     path = Path(path)
     if path.exists() and not (path / "identifier.json").is_file() and not (path.is_dir() and not any(path.iterdir())):
         raise InputError(f"{path}, which is no Identifier", "one that may be replaced, or a new folder", "check out=")
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    # Products this small take less time than the waiting of several threads for each other, on a busy machine by far.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _head_modules(
