@@ -61,7 +61,7 @@ class QuickAnswers:
 
 
 def near_class_means(heads: Heads, class_means_KD: Tensor) -> bool:
-    """Whether the best row of a head is nearly always that of one of the nearest class means."""
+    """Whether the nearest class mean is nearly always that of one of the best rows of the heads."""
     some = slice(0, None, max(1, len(heads.identity_S) // SOME_ROWS))
     cosine_X = torch.cosine_similarity(heads.rows_SD[some], class_means_KD[heads.identity_S[some]])
     return bool(cosine_X.median() >= NEAR)
